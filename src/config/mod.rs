@@ -1,0 +1,147 @@
+//! The configuration: what the YAML file says, typed and validated.
+
+pub mod units;
+pub mod validate;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method};
+use pingora_core::server::configuration::ServerConf;
+
+/// The whole configuration, valid in itself.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: Listen,
+    pub health_check_endpoint: Option<String>,
+    pub additional_request_headers: Vec<(HeaderName, HeaderValue)>,
+    pub additional_response_headers: Vec<(HeaderName, HeaderValue)>,
+    pub transport: Transport,
+    /// Largest accepted request body in bytes; `None` = no limit.
+    pub body_max_size: Option<u64>,
+    /// Most client requests in flight at once; 0 = no limit.
+    pub max_concurrent_requests: usize,
+    pub maintained_backends: Vec<BackendUrl>,
+    /// Methods whose records the synclog prints; `None` = all.
+    pub sync_log_methods: Option<Vec<Method>>,
+    pub clusters: Vec<ClusterConfig>,
+    pub regions: Vec<RegionConfig>,
+    pub logging: Logging,
+    pub mirror: MirrorConfig,
+    /// Longest wait for the next byte of a client's body.
+    pub client_read_timeout: Duration,
+    /// Longest wait for a client to take the next bytes of an answer.
+    pub client_write_timeout: Duration,
+    /// Pingora's own keys of the same file.
+    pub server: Arc<ServerConf>,
+    /// Keys that are accepted and ignored, as paths: each is warned about once.
+    pub unsupported: Vec<String>,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// How connections to backends are kept and bounded.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    /// Idle connections kept in all; 0 = no limit.
+    pub max_idle_conns: usize,
+    /// Idle connections kept per backend.
+    pub max_idle_conns_per_host: usize,
+    /// How long a connection may idle; `None` = for ever.
+    pub idle_conn_timeout: Option<Duration>,
+    pub disable_keep_alives: bool,
+    pub dial_timeout: Duration,
+    /// Longest wait for the final answer's head once the backend has taken the whole request.
+    pub response_header_timeout: Duration,
+    /// Connections in use at once per backend; 0 = no limit.
+    pub max_conns_per_backend: usize,
+}
+
+/// How writes are mirrored.
+#[derive(Debug, Clone)]
+pub struct MirrorConfig {
+    /// Bytes of a body that may wait for one backend.
+    pub replica_buffer: usize,
+    /// Bytes of a body that are kept for a second try on a fresh connection.
+    pub replay_buffer: usize,
+    pub slow_backend_timeout: Duration,
+    /// Longest time without progress of a sub-request whose client has gone on.
+    pub background_timeout: Duration,
+    /// Background sub-requests per backend, in count and in bytes still to be sent.
+    pub background_requests: usize,
+    pub background_bytes: usize,
+    /// Whether good replies with different plain-MD5 ETags are a divergence.
+    pub compare_etags: bool,
+}
+
+/// The address of one backend, `http://host[:port]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BackendUrl {
+    /// As written in the file, without a trailing slash: the backend's name in logs.
+    pub url: String,
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    pub name: String,
+    pub backends: Vec<BackendUrl>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RegionConfig {
+    pub name: String,
+    /// Cluster name and weight, in configuration order.
+    pub clusters: Vec<(String, f64)>,
+    /// Lower-cased.
+    pub domains: Vec<String>,
+    pub default: bool,
+    pub read_policy: ReadPolicy,
+    pub virtual_host_style: VirtualHostStyle,
+    /// `UnmergedListings: allow`
+    pub allow_unmerged_listings: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadPolicy {
+    /// Ask one backend, then the next.
+    #[default]
+    One,
+    /// Ask all backends of a cluster at once, the first good answer wins.
+    Race,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VirtualHostStyle {
+    /// Hash `/<bucket>/<key>`, as in path style.
+    #[default]
+    Unified,
+    /// Hash the bare path, as the original did.
+    Original,
+}
+
+/// The four logs.
+#[derive(Debug, Clone, Default)]
+pub struct Logging {
+    pub synclog: LogConfig,
+    pub mainlog: LogConfig,
+    pub accesslog: LogConfig,
+    pub clustersynclog: LogConfig,
+}
+
+/// Where one log goes: to any of these.
+#[derive(Debug, Clone, Default)]
+pub struct LogConfig {
+    pub stderr: bool,
+    pub stdout: bool,
+    pub file: Option<PathBuf>,
+    /// Main log only.
+    pub level: Option<log::LevelFilter>,
+    /// Main log: plain text lines (the default) or JSON objects.
+    pub plaintext: Option<bool>,
+}
