@@ -1,1 +1,4 @@
-//! To come.
+//! The subcommands.
+
+#[cfg(feature = "demo")]
+pub mod demo;

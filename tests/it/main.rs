@@ -6,3 +6,4 @@
 
 mod fixture;
 mod fixtures;
+mod imports;
