@@ -7,3 +7,11 @@
 mod fixture;
 mod fixtures;
 mod imports;
+mod mirror_clients;
+mod mirror_early;
+mod mirror_failures;
+mod mirror_order;
+mod mirror_pool;
+mod mirror_records;
+mod mirror_slow;
+mod mirror_streaming;
