@@ -15,3 +15,7 @@ mod mirror_pool;
 mod mirror_records;
 mod mirror_slow;
 mod mirror_streaming;
+mod operations;
+mod reads;
+mod refusals;
+mod regions;
