@@ -4,7 +4,7 @@
 //! read its synclog read ours. What follows `ts` is new: enough to find the object, and what the backend said
 //! of it, without parsing the path. Text that was no UTF-8 was replaced before it came here.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use crate::telemetry::line;
@@ -16,7 +16,7 @@ pub struct Record {
     /// The backend that is not good, its URL.
     pub failedhost: String,
     /// The request's path, raw, without query; a query is cut off when the line is made.
-    #[serde(serialize_with = "path")]
+    #[serde(serialize_with = "line::path")]
     pub path: String,
     /// A backend whose reply was good; empty where none was.
     pub successhost: String,
@@ -26,7 +26,7 @@ pub struct Record {
     pub error: String,
     #[serde(rename = "reqID")]
     pub req_id: String,
-    #[serde(serialize_with = "timestamp")]
+    #[serde(serialize_with = "line::timestamp")]
     pub ts: DateTime<Utc>,
     pub region: String,
     pub cluster: String,
@@ -64,14 +64,6 @@ pub struct Misplacement {
     pub key: String,
     pub expected: String,
     pub actual: String,
-}
-
-fn path<S: Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(line::without_query(path))
-}
-
-fn timestamp<S: Serializer>(ts: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&ts.to_rfc3339_opts(SecondsFormat::Nanos, true))
 }
 
 fn or_empty<S: Serializer>(text: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,7 +5,7 @@
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use http::Method;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
@@ -37,7 +37,7 @@ pub struct AccessEntry {
     pub method: Method,
     pub host: String,
     /// Raw; a query is cut off when the line is made.
-    #[serde(serialize_with = "path")]
+    #[serde(serialize_with = "line::path")]
     pub path: String,
     pub useragent: String,
     /// Of the answer; 0 = none was sent.
@@ -50,7 +50,7 @@ pub struct AccessEntry {
     #[serde(rename = "reqID")]
     pub req_id: String,
     /// When the request came.
-    #[serde(serialize_with = "timestamp")]
+    #[serde(serialize_with = "line::timestamp")]
     pub ts: DateTime<Utc>,
     /// Bytes of the body read from the client.
     pub bytes_in: u64,
@@ -109,17 +109,9 @@ fn method<S: Serializer>(method: &Method, serializer: S) -> Result<S::Ok, S::Err
     serializer.serialize_str(method.as_str())
 }
 
-fn path<S: Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(line::without_query(path))
-}
-
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     // Microseconds first: no digits that the clock did not give.
     serializer.serialize_f64(Duration::from_micros(duration.as_micros() as u64).as_secs_f64() * 1000.0)
-}
-
-fn timestamp<S: Serializer>(ts: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&ts.to_rfc3339_opts(SecondsFormat::Nanos, true))
 }
 
 fn address<S: Serializer>(address: &Option<IpAddr>, serializer: S) -> Result<S::Ok, S::Error> {

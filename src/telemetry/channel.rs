@@ -312,3 +312,7 @@ fn rescue(batch: &Batch, metrics: &LogMetrics) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "channel_tests.rs"]
+mod tests;

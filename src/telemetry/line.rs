@@ -7,7 +7,8 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 /// Appends `entry` as one JSON line to `line`; on an error `line` is as before.
@@ -35,9 +36,14 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// The part of a request target before its query, which can hold a presigned URL's signature.
-pub fn without_query(path: &str) -> &str {
-    path.split_once('?').map_or(path, |(path, _)| path)
+/// Serialises a request target without its query, which can hold a presigned URL's signature.
+pub fn path<S: Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(path.split_once('?').map_or(path, |(path, _)| path))
+}
+
+/// Serialises a time as RFC 3339 with nanoseconds.
+pub fn timestamp<S: Serializer>(ts: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&ts.to_rfc3339_opts(SecondsFormat::Nanos, true))
 }
 
 fn breaks_line(c: char) -> bool {
@@ -78,8 +84,15 @@ mod tests {
 
     #[test]
     fn a_query_is_cut_off() {
-        assert_eq!(without_query("/b/k?X-Amz-Signature=s?t"), "/b/k");
-        assert_eq!(without_query("/b/k%3Fx"), "/b/k%3Fx");
+        #[derive(Serialize)]
+        struct Target(#[serde(serialize_with = "path")] &'static str);
+        for (target, line) in
+            [("/b/k?X-Amz-Signature=s?t", "\"/b/k\"\n"), ("/b/k%3Fx", "\"/b/k%3Fx\"\n"), ("?acl", "\"\"\n")]
+        {
+            let mut written = Vec::new();
+            push_json(&Target(target), &mut written).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), line);
+        }
     }
 
     proptest! {

@@ -30,9 +30,8 @@ use super::{
 use crate::config::LogConfig;
 
 const CAPACITY: usize = 8 * 1024;
-/// Crates that tell of every connection at Info.
-const TALKATIVE: [&str; 5] =
-    ["pingora_core", "pingora_http", "pingora_pool", "pingora_proxy", "pingora_runtime"];
+/// The beginning of the names of modules that tell of every connection at Info.
+const TALKATIVE: &str = "pingora";
 
 /// The main log's task. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -96,9 +95,7 @@ impl MainLog {
             None => {
                 builder.filter_level(self.level);
                 if self.level <= LevelFilter::Info {
-                    for module in TALKATIVE {
-                        builder.filter_module(module, self.level.min(LevelFilter::Warn));
-                    }
+                    builder.filter_module(TALKATIVE, self.level.min(LevelFilter::Warn));
                 }
             }
         }
@@ -169,5 +166,102 @@ impl Write for Pipe {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use log::{Log, Record};
+
+    use super::*;
+    use crate::telemetry::{metrics::LogMetrics, scripted::Scripted};
+
+    fn log_to(sink: &Scripted, config: LogConfig, capacity: usize) -> MainLog {
+        MainLog::to(vec![sink.destination()], &config, capacity)
+    }
+
+    fn say(logger: &env_logger::Logger, level: Level, target: &str, message: &str) {
+        logger.log(&Record::builder().level(level).target(target).args(format_args!("{message}")).build());
+    }
+
+    async fn flush(log: &MainLog) {
+        log.flush(Instant::now() + Duration::from_secs(20)).await;
+    }
+
+    #[tokio::test]
+    async fn a_message_cannot_forge_a_line() {
+        let sink = Scripted::takes();
+        let log = log_to(&sink, LogConfig::default(), 10);
+        log.start().unwrap();
+        let logger = log.logger(None);
+        say(&logger, Level::Error, "akubra::gateway", "bad key a\n2026-01-02T03:04:05Z ERROR x: \u{1b}[2J");
+        flush(&log).await;
+        let text = sink.text();
+        let (ts, rest) = text.split_once(' ').unwrap();
+        assert_eq!(ts.len(), "2026-01-02T03:04:05.678901Z".len());
+        assert!(chrono::DateTime::parse_from_rfc3339(ts).is_ok());
+        assert_eq!(rest, "ERROR akubra::gateway: bad key a\\n2026-01-02T03:04:05Z ERROR x: \\u{1b}[2J\n");
+    }
+
+    #[tokio::test]
+    async fn without_plaintext_a_line_is_a_json_object() {
+        let sink = Scripted::takes();
+        let log = log_to(&sink, LogConfig { plaintext: Some(false), ..LogConfig::default() }, 10);
+        log.start().unwrap();
+        say(&log.logger(None), Level::Warn, "akubra", "two\nlines");
+        flush(&log).await;
+        let line: serde_json::Value = serde_json::from_str(&sink.text()).unwrap();
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["target"], "akubra");
+        assert_eq!(line["msg"], "two\nlines");
+        assert_eq!(sink.text().lines().count(), 1);
+    }
+
+    #[test]
+    fn levels_come_from_the_file_and_the_environment_overrides_them() {
+        let enabled = |level, filters: Option<&str>, target: &str, at: Level| {
+            let log = log_to(&Scripted::takes(), LogConfig { level, ..LogConfig::default() }, 1);
+            let metadata = log::Metadata::builder().level(at).target(target).build();
+            log.logger(filters).enabled(&metadata)
+        };
+        let debug = Some(LevelFilter::Debug);
+        assert!(enabled(None, None, "akubra::mirror", Level::Info));
+        assert!(!enabled(None, None, "akubra::mirror", Level::Debug));
+        assert!(!enabled(None, None, "pingora_core::server", Level::Info));
+        assert!(enabled(None, None, "pingora_proxy", Level::Warn));
+        assert!(enabled(debug, None, "pingora_proxy", Level::Debug));
+        assert!(!enabled(Some(LevelFilter::Error), None, "pingora_proxy", Level::Warn));
+        assert!(!enabled(debug, Some("error"), "akubra", Level::Warn));
+        assert!(enabled(None, Some(""), "akubra", Level::Info));
+        assert!(!enabled(Some(LevelFilter::Off), None, "akubra", Level::Error));
+    }
+
+    #[tokio::test]
+    async fn a_full_channel_drops_lines_and_the_log_says_how_many() {
+        let sink = Scripted::hangs();
+        let log = log_to(&sink, LogConfig::default(), 4);
+        log.start().unwrap();
+        let logger = log.logger(None);
+        let dropped = LogMetrics::of(MAINLOG).dropped;
+        let before = dropped.get();
+        // The queue of the hanging destination takes whole batches until it holds 8 MiB.
+        let message = "x".repeat(64 * 1024);
+        for _ in 0..500 {
+            say(&logger, Level::Info, "akubra", &message);
+        }
+        let missing = dropped.get() - before;
+        assert!(missing > 0);
+        sink.take();
+        flush(&log).await;
+        say(&logger, Level::Info, "akubra", "after");
+        flush(&log).await;
+        let text = sink.text();
+        assert_eq!(text.lines().filter(|line| line.ends_with('x')).count() as u64, 500 - missing);
+        let gaps =
+            text.lines().filter_map(|line| line.split_once("main_log: ")?.1.split_once(" lines are missing"));
+        assert_eq!(gaps.map(|(n, _)| n.parse::<u64>().unwrap()).sum::<u64>(), missing);
+        assert!(text.ends_with(" INFO akubra: after\n"));
     }
 }

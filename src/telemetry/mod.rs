@@ -12,6 +12,8 @@ pub mod line;
 pub mod main_log;
 pub mod metrics;
 pub mod report;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use std::{io, time::Duration};
 
