@@ -19,7 +19,7 @@
 
 pub mod record;
 
-use std::io;
+use std::{io, sync::Arc};
 
 use http::Method;
 use tokio::time::Instant;
@@ -75,13 +75,13 @@ impl SyncLog {
         };
         let print_misplacement = |found: &Misplacement, buffer: &mut Vec<u8>| line::push_json(found, buffer);
         SyncLog {
-            records: LogChannel::new(SYNCLOG, records, capacity, limits, Box::new(print_record)),
+            records: LogChannel::new(SYNCLOG, records, capacity, limits, Arc::new(print_record)),
             misplacements: LogChannel::new(
                 CLUSTERSYNCLOG,
                 misplacements,
                 capacity,
                 limits,
-                Box::new(print_misplacement),
+                Arc::new(print_misplacement),
             ),
         }
     }

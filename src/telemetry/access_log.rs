@@ -80,7 +80,7 @@ impl AccessLog {
     }
 
     fn to(destinations: Vec<Destination>, capacity: usize) -> AccessLog {
-        let encode = Box::new(|entry: &AccessEntry, buffer: &mut Vec<u8>| line::push_json(entry, buffer));
+        let encode = Arc::new(|entry: &AccessEntry, buffer: &mut Vec<u8>| line::push_json(entry, buffer));
         let entries = LogChannel::new(LOG, destinations, capacity, Limits::default(), encode);
         AccessLog { entries, full: Arc::new(Report::new(LOG)) }
     }

@@ -37,7 +37,7 @@ const BATCH_LINES: usize = 512;
 const LAST_RESORT: Duration = Duration::from_secs(1);
 
 /// Appends an entry's line to the buffer, or nothing if the entry is not to be printed.
-pub type Encode<T> = Box<dyn Fn(&T, &mut Vec<u8>) -> serde_json::Result<()> + Send + Sync>;
+pub type Encode<T> = Arc<dyn Fn(&T, &mut Vec<u8>) -> serde_json::Result<()> + Send + Sync>;
 
 /// The handle of one log. Cheap to clone.
 pub struct LogChannel<T>(Arc<Inner<T>>);
@@ -50,7 +50,7 @@ struct Inner<T> {
     /// Entries whose `send` was cancelled.
     strays: Arc<Mutex<Vec<T>>>,
     backlog: Arc<Backlog>,
-    encode: Arc<Encode<T>>,
+    encode: Encode<T>,
     idle: Mutex<Option<Idle<T>>>,
     started: AtomicBool,
     metrics: LogMetrics,
@@ -85,7 +85,7 @@ impl<T: Send + 'static> LogChannel<T> {
             sender,
             strays: Arc::default(),
             backlog: Arc::new(Backlog::new(log, &destinations, limits)),
-            encode: Arc::new(encode),
+            encode,
             idle: Mutex::new(Some(Idle { receiver, destinations })),
             started: AtomicBool::new(false),
             metrics: LogMetrics::of(log),
@@ -254,7 +254,7 @@ struct Task<T> {
     receiver: mpsc::Receiver<Message<T>>,
     strays: Arc<Mutex<Vec<T>>>,
     backlog: Arc<Backlog>,
-    encode: Arc<Encode<T>>,
+    encode: Encode<T>,
     metrics: LogMetrics,
     broken: Report,
 }

@@ -32,7 +32,7 @@ fn channel(
         line.extend_from_slice(format!("line {n}\n").as_bytes());
         Ok(())
     };
-    let channel = LogChannel::new(log, destinations, capacity, limits, Box::new(encode));
+    let channel = LogChannel::new(log, destinations, capacity, limits, Arc::new(encode));
     channel.start().unwrap();
     channel
 }

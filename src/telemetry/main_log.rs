@@ -72,7 +72,7 @@ impl MainLog {
             buffer.extend_from_slice(line);
             Ok(())
         };
-        let lines = LogChannel::new(MAINLOG, destinations, capacity, Limits::default(), Box::new(encode));
+        let lines = LogChannel::new(MAINLOG, destinations, capacity, Limits::default(), Arc::new(encode));
         MainLog { lines, form, level: config.level.unwrap_or(LevelFilter::Info), gap }
     }
 
