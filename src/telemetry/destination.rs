@@ -10,7 +10,7 @@ use std::{
     io::{self, Write},
     os::{
         fd::AsFd,
-        unix::fs::{FileTypeExt, OpenOptionsExt},
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -85,6 +85,7 @@ impl Destination {
                 // Not through Rust's stdout: it may keep part of a line in its buffer and call it written.
                 let lock = io::stdout().lock();
                 let mut stdout = File::from(lock.as_fd().try_clone_to_owned()?);
+                let _stderr = is_stderr(&stdout)?.then(|| io::stderr().lock());
                 write_counted(&mut stdout, bytes, written)
             }
             Destination::File { file, .. } => write_counted(file, bytes, written),
@@ -101,6 +102,13 @@ impl fmt::Display for Destination {
             other => f.write_str(other.label()),
         }
     }
+}
+
+/// Whether stderr is the same pipe, socket or file, as under systemd or after `2>&1`.
+fn is_stderr(stdout: &File) -> io::Result<bool> {
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let (one, other) = (stdout.metadata()?, stderr.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
