@@ -8,14 +8,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::StatusCode;
 use pingora_http::ResponseHeader;
 
 use super::search::{Finding, Search};
 use crate::{
     config::ReadPolicy,
     topology::{Backend, BackendId, Cluster},
-    upstream::{Answer, Body, Cause, Failure, Head, Phase, Upstream},
+    upstream::{Answer, Body, Failure, Head, Upstream},
 };
 
 /// Error answers are kept up to this size, to be passed on if nothing better is found.
@@ -201,7 +200,8 @@ impl State {
 
     fn not_found(self) -> Found {
         let absent = self.search.is_absent();
-        let answer = if absent { self.absent } else { self.telling.or_else(|| self.only_absent()) };
+        // "Not found" by some clusters while others were not heard is no answer.
+        let answer = if absent { self.absent } else { self.telling };
         Found {
             answer,
             by: None,
@@ -210,11 +210,6 @@ impl State {
             asked: self.asked,
             error: self.error,
         }
-    }
-
-    /// Never an answer: "not found" by some clusters while others were not heard is not "not found".
-    fn only_absent(&self) -> Option<(Box<ResponseHeader>, Body)> {
-        None
     }
 }
 
@@ -230,11 +225,3 @@ async fn keep(answer: Answer) -> (Box<ResponseHeader>, Body) {
         }
     }
 }
-
-/// For callers that need to say that nobody could be asked.
-pub fn nobody(backend: &Backend) -> Failure {
-    Failure::new(backend, Phase::Resolve, Cause::Unresolved, Duration::ZERO)
-}
-
-/// Whether an answer's status is worth a divergence record when another backend has the object.
-pub const ABSENT: StatusCode = StatusCode::NOT_FOUND;

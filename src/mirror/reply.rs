@@ -48,6 +48,8 @@ pub enum Judge {
     /// 2xx whose body is not an `<Error>`: CopyObject and CompleteMultipartUpload send the status before they
     /// know the outcome.
     StatusAndBody,
+    /// 2xx whose body names no `<Error>`: DeleteObjects answers 200 and lists the keys that it could not delete.
+    StatusAndErrors,
 }
 
 /// How far a sub-request has come, for whoever has to end it from outside.
@@ -137,6 +139,9 @@ fn judged(status: StatusCode, body: &[u8], judge: Judge, early: bool) -> Judged 
             Judge::StatusAndBody if body_is_error(body) => {
                 bad(format!("answered {status} with the error {}", error_code(body).unwrap_or("unknown")))
             }
+            Judge::StatusAndErrors if body.windows(7).any(|window| window == b"<Error>") => {
+                bad(format!("answered {status} with errors for some keys"))
+            }
             _ => good(false),
         };
     }
@@ -170,6 +175,8 @@ mod tests {
             (404, b"", Delete, false, NotApplied, false),
             (200, ERROR, StatusAndBody, false, NotApplied, false),
             (200, ERROR, Status, false, Good, false),
+            (200, b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>", StatusAndErrors, false, NotApplied, false),
+            (200, b"<DeleteResult><Deleted/></DeleteResult>", StatusAndErrors, false, Good, false),
         ];
         for (status, body, judge, early, kind, absent) in cases {
             let judged = judged(StatusCode::from_u16(status).unwrap(), body, judge, early);
