@@ -119,7 +119,9 @@ impl fmt::Display for BackendUrl {
 /// A region's domain, lower-cased: a host without a port.
 pub fn parse_domain(text: &str) -> Result<String, AddressError> {
     match split_port(text) {
-        Some((host, None)) if host.contains(':') => Ok(format!("[{}]", check_host(host)?.to_ascii_lowercase())),
+        Some((host, None)) if host.contains(':') => {
+            Ok(format!("[{}]", check_host(host)?.to_ascii_lowercase()))
+        }
         Some((host, None)) => Ok(check_host(host)?.to_ascii_lowercase()),
         _ => Err(AddressError::Host),
     }
@@ -130,7 +132,11 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         host.parse::<Ipv6Addr>().ok()?;
-        return if port.is_empty() { Some((host, None)) } else { Some((host, Some(port.strip_prefix(':')?))) };
+        return if port.is_empty() {
+            Some((host, None))
+        } else {
+            Some((host, Some(port.strip_prefix(':')?)))
+        };
     }
     match authority.split_once(':') {
         None => Some((authority, None)),
@@ -147,7 +153,10 @@ fn parse_port(text: &str) -> Option<u16> {
 fn check_host(host: &str) -> Result<String, AddressError> {
     let label = |label: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        (1..=63).contains(&label.len()) && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
+        (1..=63).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     let valid = host.parse::<Ipv6Addr>().is_ok() || (host.len() <= 253 && host.split('.').all(label));
     if valid { Ok(host.to_owned()) } else { Err(AddressError::Host) }
@@ -197,7 +206,11 @@ mod tests {
             ("/a", ":80", false),
         ];
         for (a, b, expected) in cases {
-            assert_eq!(Listen::parse(a).unwrap().conflicts_with(&Listen::parse(b).unwrap()), expected, "{a} {b}");
+            assert_eq!(
+                Listen::parse(a).unwrap().conflicts_with(&Listen::parse(b).unwrap()),
+                expected,
+                "{a} {b}"
+            );
         }
     }
 

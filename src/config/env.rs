@@ -52,7 +52,9 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Str
             continue;
         }
         let Some((name, after)) = after.split_once('}').filter(|(name, _)| is_name(name)) else {
-            return Err("\"${\" without a variable's name and \"}\"; write ${NAME}, or $${ for a literal ${".into());
+            return Err(
+                "\"${\" without a variable's name and \"}\"; write ${NAME}, or $${ for a literal ${".into()
+            );
         };
         let Some(value) = env(name) else {
             return Err(format!("the environment variable {name} is not set"));

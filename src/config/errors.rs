@@ -144,7 +144,10 @@ mod tests {
         report.error("Regions.r.Clusters[1].Weight", 12, "1.5 is outside 0..1");
         report.error("Listen", 0, "missing");
         let mut errors = report.finish().unwrap_err();
-        assert_eq!(errors.to_string(), "Listen: missing\nline 12: Regions.r.Clusters[1].Weight: 1.5 is outside 0..1");
+        assert_eq!(
+            errors.to_string(),
+            "Listen: missing\nline 12: Regions.r.Clusters[1].Weight: 1.5 is outside 0..1"
+        );
         errors.file = Some("conf.yaml".into());
         assert_eq!(
             errors.to_string(),

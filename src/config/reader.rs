@@ -69,7 +69,10 @@ impl<'a> At<'a> {
         if scalar.is_bare() {
             return Some(scalar);
         }
-        self.error(format!("{} is quoted, which makes it a text; write {what}, without quotes", quoted(scalar.shown())))
+        self.error(format!(
+            "{} is quoted, which makes it a text; write {what}, without quotes",
+            quoted(scalar.shown())
+        ))
     }
 
     pub fn text(&self) -> Option<Text> {
@@ -100,9 +103,8 @@ impl<'a> At<'a> {
         let scalar = self.bare("a whole number")?;
         match scalar.text.parse() {
             Ok(count) => Some(count),
-            Err(_) => {
-                self.error(format!("{} is not a count; write a whole number from 0 up", quoted(scalar.shown())))
-            }
+            Err(_) => self
+                .error(format!("{} is not a count; write a whole number from 0 up", quoted(scalar.shown()))),
         }
     }
 
@@ -139,7 +141,9 @@ impl<'a> At<'a> {
     /// A duration that bounds a wait.
     pub fn timeout(&self) -> Option<Duration> {
         match self.duration()? {
-            Duration::ZERO => self.error("0 would end every wait at once; write a positive duration such as 5s"),
+            Duration::ZERO => {
+                self.error("0 would end every wait at once; write a positive duration such as 5s")
+            }
             duration => Some(duration),
         }
     }

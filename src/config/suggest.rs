@@ -3,6 +3,8 @@
 //! Most unknown keys are a slip of the finger or of the shift key, and naming the right one saves a
 //! look into the documentation. Far-off guesses would only confuse, so the distance is bounded.
 
+use super::errors::quoted;
+
 /// Longer names are not compared: nobody mistypes them into a known one.
 const MAX_CHARS: usize = 64;
 
@@ -27,7 +29,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// `; did you mean "x"?`, or nothing.
 pub fn hint<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(name, candidates).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default()
+    nearest(name, candidates).map(|near| format!("; did you mean {}?", quoted(near))).unwrap_or_default()
 }
 
 /// Levenshtein's distance: insertions, deletions and replacements, by rows of the usual table.
@@ -72,7 +74,8 @@ mod tests {
     #[test]
     fn the_distance_is_levenshteins() {
         let chars = |text: &str| text.chars().collect::<Vec<_>>();
-        for (a, b, expected) in [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("abc", "abc", 0)] {
+        for (a, b, expected) in [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("abc", "abc", 0)]
+        {
             assert_eq!(distance(&chars(a), &chars(b)), expected, "{a} {b}");
         }
     }

@@ -115,7 +115,11 @@ impl Builder<'_> {
             _ => (0, false),
         };
         if anchor != 0 {
-            self.report.error(&self.path(), line, "anchors and aliases are not supported; write the value out");
+            self.report.error(
+                &self.path(),
+                line,
+                "anchors and aliases are not supported; write the value out",
+            );
         }
         if tagged {
             self.report.error(&self.path(), line, "tags (!...) are not supported; leave it out");
@@ -227,7 +231,8 @@ mod tests {
         let report = Report::default();
         let root = parse("\u{feff}# c\na: 1\nb:\n  - x\n  - 'y'\nc:\n", &report).unwrap();
         let Value::Map(entries) = &root.value else { panic!("{root:?}") };
-        let lines: Vec<_> = entries.iter().map(|entry| (entry.key.as_str(), entry.line, entry.node.line)).collect();
+        let lines: Vec<_> =
+            entries.iter().map(|entry| (entry.key.as_str(), entry.line, entry.node.line)).collect();
         assert_eq!(lines, [("a", 2, 2), ("b", 3, 3), ("c", 6, 6)]);
         let Value::List(items) = &entries[1].node.value else { panic!("{root:?}") };
         assert_eq!(items.iter().map(|item| item.line).collect::<Vec<_>>(), [4, 5]);
@@ -253,7 +258,10 @@ mod tests {
         ];
         for (yaml, line, message) in cases {
             let found = errors(yaml);
-            assert!(found.iter().any(|(at, text)| *at == line && text.contains(message)), "{yaml:?}: {found:?}");
+            assert!(
+                found.iter().any(|(at, text)| *at == line && text.contains(message)),
+                "{yaml:?}: {found:?}"
+            );
         }
     }
 

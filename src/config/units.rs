@@ -115,7 +115,8 @@ impl<'a> Decimal<'a> {
             numerator = numerator * 10 + u128::from(digit - b'0');
             denominator *= 10;
         }
-        let part = u64::try_from(numerator * u128::from(unit) / denominator).map_err(|_| UnitError::TooLarge)?;
+        let part =
+            u64::try_from(numerator * u128::from(unit) / denominator).map_err(|_| UnitError::TooLarge)?;
         whole.checked_mul(unit).and_then(|product| product.checked_add(part)).ok_or(UnitError::TooLarge)
     }
 }
