@@ -269,9 +269,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parsers_panic(text in "(?s).{0,40}", shaped in "(http://)?[][a-z0-9:./@]{0,40}") {
+        fn no_text_makes_the_parsers_panic(text in "(?s).{0,40}", shaped in "(http://)?[\\[\\]a-z0-9:./@]{0,40}") {
             for text in [text, shaped] {
-                let _ = (Listen::parse(&text), BackendUrl::parse(&text), parse_domain(&text));
+                drop((Listen::parse(&text), BackendUrl::parse(&text), parse_domain(&text)));
             }
         }
     }

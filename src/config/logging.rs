@@ -42,6 +42,7 @@ pub fn read(top: &mut MapReader) -> Logging {
         report.warning("Logging.Synclog", line, message);
     }
     logging.mainlog.level.get_or_insert(LevelFilter::Debug);
+    logging.mainlog.plaintext.get_or_insert(true);
     logging
 }
 

@@ -168,6 +168,6 @@ pub struct LogConfig {
     pub file: Option<PathBuf>,
     /// Main log only, and always there.
     pub level: Option<log::LevelFilter>,
-    /// Main log: plain text lines (the default) or JSON objects.
+    /// Main log only, and always there: plain text lines or JSON objects.
     pub plaintext: Option<bool>,
 }

@@ -82,7 +82,9 @@ pub fn read(top: &mut MapReader) -> ServerConf {
 fn refuse(at: &At, error: &str) {
     let message = match &at.node.value {
         // Pingora's message repeats the value.
-        Value::Scalar(Scalar { source: Some(source), .. }) => format!("{} is not what belongs here", quoted(source)),
+        Value::Scalar(Scalar { source: Some(source), .. }) => {
+            format!("{} is not what belongs here", quoted(source))
+        }
         Value::Scalar(_) => {
             let error = error.strip_prefix(&format!("{}: ", at.path)).unwrap_or(error);
             error.chars().filter(|c| !c.is_control()).take(200).collect()

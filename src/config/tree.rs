@@ -127,7 +127,7 @@ impl Builder<'_> {
         match event {
             Event::DocumentStart(_) if self.root.is_some() => {
                 self.report.error("", line, "a second document; write one document per file");
-                return None;
+                None
             }
             Event::Scalar(text, style, ..) => self.on_scalar(text.into_owned(), style, line),
             Event::Alias(_) => self.add(Node { line, value: Value::Unknown }),
@@ -267,7 +267,8 @@ mod tests {
 
     #[test]
     fn depth_is_bounded() {
-        assert!(errors(&"[".repeat(100_000))[0].1.contains("nested deeper"));
+        assert!(errors(&format!("{}{}", "[".repeat(33), "]".repeat(33)))[0].1.contains("nested deeper"));
+        assert!(errors(&"[".repeat(100_000))[0].1.contains("not valid YAML"));
         assert!(errors(&"- ".repeat(50_000))[0].1.contains("nested deeper"));
     }
 }

@@ -211,9 +211,14 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_parsers_panic(text in "(?s).{0,40}", numeric in "[-+0-9.a-zA-Z\u{b5}]{0,60}") {
+        fn any_text_is_read_or_refused(text in "(?s).{0,40}", numeric in "[-+0-9.a-zA-Z\u{b5}]{0,60}") {
             for text in [text, numeric] {
-                let _ = (parse_duration(&text), parse_size(&text));
+                if let Ok(duration) = parse_duration(&text) {
+                    prop_assert!(duration.as_nanos() <= i64::MAX as u128);
+                }
+                if parse_size(&text).is_ok() {
+                    prop_assert!(text.starts_with(|c: char| c == '.' || c.is_ascii_digit()));
+                }
             }
         }
     }

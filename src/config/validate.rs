@@ -75,7 +75,8 @@ pub fn regions(regions: &[RegionDraft], clusters: &[ClusterDraft], report: &Repo
         members(region, &known, report);
         for (domain, text) in &region.domains {
             if let Some(owner) = domains.insert(domain, region) {
-                let message = format!("{} is a domain of region {} already", text.shown, printable(owner.name));
+                let message =
+                    format!("{} is a domain of region {} already", text.shown, printable(owner.name));
                 report.error(&text.path, text.line, message);
             }
         }
