@@ -291,6 +291,11 @@ impl Rest {
         self.subs.live().next().is_none()
     }
 
+    /// Good replies so far.
+    pub fn good(&self) -> usize {
+        self.replies.iter().flatten().filter(|reply| reply.kind == Kind::Good).count()
+    }
+
     /// Drives what is left to its end and gives the replies of all backends, in the order of the job's targets.
     pub async fn finish(mut self) -> Vec<Reply> {
         let mut places = self.admit();

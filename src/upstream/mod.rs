@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The one road to backends: every byte that goes to a backend goes through an exchange of this module.
 //!
 //! Built on Pingora's transport connector and HTTP/1 client session, with a pool per backend of ours: reads,
@@ -191,8 +190,3 @@ fn peer_at(address: SocketAddr) -> BasicPeer {
     peer._address = pingora_core::protocols::l4::socket::SocketAddr::Inet(address);
     peer
 }
-=======
-//! To come.
-
-pub mod resolve;
->>>>>>> topology
