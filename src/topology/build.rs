@@ -22,11 +22,7 @@ struct Endpoint {
 impl From<&BackendUrl> for Endpoint {
     fn from(url: &BackendUrl) -> Self {
         let scheme = url.url.split_once("://").map_or("http", |(scheme, _)| scheme);
-        Endpoint {
-            scheme: scheme.to_ascii_lowercase(),
-            host: url.host.to_ascii_lowercase(),
-            port: url.port,
-        }
+        Endpoint { scheme: scheme.to_ascii_lowercase(), host: url.host.to_ascii_lowercase(), port: url.port }
     }
 }
 

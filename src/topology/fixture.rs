@@ -1,6 +1,6 @@
 //! What tests of placement share: configurations built by hand, and the original's vectors.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -107,7 +107,6 @@ pub struct VectorRing {
     pub sha256: String,
     pub picks: String,
     pub picks_hex: String,
-    pub share: Vec<usize>,
     pub equal_keys: Vec<(String, String)>,
     pub wrap_keys: Vec<(String, String)>,
     pub low_keys: Vec<(String, String)>,
@@ -116,7 +115,6 @@ pub struct VectorRing {
 #[derive(Deserialize)]
 pub struct Collision {
     pub count_including_duplicate: usize,
-    pub go_owner_counts_in_2000_builds: HashMap<String, u32>,
     pub key: String,
     pub nodes: Vec<String>,
     pub point: u32,

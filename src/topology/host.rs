@@ -4,6 +4,9 @@
 //! section 7.2 has it is refused rather than guessed at: a Host that we and a backend read differently would
 //! send a request to the wrong bucket.
 
+/// Longest host in bytes (RFC 3986 section 3.2.2). The search for a domain costs its square, so it is bounded.
+const LONGEST: usize = 255;
+
 /// The lower-cased host of a raw Host header value, without port. IPv6 literals lose their brackets, as in
 /// `Domains`. An empty value is legal (RFC 9112 section 3.2) and gives an empty name; `None` means malformed,
 /// to be answered with 400.
@@ -28,7 +31,7 @@ pub fn host_name(raw: &[u8]) -> Option<String> {
         Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= 5,
         None => port.is_empty(),
     };
-    port_is_good.then(|| host.to_ascii_lowercase())
+    (port_is_good && host.len() <= LONGEST).then(|| host.to_ascii_lowercase())
 }
 
 /// Bytes of a registered name (RFC 3986 section 3.2.2).
@@ -83,6 +86,8 @@ mod tests {
         for raw in cases {
             assert_eq!(host_name(raw), None, "{raw:?}");
         }
+        assert!(host_name(".".repeat(LONGEST).as_bytes()).is_some());
+        assert!(host_name(".".repeat(LONGEST + 1).as_bytes()).is_none());
     }
 
     proptest! {

@@ -149,7 +149,8 @@ impl Name {
     fn new(backend: &Backend) -> Name {
         let host = backend.host.trim_start_matches('[').trim_end_matches(']');
         let literal = host.parse::<IpAddr>().ok();
-        let addrs: Vec<SocketAddr> = literal.map(|ip| SocketAddr::new(ip, backend.port)).into_iter().collect();
+        let addrs: Vec<SocketAddr> =
+            literal.map(|ip| SocketAddr::new(ip, backend.port)).into_iter().collect();
         Name {
             url: backend.url.clone(),
             host: host.to_owned(),

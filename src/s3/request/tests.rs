@@ -117,7 +117,11 @@ fn targets() {
         ("http://h:80/b/k?acl", object("b", "k"), "/b/k"),
     ] {
         let request = path_style("GET", target);
-        assert_eq!((&request.target, request.ring_key.as_slice()), (&expected, ring_key.as_bytes()), "{target}");
+        assert_eq!(
+            (&request.target, request.ring_key.as_slice()),
+            (&expected, ring_key.as_bytes()),
+            "{target}"
+        );
     }
 }
 
@@ -213,11 +217,9 @@ fn a_part_may_be_copied() {
 #[test]
 fn the_source_is_placed_as_the_clients_of_the_region_place_it() {
     let headers = HeaderMap::from_iter([("x-amz-copy-source".parse().unwrap(), "/src/k".parse().unwrap())]);
-    for (host, style, expected) in [
-        (None, Original, "/src/k"),
-        (Some("b"), Original, "/k"),
-        (Some("b"), Unified, "/src/k"),
-    ] {
+    for (host, style, expected) in
+        [(None, Original, "/src/k"), (Some("b"), Original, "/k"), (Some("b"), Unified, "/src/k")]
+    {
         let request = classify(&Method::PUT, b"/x/k", &headers, host, style).unwrap();
         assert_eq!(request.copy_source.unwrap().ring_key, expected.as_bytes(), "{host:?} {style:?}");
     }

@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use proptest::prelude::*;
 
-
 use super::*;
 use crate::topology::fixture::{VectorRing, hex, vectors};
 
@@ -78,7 +77,12 @@ fn circles_have_the_points_of_the_original() {
             let name = &expected.nodes[cluster as usize];
             writeln!(text, "{position} {name}").unwrap();
         }
-        assert_eq!(<sha2::Sha256 as sha2::Digest>::digest(text).to_vec(), hex(&expected.sha256), "{}", expected.name);
+        assert_eq!(
+            <sha2::Sha256 as sha2::Digest>::digest(text).to_vec(),
+            hex(&expected.sha256),
+            "{}",
+            expected.name
+        );
     }
 }
 
@@ -93,9 +97,7 @@ fn keys_are_placed_as_by_the_original() {
         let placed_hex: String = vectors.keys_hex.iter().map(|key| digit(ring.pick(&hex(key)))).collect();
         assert_eq!(placed_hex, expected.picks_hex, "{}", expected.name);
         picks += placed.len() + placed_hex.len();
-        for (key, node) in
-            expected.equal_keys.iter().chain(&expected.wrap_keys).chain(&expected.low_keys)
-        {
+        for (key, node) in expected.equal_keys.iter().chain(&expected.wrap_keys).chain(&expected.low_keys) {
             assert_eq!(digit(ring.pick(key.as_bytes())), *node, "{}: {key}", expected.name);
             picks += 1;
         }

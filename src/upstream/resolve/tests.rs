@@ -52,11 +52,11 @@ fn backend(id: BackendId, host: &str) -> Arc<Backend> {
     })
 }
 
-fn start(answers: impl IntoIterator<Item = Option<io::Result<Vec<SocketAddr>>>>) -> (Arc<Resolver>, Arc<Script>) {
-    let script = Arc::new(Script {
-        answers: Mutex::new(answers.into_iter().collect()),
-        asked: AtomicUsize::new(0),
-    });
+fn start(
+    answers: impl IntoIterator<Item = Option<io::Result<Vec<SocketAddr>>>>,
+) -> (Arc<Resolver>, Arc<Script>) {
+    let script =
+        Arc::new(Script { answers: Mutex::new(answers.into_iter().collect()), asked: AtomicUsize::new(0) });
     let resolver = Arc::new(Resolver::with_lookup(&[backend(0, "storage")], script.clone()));
     tokio::spawn(Arc::clone(&resolver).run());
     (resolver, script)
