@@ -42,9 +42,7 @@ impl Source for ClientBody<'_> {
         };
         self.received += piece.as_ref().map_or(0, Bytes::len) as u64;
         match self.limit {
-            Some(limit) if self.received > limit => {
-                Err(BodyError::Refused(S3Error::entity_too_large(limit)))
-            }
+            Some(limit) if self.received > limit => Err(BodyError::Refused(S3Error::entity_too_large(limit))),
             _ => Ok(piece),
         }
     }

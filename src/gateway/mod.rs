@@ -348,7 +348,12 @@ impl ProxyHttp for Gateway {
 
     /// The connection is cut: after an error in the middle of an answer nothing more may be written, and before
     /// one the client has gone or is beyond help.
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Context,
+    ) -> FailToProxy {
         if context.error.is_empty() {
             context.error = error.to_string();
         }

@@ -80,7 +80,12 @@ impl Read<'_> {
         backends
     }
 
-    async fn one_by_one(&self, cluster: usize, backends: &[Arc<Backend>], state: &mut State) -> Option<Answer> {
+    async fn one_by_one(
+        &self,
+        cluster: usize,
+        backends: &[Arc<Backend>],
+        state: &mut State,
+    ) -> Option<Answer> {
         for (at, backend) in backends.iter().enumerate() {
             // At its connection limit a backend is passed over while there is another.
             let patience = match at + 1 < backends.len() {
@@ -95,7 +100,12 @@ impl Read<'_> {
         None
     }
 
-    async fn all_at_once(&self, cluster: usize, backends: &[Arc<Backend>], state: &mut State) -> Option<Answer> {
+    async fn all_at_once(
+        &self,
+        cluster: usize,
+        backends: &[Arc<Backend>],
+        state: &mut State,
+    ) -> Option<Answer> {
         let patience = self.upstream.dial_timeout();
         let mut asked: FuturesUnordered<_> = backends
             .iter()

@@ -42,7 +42,8 @@ pub fn plan(
         false => vec![region.clusters[region.home(&request.ring_key)].clone()],
     };
     let all = clusters.iter().enumerate();
-    let mut targets: Vec<_> = all.flat_map(|(at, c)| c.backends.iter().map(move |b| (at, b.clone()))).collect();
+    let mut targets: Vec<_> =
+        all.flat_map(|(at, c)| c.backends.iter().map(move |b| (at, b.clone()))).collect();
     let mut left_out = Vec::new();
     if let Operation::Multipart(step) = request.operation {
         let chosen = sticky(&targets, &request.ring_key, usable);
@@ -222,9 +223,7 @@ impl Recorder {
 /// The name under which an object's writes are kept in order: the same in path and virtual-host style.
 pub fn object_name(target: &Target) -> Option<Arc<[u8]>> {
     match target {
-        Target::Object { bucket, key } => {
-            Some([b"/", bucket.as_slice(), b"/", key].concat().into())
-        }
+        Target::Object { bucket, key } => Some([b"/", bucket.as_slice(), b"/", key].concat().into()),
         _ => None,
     }
 }

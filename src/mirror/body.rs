@@ -149,10 +149,7 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        let state = std::mem::replace(
-            &mut *self.queue.state(),
-            State { closed: true, ..State::default() },
-        );
+        let state = std::mem::replace(&mut *self.queue.state(), State { closed: true, ..State::default() });
         // Outside the lock: a ticket's end takes locks of its own.
         drop(state);
     }

@@ -31,12 +31,6 @@ use std::{future::Future, sync::Arc, time::Instant};
 use bytes::Bytes;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-pub use self::{
-    latch::Latch,
-    order::{MISSED_MOST, Object, Order},
-    reply::{Judge, Reply},
-    verdict::{Decision, Kind, Rule},
-};
 use self::{
     background::{Background, Place},
     body::Queue,
@@ -45,6 +39,12 @@ use self::{
     subrequest::SubRequest,
     subs::{Happened, Sub, Subs},
     verdict::{Event, Verdict},
+};
+pub use self::{
+    latch::Latch,
+    order::{MISSED_MOST, Object, Order},
+    reply::{Judge, Reply},
+    verdict::{Decision, Kind, Rule},
 };
 use crate::{
     config::MirrorConfig,
@@ -116,7 +116,8 @@ impl Mirror {
         };
         let subs = self.begin(job);
         let replies = subs.all.iter().map(|_| None).collect();
-        let run = Run { mirror: self, subs, verdict, pace, replies, answers: Vec::new(), length, received: 0 };
+        let run =
+            Run { mirror: self, subs, verdict, pace, replies, answers: Vec::new(), length, received: 0 };
         run.to_decision(body).await
     }
 

@@ -30,7 +30,13 @@ pub struct Pace {
 
 impl Pace {
     pub fn new(subs: usize, allowance: Duration) -> Self {
-        Pace { allowance, started: None, at: None, rooms: vec![Room::Free; subs], held_up: vec![Duration::ZERO; subs] }
+        Pace {
+            allowance,
+            started: None,
+            at: None,
+            rooms: vec![Room::Free; subs],
+            held_up: vec![Duration::ZERO; subs],
+        }
     }
 
     /// Books the time since the last call to the state given then, and takes the new state.
@@ -99,7 +105,10 @@ mod tests {
 
     #[test]
     fn a_dead_backend_costs_twice_the_timeout() {
-        assert_eq!(play(&[(0.0, &[Free, Full]), (9.9, &[Free, Full]), (10.1, &[Free, Full])]), Some((10.1, 1)));
+        assert_eq!(
+            play(&[(0.0, &[Free, Full]), (9.9, &[Free, Full]), (10.1, &[Free, Full])]),
+            Some((10.1, 1))
+        );
     }
 
     #[test]

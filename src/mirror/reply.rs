@@ -175,7 +175,14 @@ mod tests {
             (404, b"", Delete, false, NotApplied, false),
             (200, ERROR, StatusAndBody, false, NotApplied, false),
             (200, ERROR, Status, false, Good, false),
-            (200, b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>", StatusAndErrors, false, NotApplied, false),
+            (
+                200,
+                b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>",
+                StatusAndErrors,
+                false,
+                NotApplied,
+                false,
+            ),
             (200, b"<DeleteResult><Deleted/></DeleteResult>", StatusAndErrors, false, Good, false),
         ];
         for (status, body, judge, early, kind, absent) in cases {

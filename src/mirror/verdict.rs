@@ -126,7 +126,8 @@ pub fn divergences(replies: &[(Kind, Option<&str>)], compare_etags: bool) -> Vec
     if !any(Kind::Good) {
         return vec![any(Kind::Unknown); replies.len()];
     }
-    let reference = replies.iter().find(|(kind, _)| *kind == Kind::Good).and_then(|(_, etag)| plain_md5(*etag));
+    let reference =
+        replies.iter().find(|(kind, _)| *kind == Kind::Good).and_then(|(_, etag)| plain_md5(*etag));
     let disagrees = |etag| match (reference, plain_md5(etag)) {
         (Some(one), Some(other)) => compare_etags && !one.eq_ignore_ascii_case(other),
         _ => false,
@@ -227,7 +228,8 @@ mod tests {
     fn a_bucket_write_answers_with_the_first_failure_of_a_cluster_that_has_no_good_reply() {
         let clusters = [0, 0, 1, 1];
         let run = |replies: [Seen; 4]| {
-            let events: Vec<_> = replies.into_iter().enumerate().map(|(sub, seen)| Reply(sub, seen)).collect();
+            let events: Vec<_> =
+                replies.into_iter().enumerate().map(|(sub, seen)| Reply(sub, seen)).collect();
             run(Rule::EveryClusterOrFirstFailure, &clusters, &events).map(|(_, decision)| decision)
         };
         assert_eq!(run([good(), good(), good(), good()]), Some(Decision::Answer(0)));

@@ -166,7 +166,8 @@ impl Connection {
     pub async fn answer(self, phase: Phase) -> Result<Answer, Failure> {
         let Connection { wire, lease, limits, started, is_head, .. } = self;
         let reused = wire.is_reused();
-        let mut probe = Probe { fd: pingora_core::protocols::UniqueID::id(&*wire), acked: 0, since: Instant::now() };
+        let mut probe =
+            Probe { fd: pingora_core::protocols::UniqueID::id(&*wire), acked: 0, since: Instant::now() };
         let mut session = HttpSession::new(wire as Stream);
         let failure = |session: &HttpSession, cause: Cause| {
             let alive = session.stream().as_any().downcast_ref::<Wire>().is_none_or(Wire::has_shown_life);
@@ -177,7 +178,8 @@ impl Connection {
         loop {
             match timeout(patience, session.read_response()).await {
                 Ok(Ok(_)) => match session.get_status() {
-                    Some(status) if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {}
+                    Some(status)
+                        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {}
                     Some(StatusCode::SWITCHING_PROTOCOLS) => {
                         return Err(failure(&session, Cause::Invalid("an upgrade nobody asked for".into())));
                     }
@@ -328,9 +330,9 @@ pub enum Body {
 
 fn says_keep_alive(head: &ResponseHeader) -> bool {
     let close = head.headers.get_all(header::CONNECTION).iter().any(|value| {
-        value.to_str().is_ok_and(|value| {
-            value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close"))
-        })
+        value
+            .to_str()
+            .is_ok_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close")))
     });
     head.version == Version::HTTP_11 && !close
 }
@@ -348,7 +350,8 @@ mod tests {
         let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
         let mut info = pingora_core::protocols::l4::ext::get_tcp_info(fd).unwrap();
-        (info.tcpi_unacked, info.tcpi_notsent_bytes, info.tcpi_last_ack_recv) = (unacked, unsent, last_ack_ms);
+        (info.tcpi_unacked, info.tcpi_notsent_bytes, info.tcpi_last_ack_recv) =
+            (unacked, unsent, last_ack_ms);
         info
     }
 

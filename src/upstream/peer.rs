@@ -86,12 +86,7 @@ impl Peer {
         }
         match tokio::time::timeout(patience, slots.clone().acquire_owned()).await {
             Ok(Ok(slot)) => Ok(slot),
-            _ => Err(Failure::new(
-                &self.backend,
-                Phase::Limit,
-                Cause::Limit(self.limit),
-                started.elapsed(),
-            )),
+            _ => Err(Failure::new(&self.backend, Phase::Limit, Cause::Limit(self.limit), started.elapsed())),
         }
     }
 
@@ -117,7 +112,8 @@ impl Peer {
 
     /// Keeps a connection for later, within the limits.
     pub(super) fn keep(&self, mut wire: Box<Wire>, limits: &Transport) {
-        let room_in_all = limits.max_idle_conns == 0 || self.idle_in_all.load(Relaxed) < limits.max_idle_conns;
+        let room_in_all =
+            limits.max_idle_conns == 0 || self.idle_in_all.load(Relaxed) < limits.max_idle_conns;
         if limits.disable_keep_alives || !room_in_all {
             return;
         }

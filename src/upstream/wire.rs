@@ -18,8 +18,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType,
     l4::ext::{TCP_INFO, get_tcp_info},
     raw_connect::ProxyDigest,
 };
@@ -94,9 +94,7 @@ impl Wire {
     /// [`Wire::rest`]. The kernel is asked, since the reactor may not have been told yet of a FIN that is here.
     pub fn is_fresh_enough(&self) -> bool {
         match self.info() {
-            Some(info) => {
-                info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before
-            }
+            Some(info) => info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before,
             None => false,
         }
     }
@@ -273,7 +271,10 @@ impl AsyncWrite for Wire {
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("fd", &self.io.id()).field("reused", &self.reused).finish_non_exhaustive()
+        f.debug_struct("Wire")
+            .field("fd", &self.io.id())
+            .field("reused", &self.reused)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,38 @@
+# The commands of this project. Each installs what is missing first (`scripts/install-missing`).
+
+CARGO ?= cargo
+
+.PHONY: help build demo test deny clean
+
+help:
+	@echo "make build   the program, optimised: target/release/akubra"
+	@echo "make demo    the gateway on 127.0.0.1:8080 in front of S3 servers of its own, to try it"
+	@echo "make test    everything that CI checks"
+	@echo "make deny    licences, sources and bans of the dependencies (installs cargo-deny)"
+	@echo "make clean   removes what was built"
+
+build:
+	@scripts/install-missing
+	$(CARGO) build --release --locked
+
+# A profile without link-time optimisation: the first start takes minutes, not a quarter of an hour.
+demo:
+	@scripts/install-missing
+	$(CARGO) run --profile demo --features demo --locked -- demo
+
+# The tests come last, so that their verdict is what one sees at the end. `akubra -t` over every file of
+# conf/ and the rule of who may import whom are tests, too.
+test:
+	@scripts/install-missing
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --document-private-items
+	$(CARGO) test --locked --features demo
+
+deny:
+	@scripts/install-missing
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny --all-features check bans licenses sources
+
+clean:
+	$(CARGO) clean

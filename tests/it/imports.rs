@@ -1,0 +1,130 @@
+//! Who may import whom, as `ARCHITECTURE.md` says, and which files know of no runtime.
+//!
+//! A module that is not in the table may not exist: a new one begins with the decision about its place.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each top-level module and what it may name of the others. `cli` sees everything.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("s3", &["config"]),
+    ("config", &["s3"]),
+    ("telemetry", &["config"]),
+    ("topology", &["config", "s3"]),
+    ("upstream", &["config", "s3", "telemetry", "topology"]),
+    ("synclog", &["config", "telemetry"]),
+    ("mirror", &["config", "s3", "telemetry", "topology", "upstream"]),
+    ("gateway", &["config", "mirror", "s3", "synclog", "telemetry", "topology", "upstream"]),
+    ("cli", &["config", "gateway", "mirror", "s3", "synclog", "telemetry", "topology", "upstream"]),
+];
+
+/// Files that are tested with tables and run without tokio and Pingora.
+const PURE: &[&str] = &[
+    "topology/ring.rs",
+    "mirror/verdict.rs",
+    "config/units.rs",
+    "synclog/record.rs",
+    "s3/request.rs",
+    "s3/error.rs",
+];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files_below(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The text without comments: documentation may speak of anything.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The top-level modules that a file names by `crate::`, also as `crate::{a, b::c}`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let name = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+    };
+    let mut found = BTreeSet::new();
+    for (_, rest) in code.match_indices("crate::").map(|(at, text)| (at, &code[at + text.len()..])) {
+        let Some(group) = rest.strip_prefix('{') else {
+            found.insert(name(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut start = 0;
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    found.insert(name(&group[start..at]));
+                    start = at + 1;
+                }
+                _ => {}
+            }
+            if c == '}' && depth == 0 && start == at + 1 {
+                break;
+            }
+        }
+    }
+    found.remove("");
+    found
+}
+
+#[test]
+fn modules_import_only_what_the_architecture_allows() {
+    let mut files = Vec::new();
+    files_below(&source(), &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let relative = file.strip_prefix(source()).unwrap();
+        let module = relative.iter().next().unwrap().to_str().unwrap();
+        if matches!(module, "main.rs" | "lib.rs") {
+            continue;
+        }
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{} belongs to no module of the table", relative.display()));
+            continue;
+        };
+        for import in imports(&code(&file)) {
+            if import != module && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{} imports {import}", relative.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn pure_files_know_neither_tokio_nor_pingora() {
+    for file in PURE {
+        let path = source().join(file);
+        // A file that is gone needs no check; its table entry says what to expect of its successor.
+        if !path.exists() {
+            continue;
+        }
+        let code = code(&path);
+        for runtime in ["tokio", "pingora"] {
+            assert!(!code.contains(runtime), "{file} speaks of {runtime}");
+        }
+    }
+}
+
+#[test]
+fn imports_are_found_in_groups_too() {
+    let code = "use crate::{a, b::{c, d}, e::f};\nuse crate::g::h;\nlet x = crate::i::j();";
+    assert_eq!(imports(code).into_iter().collect::<Vec<_>>(), ["a", "b", "e", "g", "i"]);
+}
