@@ -48,6 +48,7 @@ pub enum Operation {
     Options,
 }
 
+/// The multipart operations that belong to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Multipart {
     /// CreateMultipartUpload
@@ -72,6 +73,7 @@ pub struct CopySource {
     pub ring_key: Vec<u8>,
 }
 
+/// A request, classified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Request {
     pub operation: Operation,
