@@ -1,4 +1,116 @@
-//! The subcommands.
+//! The command line: arguments in, subcommand out.
+//!
+//! `akubra -c FILE` serves; `-t` only checks the file; `locate` explains where an object lives; `demo` (a cargo
+//! feature) brings its own S3 servers. Configuration errors end the process with code 20.
 
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod locate;
+pub mod serve;
+
+use std::{fmt, path::Path, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use pingora_core::server::configuration::Opt;
+
+use crate::config::{Config, ConfigErrors};
+
+/// Exit code for a configuration that cannot be used.
+const BAD_CONFIGURATION: u8 = 20;
+
+/// A proxy that keeps independent S3 storages in sync.
+#[derive(Parser)]
+#[command(name = "akubra", version, about, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    server: Opt,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Explain where an object lives, and in which order it would be sought
+    Locate {
+        /// The configuration file
+        #[arg(short, long)]
+        conf: String,
+        /// The Host that a client would ask; without it, one that no region names
+        #[arg(long)]
+        host: Option<String>,
+        /// The request's path as a client sends it, e.g. /bucket/key
+        path: String,
+    },
+    /// Try the gateway on 127.0.0.1:8080, with S3 servers of its own and nothing to set up
+    #[cfg(feature = "demo")]
+    Demo,
+}
+
+/// Runs what the arguments ask for.
+pub fn run(arguments: Arguments) -> ExitCode {
+    let outcome = match arguments.command {
+        None => serve_or_check(arguments.server),
+        Some(Command::Locate { conf, host, path }) => load(&conf).and_then(|config| {
+            locate::run(&config, host.as_deref(), &path, &mut std::io::stdout().lock())?;
+            Ok(())
+        }),
+        #[cfg(feature = "demo")]
+        Some(Command::Demo) => run_demo(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("akubra: {error:#}");
+            let bad = error.is::<ConfigErrors>() || error.is::<Unusable>();
+            ExitCode::from(if bad { BAD_CONFIGURATION } else { 1 })
+        }
+    }
+}
+
+fn serve_or_check(options: Opt) -> anyhow::Result<()> {
+    let Some(file) = &options.conf else {
+        return Err(Unusable("no configuration: name a file with -c FILE".into()).into());
+    };
+    let config = load(file)?;
+    if options.test {
+        for warning in warnings(&config) {
+            eprintln!("{file}: warning: {warning}");
+        }
+        println!("{file}: configuration checked - OK.");
+        return Ok(());
+    }
+    if options.upgrade {
+        anyhow::bail!("-u: taking over from a running instance is not supported yet");
+    }
+    serve::run(config, options.daemon)
+}
+
+#[cfg(feature = "demo")]
+fn run_demo() -> anyhow::Result<()> {
+    let config = Config::parse(include_str!("../../conf/dev.yaml"), &|name| std::env::var(name).ok())?;
+    let backends = demo::DemoBackends::start(&config)?;
+    println!("{}", backends.instructions(&config));
+    serve::run(config, false)
+}
+
+fn load(file: &str) -> anyhow::Result<Config> {
+    Ok(Config::load(Path::new(file), &|name| std::env::var(name).ok())?)
+}
+
+/// What an operator should know about a configuration that is valid.
+fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    let unsupported = config.unsupported.iter().map(|key| format!("{key} is not supported yet"));
+    config.warnings.iter().cloned().chain(unsupported)
+}
+
+/// A configuration that cannot be used at all.
+#[derive(Debug)]
+struct Unusable(String);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}

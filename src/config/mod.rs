@@ -1,7 +1,30 @@
 //! The configuration: what the YAML file says, typed and validated.
+//!
+//! [`Config::load`] is the way in. A text goes through four steps, one file each: `tree` (YAML to a
+//! tree with lines), `env` (`${NAME}`), the typed `reader` with one file per block of keys, and
+//! `validate` for what only the whole shows. All of them write to one `errors::Report`, so that
+//! all errors come at once, each with its path and line. What comes out is valid in itself: nobody
+//! behind it checks again.
 
+mod address;
+mod env;
+mod errors;
+mod headers;
+mod load;
+mod logging;
+mod metrics;
+mod reader;
+mod regions;
+mod server;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod tree;
 pub mod units;
-pub mod validate;
+mod validate;
+
+pub use address::AddressError;
+pub use errors::{ConfigError, ConfigErrors};
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,6 +58,8 @@ pub struct Config {
     pub server: Arc<ServerConf>,
     /// Keys that are accepted and ignored, as paths: each is warned about once.
     pub unsupported: Vec<String>,
+    /// What works and is hardly meant, each with line and path.
+    pub warnings: Vec<String>,
 }
 
 /// Where to listen.
@@ -83,6 +108,7 @@ pub struct MirrorConfig {
 pub struct BackendUrl {
     /// As written in the file, without a trailing slash: the backend's name in logs.
     pub url: String,
+    /// A name or an address; an IPv6 address stands without brackets.
     pub host: String,
     pub port: u16,
 }
@@ -140,8 +166,8 @@ pub struct LogConfig {
     pub stderr: bool,
     pub stdout: bool,
     pub file: Option<PathBuf>,
-    /// Main log only.
+    /// Main log only, and always there.
     pub level: Option<log::LevelFilter>,
-    /// Main log: plain text lines (the default) or JSON objects.
+    /// Main log only, and always there: plain text lines or JSON objects.
     pub plaintext: Option<bool>,
 }

@@ -1,1 +1,375 @@
-//! To come.
+//! The gateway: the Pingora `ProxyHttp` service that clients talk to.
+//!
+//! The spine of a request, each step one call into one module:
+//! admit ([`admit`]) -> region and operation ([`route`]) -> home cluster -> read ([`read`]) or mirror ([`write`],
+//! [`crate::mirror`]) -> verdict -> respond ([`respond`]) -> record ([`write::Recorder`], access log).
+//!
+//! Everything happens in `request_filter`, which then tells Pingora that the answer was sent. An `Err` from there
+//! means that the client's connection must be cut: nothing may end as if it were complete.
+
+mod admit;
+mod body;
+mod context;
+pub mod drain;
+mod head;
+mod read;
+mod respond;
+mod route;
+mod search;
+mod write;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{Method, header};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use self::{
+    body::{BodyError, ClientBody},
+    context::Context,
+    drain::Activity,
+    respond::Responder,
+    route::Route,
+    write::{Plan, Recorder},
+};
+use crate::{
+    config::Config,
+    mirror::{Job, Mirror, Rest},
+    s3::{Operation, S3Error},
+    synclog::Misplacement,
+    telemetry::Logs,
+    topology::{Cluster, Topology},
+    upstream::{Framing, Head, Upstream},
+};
+
+/// Everything a request needs. One per process.
+pub struct Gateway {
+    config: Arc<Config>,
+    topology: Arc<Topology>,
+    upstream: Arc<Upstream>,
+    mirror: Mirror,
+    logs: Logs,
+    activity: Arc<Activity>,
+    /// The health path, CORS and OPTIONS: whether AdditionalResponseHeaders answers preflight requests.
+    answers_cors: bool,
+}
+
+impl Gateway {
+    pub fn new(
+        config: Arc<Config>,
+        topology: Arc<Topology>,
+        upstream: Arc<Upstream>,
+        logs: Logs,
+        activity: Arc<Activity>,
+    ) -> Self {
+        let backends = topology.backends.len();
+        let mirror = Mirror::new(upstream.clone(), config.mirror.clone(), backends, activity.stop.clone());
+        let answers_cors = config
+            .additional_response_headers
+            .iter()
+            .any(|(name, _)| *name == header::ACCESS_CONTROL_ALLOW_ORIGIN);
+        Gateway { config, topology, upstream, mirror, logs, activity, answers_cors }
+    }
+
+    fn responder<'a>(&'a self, session: &'a mut Session, context: &'a mut Context) -> Responder<'a> {
+        Responder { session, context, extra: &self.config.additional_response_headers }
+    }
+
+    /// Serves a request from admission to answer.
+    async fn serve(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        self.prepare(session);
+        if self.is_health_check(session) {
+            context.unlogged = true;
+            let (head, body) = respond::health(self.activity.is_draining())?;
+            return self.responder(session, context).whole(head, body, true).await;
+        }
+        match self.route(session, context) {
+            Ok(route) => self.dispatch(session, context, route).await,
+            Err(refusal) => {
+                let body_read = session.downstream_session.is_body_done();
+                self.responder(session, context).refuse(&refusal, body_read).await
+            }
+        }
+    }
+
+    fn prepare(&self, session: &mut Session) {
+        session.set_read_timeout(Some(self.config.client_read_timeout));
+        session.set_write_timeout(Some(self.config.client_write_timeout));
+        // A next request that is sent early must be read as one, not swallowed with the body before it.
+        session.downstream_session.set_pipelining_enabled(true);
+        session.req_header_mut().remove_header(&header::UPGRADE);
+        if self.activity.is_draining() {
+            session.set_keepalive(None);
+        }
+    }
+
+    fn is_health_check(&self, session: &Session) -> bool {
+        let path = session.req_header().uri.path();
+        self.config.health_check_endpoint.as_deref() == Some(path)
+    }
+
+    /// Admits a request and finds out what it is about and where it belongs.
+    fn route(&self, session: &mut Session, context: &mut Context) -> Result<Route, S3Error> {
+        let most = self.config.max_concurrent_requests;
+        if most > 0 && self.activity.requests() > most {
+            return Err(S3Error::slow_down());
+        }
+        let route = route::find(&self.topology, session)?;
+        context.region = Some(route.region.clone());
+        match (route.framing, self.config.body_max_size) {
+            (Framing::Length(length), Some(limit)) if length > limit => Err(S3Error::entity_too_large(limit)),
+            _ => Ok(route),
+        }
+    }
+
+    async fn dispatch(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
+        let region = route.region.clone();
+        let refusal = match &route.request.operation {
+            Operation::Read => return self.read(session, context, route).await,
+            Operation::BucketRead { listing: true }
+                if region.clusters.len() > 1 && !region.allow_unmerged_listings =>
+            {
+                S3Error::listing_not_merged()
+            }
+            Operation::BucketRead { .. } => return self.read(session, context, route).await,
+            Operation::Options if self.answers_cors => {
+                let head = pingora_http::ResponseHeader::build(200, Some(8))?;
+                return self.responder(session, context).whole(head, Default::default(), true).await;
+            }
+            Operation::Options => return self.read(session, context, route).await,
+            Operation::FormPost => S3Error::form_post(),
+            _ if route.copies_between_clusters() => S3Error::copy_between_clusters(),
+            _ => return self.write(session, context, route).await,
+        };
+        let body_read = session.downstream_session.is_body_done();
+        self.responder(session, context).refuse(&refusal, body_read).await
+    }
+
+    /// One backend after another, home first.
+    async fn read(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
+        let framing = Framing::Length(0);
+        let mut header = self.header(session, context, framing)?;
+        if route.request.operation == Operation::Options {
+            header.set_method(Method::HEAD);
+        }
+        let head = Head::new(&header, framing).map_err(unsendable)?;
+        let clusters = route.clusters_to_read();
+        let object = write::object_name(&route.request.target);
+        let read = read::Read {
+            upstream: &self.upstream,
+            header: &header,
+            head: &head,
+            policy: route.region.read_policy,
+            lagging: object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default(),
+        };
+        let found = read.run(&clusters).await;
+        context.asked = found.asked;
+        context.good = usize::from(found.good);
+        context.error.clone_from(&found.error);
+        let recorder = self.recorder(session, context, &route, clusters, Vec::new());
+        let body_read = session.downstream_session.is_body_done();
+        let outcome = match found.answer {
+            Some(_) if route.request.operation == Operation::Options => {
+                let head = pingora_http::ResponseHeader::build(200, Some(8))?;
+                self.responder(session, context).whole(head, Default::default(), body_read).await
+            }
+            Some(answer) => self.responder(session, context).backend(answer, body_read).await,
+            None => {
+                let refusal = S3Error::service_unavailable("no backend could answer");
+                self.responder(session, context).refuse(&refusal, body_read).await
+            }
+        };
+        if let (Some((cluster, backend)), true) = (found.by, found.good) {
+            self.record_read(&recorder, cluster, &backend, &found.absent_at_home, &route).await;
+            context.cluster.clone_from(&recorder.clusters[cluster].name);
+        }
+        outcome
+    }
+
+    async fn record_read(
+        &self,
+        recorder: &Recorder,
+        cluster: usize,
+        backend: &Arc<crate::topology::Backend>,
+        absent: &[Arc<crate::topology::Backend>],
+        route: &Route,
+    ) {
+        if route.request.operation != Operation::Read {
+            return;
+        }
+        if cluster == 0 {
+            recorder.read(absent, backend).await;
+            return;
+        }
+        let misplacement = Misplacement {
+            key: String::from_utf8_lossy(&route.request.ring_key).into_owned(),
+            expected: recorder.clusters[0].name.clone(),
+            actual: recorder.clusters[cluster].name.clone(),
+        };
+        self.logs.synclog.misplaced(misplacement).await;
+    }
+
+    /// All backends at once.
+    async fn write(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
+        let header = self.header(session, context, route.framing)?;
+        let head = Head::new(&header, route.framing).map_err(unsendable)?;
+        let request = session.req_header();
+        let usable = |backend: &crate::topology::Backend| self.upstream.is_usable(backend);
+        let plan: Plan =
+            write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
+        context.asked = plan.targets.len();
+        context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
+        if pingora_core::protocols::http::v1::common::is_expect_continue_req(request) {
+            session.downstream_session.write_continue_response().await.map_err(|e| e.into_down())?;
+        }
+        let recorder = self.recorder(session, context, &route, plan.clusters, plan.left_out);
+        let job = Job {
+            header: Arc::new(header),
+            head,
+            targets: plan.targets,
+            rule: plan.rule,
+            judge: plan.judge,
+            object: plan.ordered.then(|| write::object_name(&route.request.target)).flatten(),
+            reuse: plan.reuse,
+        };
+        let mut body = ClientBody::new(session, self.config.body_max_size);
+        let outcome = self.mirror.run(job, &mut body).await;
+        context.bytes_in = body.received;
+        match outcome {
+            Ok(outcome) => {
+                context.good = outcome.rest.good();
+                let body_read = outcome.body_read;
+                let done = outcome.rest.is_done();
+                let recording = self.record_write(outcome.rest, recorder);
+                // What still runs must go on while the client takes its answer.
+                let recording = if done {
+                    Some(recording)
+                } else {
+                    tokio::spawn(recording);
+                    None
+                };
+                let mut responder = self.responder(session, context);
+                let answered = match outcome.answer {
+                    Some(answer) => responder.backend(answer, body_read).await,
+                    None => {
+                        let refusal = S3Error::service_unavailable("no backend took the request");
+                        responder.refuse(&refusal, body_read).await
+                    }
+                };
+                if let Some(recording) = recording {
+                    recording.await;
+                }
+                answered
+            }
+            Err(BodyError::Refused(refusal)) => {
+                self.responder(session, context).refuse(&refusal, false).await
+            }
+            Err(BodyError::Broken(error)) => Err(error.into_down()),
+        }
+    }
+
+    /// Waits for the replies that are still to come and records what they say.
+    fn record_write(&self, rest: Rest, recorder: Recorder) -> impl Future<Output = ()> + Send + use<> {
+        let running = self.activity.background();
+        async move {
+            let replies = rest.finish().await;
+            recorder.write(&replies).await;
+            drop(running);
+        }
+    }
+
+    fn header(
+        &self,
+        session: &Session,
+        context: &Context,
+        framing: Framing,
+    ) -> Result<pingora_http::RequestHeader> {
+        head::for_backends(
+            session.req_header(),
+            framing,
+            &self.config.additional_request_headers,
+            &context.id,
+        )
+    }
+
+    fn recorder(
+        &self,
+        session: &Session,
+        context: &Context,
+        route: &Route,
+        clusters: Vec<Arc<Cluster>>,
+        left_out: Vec<Arc<crate::topology::Backend>>,
+    ) -> Recorder {
+        let request = session.req_header();
+        Recorder {
+            synclog: self.logs.synclog.clone(),
+            method: request.method.clone(),
+            path: request.uri.path().to_owned(),
+            useragent: context::header(session, "user-agent"),
+            content_length: match route.framing {
+                Framing::Length(length) => length,
+                Framing::Chunked => 0,
+            },
+            req_id: context.id.clone(),
+            ts: context.ts,
+            region: route.region.name.clone(),
+            clusters,
+            target: route.request.target.clone(),
+            version_id: route.request.version_id.clone(),
+            sub_resource: route.request.sub_resource.clone(),
+            compare_etags: self.config.mirror.compare_etags,
+            left_out,
+        }
+    }
+}
+
+fn unsendable(cause: crate::upstream::Cause) -> Box<Error> {
+    Error::explain(ErrorType::InvalidHTTPHeader, cause.to_string())
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.activity.request())
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        self.serve(session, context).await.map(|()| true)
+    }
+
+    /// Never asked for: `request_filter` answers every request.
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Context) -> Result<Box<HttpPeer>> {
+        Error::e_explain(ErrorType::InternalError, "the gateway's own road to backends was not taken")
+    }
+
+    /// The connection is cut: after an error in the middle of an answer nothing more may be written, and before
+    /// one the client has gone or is beyond help.
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Context,
+    ) -> FailToProxy {
+        if context.error.is_empty() {
+            context.error = error.to_string();
+        }
+        let error_code = session.response_written().map_or(0, |answer| answer.status.as_u16());
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    /// Such errors are in the access log; the main log would repeat them for every client that goes away.
+    fn suppress_error_log(&self, _: &Session, _: &Context, error: &Error) -> bool {
+        matches!(error.esource(), pingora_error::ErrorSource::Downstream)
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
+        if !context.unlogged {
+            let entry = context.entry(session);
+            self.logs.access.log(entry);
+        }
+    }
+}

@@ -1,1 +1,337 @@
-//! To come.
+//! The mirror: one client request becomes one sub-request per backend, fed from the same body, and one verdict.
+//!
+//! ```text
+//!              pieces                 queue 0 ── sub-request 0 ── backend 0
+//! client body ────────> tee (body) ─<                                       >── replies ── verdict ── decision
+//!              pauses                 queue 1 ── sub-request 1 ── backend 1
+//! ```
+//!
+//! [`Mirror::run`] reads the body once and hands it out as reference-counted pieces. It returns as soon as the
+//! [`verdict`] says what the client gets; the [`Rest`] is then driven to its end in the background, and yields
+//! the reply of every backend. The mirror knows nothing of logs: records are made of the replies by its caller.
+//!
+//! What holds at every moment:
+//! - no backend gets the bytes that complete its request before the client's body has ended properly;
+//! - memory is bounded by backends x `ReplicaBuffer` and the replay buffer;
+//! - every wait has a deadline: a sub-request ends by itself when nothing moves for `BackgroundTimeout`;
+//! - each sub-request ends in exactly one reply.
+
+mod background;
+mod body;
+mod latch;
+mod order;
+mod pace;
+mod reply;
+mod subrequest;
+mod subs;
+pub mod verdict;
+
+use std::{future::Future, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use self::{
+    background::{Background, Place},
+    body::Queue,
+    pace::Pace,
+    reply::{End, Progress},
+    subrequest::SubRequest,
+    subs::{Happened, Sub, Subs},
+    verdict::{Event, Verdict},
+};
+pub use self::{
+    latch::Latch,
+    order::{MISSED_MOST, Object, Order},
+    reply::{Judge, Reply},
+    verdict::{Decision, Kind, Rule},
+};
+use crate::{
+    config::MirrorConfig,
+    topology::Backend,
+    upstream::{Body, Framing, Head, Reuse, Upstream},
+};
+
+/// The body of a client's request.
+pub trait Source: Send {
+    type Error: Send;
+
+    /// The next piece, at most [`LARGEST_PIECE`](body::LARGEST_PIECE) bytes; `None` at the proper end. May be
+    /// cancelled.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
+}
+
+/// One client request, ready to be mirrored.
+pub struct Job {
+    /// The head to send, hop-by-hop headers removed, framing headers as `head.framing` says.
+    pub header: Arc<RequestHeader>,
+    pub head: Head,
+    /// Backends with the index of their cluster among the request's.
+    pub targets: Vec<(usize, Arc<Backend>)>,
+    pub rule: Rule,
+    pub judge: Judge,
+    /// The object that is written, if it is one: its writes are kept in order.
+    pub object: Option<Object>,
+    pub reuse: Reuse,
+}
+
+/// What is known when the client can be answered.
+pub struct Outcome {
+    /// The chosen answer; `None` = unavailable.
+    pub answer: Option<(Box<ResponseHeader>, Body)>,
+    /// Whether the client's body has been read to its end.
+    pub body_read: bool,
+    pub rest: Rest,
+}
+
+pub struct Mirror {
+    upstream: Arc<Upstream>,
+    order: Arc<Order>,
+    config: MirrorConfig,
+    background: Arc<Background>,
+    /// Set when the process must end: what still runs is cut off.
+    stop: Arc<Latch>,
+}
+
+impl Mirror {
+    /// `backends` is the number of backends of the topology.
+    pub fn new(upstream: Arc<Upstream>, config: MirrorConfig, backends: usize, stop: Arc<Latch>) -> Self {
+        let background = Background::new(backends, config.background_requests, config.background_bytes);
+        Mirror { upstream, order: Order::new(), config, background, stop }
+    }
+
+    /// Who missed which write.
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Mirrors a request until its client can be answered. An error of the body aborts every sub-request: no
+    /// backend has seen the end of the request.
+    pub async fn run<S: Source>(&self, job: Job, body: &mut S) -> Result<Outcome, S::Error> {
+        let verdict = Verdict::new(job.rule, job.targets.iter().map(|(cluster, _)| *cluster).collect());
+        let pace = Pace::new(job.targets.len(), self.config.slow_backend_timeout);
+        let length = match job.head.framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        };
+        let subs = self.begin(job);
+        let replies = subs.all.iter().map(|_| None).collect();
+        let run =
+            Run { mirror: self, subs, verdict, pace, replies, answers: Vec::new(), length, received: 0 };
+        run.to_decision(body).await
+    }
+
+    fn begin(&self, job: Job) -> Subs {
+        let all = job
+            .targets
+            .into_iter()
+            .map(|(cluster, backend)| {
+                let (queue, feed) = Queue::new(self.config.replica_buffer);
+                let progress = Arc::new(Progress::default());
+                let sub_request = SubRequest {
+                    upstream: self.upstream.clone(),
+                    order: self.order.clone(),
+                    backend: backend.clone(),
+                    cluster,
+                    header: job.header.clone(),
+                    head: job.head.clone(),
+                    reuse: job.reuse,
+                    judge: job.judge,
+                    object: job.object.clone(),
+                    feed,
+                    progress: progress.clone(),
+                    replay_buffer: self.config.replay_buffer,
+                    patience: self.config.slow_backend_timeout,
+                };
+                Sub { backend, cluster, queue, progress, future: Some(Box::pin(sub_request.run())) }
+            })
+            .collect();
+        Subs { all, order: self.order.clone(), object: job.object }
+    }
+}
+
+/// A request that is being mirrored.
+struct Run<'a> {
+    mirror: &'a Mirror,
+    subs: Subs,
+    verdict: Verdict,
+    pace: Pace,
+    replies: Vec<Option<Reply>>,
+    /// Answers that may yet be chosen.
+    answers: Vec<(usize, (Box<ResponseHeader>, Body))>,
+    /// Length of the body, if it is known beforehand.
+    length: Option<u64>,
+    received: u64,
+}
+
+impl Run<'_> {
+    async fn to_decision<S: Source>(mut self, body: &mut S) -> Result<Outcome, S::Error> {
+        let mut body_read = self.length == Some(0);
+        let mut decision = if body_read { self.commit() } else { None };
+        if !body_read {
+            // The first piece is often here already: taken before connecting, head and body leave together.
+            tokio::select! {
+                biased;
+                piece = body.next() => decision = self.take(piece?, &mut body_read),
+                () = std::future::ready(()) => {}
+            }
+        }
+        while decision.is_none() {
+            let may_read = !body_read && self.subs.all_have_room();
+            self.pace.observe(Instant::now(), self.subs.rooms());
+            let paused = !body_read && !may_read;
+            let check = self.pace.next_check().filter(|_| paused);
+            decision = tokio::select! {
+                biased;
+                () = self.mirror.stop.wait() => self.cut_all("the gateway is stopping"),
+                happened = self.subs.next(paused) => self.happened(happened),
+                piece = body.next(), if may_read => self.take(piece?, &mut body_read),
+                () = sleep(check), if check.is_some() => self.drop_overdue(),
+            };
+        }
+        let answer = match decision {
+            Some(Decision::Answer(sub)) => self.take_answer(sub),
+            _ => None,
+        };
+        Ok(Outcome { answer, body_read, rest: self.into_rest() })
+    }
+
+    /// Hands a piece to all sub-requests; at the end of the body, opens the gate.
+    fn take(&mut self, piece: Option<Bytes>, body_read: &mut bool) -> Option<Decision> {
+        if let Some(piece) = piece {
+            self.received += piece.len() as u64;
+            let last = self.length.is_some_and(|length| self.received >= length);
+            // Zero bytes would be the end of a chunked body.
+            if !piece.is_empty() {
+                for sub in self.subs.live() {
+                    sub.queue.push(piece.clone(), last);
+                }
+            }
+            if !last {
+                return None;
+            }
+        }
+        *body_read = true;
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Option<Decision> {
+        let live: Vec<_> = self.subs.live().collect();
+        match &self.subs.object {
+            None => live.iter().for_each(|sub| sub.queue.commit(None)),
+            Some(object) => {
+                let backends: Vec<_> = live.iter().map(|sub| sub.backend.id).collect();
+                let tickets = self.mirror.order.enter(object, &backends);
+                for (sub, ticket) in live.iter().zip(tickets) {
+                    sub.queue.commit(Some(ticket));
+                }
+            }
+        }
+        self.verdict.on(Event::BodyEnded)
+    }
+
+    fn happened(&mut self, happened: Happened) -> Option<Decision> {
+        match happened {
+            Happened::Room => None,
+            Happened::Ended(sub, end) => self.ended(sub, end),
+        }
+    }
+
+    fn ended(&mut self, sub: usize, end: End) -> Option<Decision> {
+        self.replies[sub] = Some(end.reply);
+        self.answers.extend(end.answer.map(|answer| (sub, answer)));
+        self.verdict.on(Event::Reply(sub, end.seen))
+    }
+
+    fn drop_overdue(&mut self) -> Option<Decision> {
+        self.pace.observe(Instant::now(), self.subs.rooms());
+        let overdue = self.pace.overdue()?;
+        let end = self.subs.cut(overdue, "too slow: its queue alone held up the upload");
+        self.ended(overdue, end)
+    }
+
+    fn cut_all(&mut self, why: &str) -> Option<Decision> {
+        let mut decision = None;
+        for sub in self.subs.pending() {
+            let end = self.subs.cut(sub, why);
+            decision = decision.or(self.ended(sub, end));
+        }
+        decision
+    }
+
+    fn take_answer(&mut self, sub: usize) -> Option<(Box<ResponseHeader>, Body)> {
+        let at = self.answers.iter().position(|(index, _)| *index == sub)?;
+        Some(self.answers.swap_remove(at).1)
+    }
+
+    fn into_rest(self) -> Rest {
+        Rest {
+            subs: self.subs,
+            replies: self.replies,
+            background: self.mirror.background.clone(),
+            stop: self.mirror.stop.clone(),
+        }
+    }
+}
+
+async fn sleep(duration: Option<std::time::Duration>) {
+    tokio::time::sleep(duration.unwrap_or_default()).await;
+}
+
+/// What is left of a request when its client is answered.
+pub struct Rest {
+    subs: Subs,
+    replies: Vec<Option<Reply>>,
+    background: Arc<Background>,
+    stop: Arc<Latch>,
+}
+
+impl Rest {
+    /// Whether all replies are in.
+    pub fn is_done(&self) -> bool {
+        self.subs.live().next().is_none()
+    }
+
+    /// Good replies so far.
+    pub fn good(&self) -> usize {
+        self.replies.iter().flatten().filter(|reply| reply.kind == Kind::Good).count()
+    }
+
+    /// Drives what is left to its end and gives the replies of all backends, in the order of the job's targets.
+    pub async fn finish(mut self) -> Vec<Reply> {
+        let mut places = self.admit();
+        let stop = self.stop.clone();
+        while !self.is_done() {
+            tokio::select! {
+                biased;
+                () = stop.wait() => self.cut_pending("the gateway is stopping"),
+                happened = self.subs.next(false) => if let Happened::Ended(sub, end) = happened {
+                    self.replies[sub] = Some(end.reply);
+                    places[sub] = None;
+                },
+            }
+        }
+        self.replies.into_iter().flatten().collect()
+    }
+
+    /// Takes a place in the background for each sub-request; those for which there is none are aborted.
+    fn admit(&mut self) -> Vec<Option<Place>> {
+        let mut places: Vec<_> = self.subs.all.iter().map(|_| None).collect();
+        for sub in self.subs.pending() {
+            let pending = &self.subs.all[sub];
+            places[sub] = self.background.admit(pending.backend.id, pending.queue.waiting());
+            if places[sub].is_none() {
+                let end = self.subs.cut(sub, "too much work for it waits in the background");
+                self.replies[sub] = Some(end.reply);
+            }
+        }
+        places
+    }
+
+    fn cut_pending(&mut self, why: &str) {
+        for sub in self.subs.pending() {
+            let end = self.subs.cut(sub, why);
+            self.replies[sub] = Some(end.reply);
+        }
+    }
+}

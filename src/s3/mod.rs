@@ -1,7 +1,16 @@
 //! What a request means in S3's terms, and the errors S3 clients understand.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `target.rs` | the request target, decoded as the ring wants it |
+//! | `query.rs` | sub-resources and versions |
+//! | `request.rs` | both, with method and headers, to an operation |
+//! | `error.rs` | error documents: ours, and those of backends |
 
 pub mod error;
+mod query;
 pub mod request;
+pub mod target;
 
 pub use error::S3Error;
-pub use request::{Multipart, Operation, S3Request, Target};
+pub use request::{CopySource, Multipart, Operation, S3Request, Target};

@@ -1,10 +1,25 @@
 //! Regions, clusters and backends: an immutable snapshot of what the configuration says.
+//!
+//! A request pins one snapshot from its start to its end, so that a reload never changes the rules under it.
+//! The state of backends (health, connections, addresses) lives elsewhere, by [`BackendId`].
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `build.rs` | from the configuration to the snapshot |
+//! | `host.rs` | from a Host header to the name that chooses the region |
+//! | `ring.rs` | from an object's key to its home cluster |
 
+mod build;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod host;
 pub mod ring;
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::config::{Config, ReadPolicy, VirtualHostStyle};
+pub use host::host_name;
+
+use crate::config::{ReadPolicy, VirtualHostStyle};
 
 /// Index of a backend in [`Topology::backends`]; equal URLs share one.
 pub type BackendId = usize;
@@ -25,6 +40,7 @@ pub struct Backend {
 #[derive(Debug)]
 pub struct Cluster {
     pub name: String,
+    /// In configuration order, each once.
     pub backends: Vec<Arc<Backend>>,
 }
 
@@ -43,13 +59,12 @@ impl Region {
     /// Index in `clusters` of the home cluster of a ring key (`s3::S3Request::ring_key`).
     /// Validation guarantees that the ring has points.
     pub fn home(&self, ring_key: &[u8]) -> usize {
-        let _ = ring_key;
-        todo!()
+        self.ring.pick(ring_key).unwrap_or(0)
     }
 
     /// The clusters to ask for an object, home first, then backwards in configuration order.
     pub fn chain(&self, home: usize) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.clusters[..=home].iter().rev()
+        self.clusters.iter().take(home.saturating_add(1)).rev()
     }
 }
 
@@ -59,8 +74,11 @@ pub struct RegionMatch<'a> {
     pub region: &'a Arc<Region>,
     /// Virtual-host style: the bucket that stands in the Host.
     pub bucket: Option<&'a str>,
+    /// The configured domain that matched; `None` for the default region.
+    pub domain: Option<&'a str>,
 }
 
+/// The snapshot.
 #[derive(Debug)]
 pub struct Topology {
     pub backends: Vec<Arc<Backend>>,
@@ -70,15 +88,27 @@ pub struct Topology {
 }
 
 impl Topology {
-    pub fn new(config: &Config) -> Topology {
-        let _ = config;
-        todo!()
+    /// The region of a Host header without port, already lower-cased ([`host_name`]): exact domain, else the
+    /// longest domain D with Host = `<bucket>.D`, else the default region.
+    pub fn region_for<'a>(&'a self, host: Option<&'a str>) -> Option<RegionMatch<'a>> {
+        let host = host.unwrap_or_default();
+        let exact = || self.by_domain(host).map(|region| (region, None, Some(host)));
+        // From left to right, so that the longest domain is met first. No bucket's name begins with a dot.
+        let virtual_host = || {
+            host.match_indices('.').take_while(|_| !host.starts_with('.')).find_map(|(dot, _)| {
+                let (bucket, domain) = (&host[..dot], &host[dot + 1..]);
+                self.by_domain(domain).map(|region| (region, Some(bucket), Some(domain)))
+            })
+        };
+        let default = || Some((self.regions.get(self.default?)?, None, None));
+        let (region, bucket, domain) = exact().or_else(virtual_host).or_else(default)?;
+        Some(RegionMatch { region, bucket, domain })
     }
 
-    /// The region of a Host header without port, already lower-cased: exact domain, else the longest domain
-    /// D with Host = `<bucket>.D`, else the default region.
-    pub fn region_for<'a>(&'a self, host: Option<&'a str>) -> Option<RegionMatch<'a>> {
-        let _ = (host, &self.by_domain, self.default);
-        todo!()
+    fn by_domain(&self, domain: &str) -> Option<&Arc<Region>> {
+        self.regions.get(*self.by_domain.get(domain)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

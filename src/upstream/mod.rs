@@ -1,1 +1,192 @@
-//! To come.
+//! The one road to backends: every byte that goes to a backend goes through an exchange of this module.
+//!
+//! Built on Pingora's transport connector and HTTP/1 client session, with a pool per backend of ours: reads,
+//! mirror and all that is to come share its connections, its limits and its counts. An exchange knows in which
+//! [`Phase`] it failed, since that decides what the backend may have done.
+//!
+//! ```text
+//! Upstream::connect -> Connection: push_body, send ... push_end, send -> answer -> Answer: chunk ... release
+//! ```
+
+mod exchange;
+mod failure;
+mod peer;
+pub mod resolve;
+mod wire;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
+
+use pingora_core::{connectors::TransportConnector, upstreams::peer::BasicPeer};
+
+use self::{exchange::Limits, wire::Wire};
+pub use self::{
+    exchange::{Answer, Body, Connection, Framing, Head},
+    failure::{Cause, Failure, Phase},
+    peer::Peer,
+    wire::Sent,
+};
+use crate::{
+    config::Config,
+    topology::{Backend, BackendId, Topology},
+};
+use resolve::Resolver;
+
+/// Whether a connection that has been used before will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    Allowed,
+    /// For requests that must not be sent twice.
+    Fresh,
+}
+
+/// Changes a request's head for one backend before it is sent: the place for signatures.
+pub trait Signer: Send + Sync {
+    fn sign(&self, backend: &Backend, header: &mut pingora_http::RequestHeader) -> Result<(), Cause>;
+}
+
+/// The road to all backends.
+pub struct Upstream {
+    peers: Vec<Arc<Peer>>,
+    connector: TransportConnector,
+    limits: Arc<Limits>,
+    resolver: Arc<Resolver>,
+    signer: Option<Arc<dyn Signer>>,
+}
+
+impl Upstream {
+    pub fn new(config: &Config, topology: &Topology, resolver: Arc<Resolver>) -> Self {
+        let idle_in_all = Arc::new(AtomicUsize::new(0));
+        let limit = config.transport.max_conns_per_backend;
+        let peers = topology.backends.iter();
+        Upstream {
+            peers: peers.map(|b| Peer::new(b.clone(), limit, idle_in_all.clone())).collect(),
+            connector: TransportConnector::new(None),
+            limits: Arc::new(Limits {
+                transport: config.transport.clone(),
+                stall: config.mirror.background_timeout,
+            }),
+            resolver,
+            signer: None,
+        }
+    }
+
+    /// The same road with a signer for every request.
+    pub fn signing(mut self, signer: Arc<dyn Signer>) -> Self {
+        self.signer = Some(signer);
+        self
+    }
+
+    /// Exchanges under way with a backend.
+    pub fn in_flight(&self, backend: BackendId) -> usize {
+        self.peers.get(backend).map_or(0, |peer| peer.in_flight())
+    }
+
+    /// Whether requests may be sent to a backend at all: it has an address and is not under maintenance.
+    pub fn is_usable(&self, backend: &Backend) -> bool {
+        !backend.maintained && !self.resolver.addrs(backend.id).is_empty()
+    }
+
+    /// The longest wait for a connection: `DialTimeout`.
+    pub fn dial_timeout(&self) -> Duration {
+        self.limits.transport.dial_timeout
+    }
+
+    /// A request's heads: one serialised form for all backends, or one for each where a signer changes it.
+    pub fn head(
+        &self,
+        backend: &Backend,
+        header: &pingora_http::RequestHeader,
+        shared: &Head,
+    ) -> Result<Head, Failure> {
+        let Some(signer) = &self.signer else { return Ok(shared.clone()) };
+        let mut own = header.clone();
+        signer
+            .sign(backend, &mut own)
+            .and_then(|()| Head::new(&own, shared.framing))
+            .map_err(|cause| Failure::new(backend, Phase::Send, cause, Duration::ZERO))
+    }
+
+    /// Obtains a connection, waiting at most `patience` for a free slot, and queues the head on it.
+    pub async fn connect(
+        &self,
+        backend: &Backend,
+        head: &Head,
+        reuse: Reuse,
+        patience: Duration,
+    ) -> Result<Connection, Failure> {
+        let Some(peer) = self.peers.get(backend.id) else {
+            return Err(Failure::new(backend, Phase::Resolve, Cause::Unresolved, Duration::ZERO));
+        };
+        let lease = peer.lease(patience).await?;
+        let idle = match reuse {
+            Reuse::Allowed => peer.take_idle(&self.limits.transport),
+            Reuse::Fresh => {
+                peer.close_one_idle();
+                None
+            }
+        };
+        let wire = match idle {
+            Some(wire) => wire,
+            None => Box::new(self.dial(backend).await?),
+        };
+        Ok(Connection::new(wire, lease, self.limits.clone(), head))
+    }
+
+    /// Connects to the first of the backend's addresses that accepts within `DialTimeout`, all taken together.
+    async fn dial(&self, backend: &Backend) -> Result<Wire, Failure> {
+        let started = Instant::now();
+        let failure = |phase, cause| Failure::new(backend, phase, cause, started.elapsed());
+        let mut last = failure(Phase::Resolve, Cause::Unresolved);
+        for address in self.resolver.addrs(backend.id).iter() {
+            let Some(left) = self.dial_timeout().checked_sub(started.elapsed()) else { break };
+            match tokio::time::timeout(left, self.connector.new_stream(&peer_at(*address))).await {
+                Ok(Ok(stream)) => return Ok(Wire::new(stream)),
+                Ok(Err(error)) => last = failure(Phase::Dial, failure::cause_of(&error)),
+                Err(_) => last = failure(Phase::Dial, Cause::Deadline),
+            }
+        }
+        Err(last)
+    }
+
+    /// A request without body, from connection to the answer's head; sent once more on a fresh connection if a
+    /// pooled one turns out to be dead.
+    pub async fn ask(&self, backend: &Backend, head: &Head, patience: Duration) -> Result<Answer, Failure> {
+        match self.ask_once(backend, head, Reuse::Allowed, patience).await {
+            Err(failure) if failure.stale => self.ask_once(backend, head, Reuse::Fresh, patience).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        backend: &Backend,
+        head: &Head,
+        reuse: Reuse,
+        patience: Duration,
+    ) -> Result<Answer, Failure> {
+        let mut connection = self.connect(backend, head, reuse, patience).await?;
+        connection.send().await?;
+        connection.answer(Phase::Await).await
+    }
+
+    /// Closes idle connections that have aged out or died, for ever.
+    pub async fn run_sweeper(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tick.tick().await;
+            for peer in &self.peers {
+                peer.sweep(&self.limits.transport);
+            }
+        }
+    }
+}
+
+fn peer_at(address: SocketAddr) -> BasicPeer {
+    let mut peer = BasicPeer::new("127.0.0.1:0");
+    peer._address = pingora_core::protocols::l4::socket::SocketAddr::Inet(address);
+    peer
+}

@@ -1,0 +1,79 @@
+//! What is known of one client request while it is served, and the line it leaves in the access log.
+
+use std::{sync::Arc, time::Instant};
+
+use chrono::{DateTime, Utc};
+use pingora_proxy::Session;
+
+use super::drain::Running;
+use crate::{telemetry::access_log::AccessEntry, topology::Region};
+
+/// Per-request state.
+pub struct Context {
+    pub id: String,
+    pub started: Instant,
+    pub ts: DateTime<Utc>,
+    pub region: Option<Arc<Region>>,
+    pub cluster: String,
+    /// Backends that were asked, and that replied good by the time the client was answered.
+    pub asked: usize,
+    pub good: usize,
+    /// What went wrong, for the access log.
+    pub error: String,
+    /// Bytes of the request's body that were read.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// The health path is not logged: balancers ask it all the time.
+    pub unlogged: bool,
+    _running: Running,
+}
+
+impl Context {
+    pub fn new(running: Running) -> Self {
+        Context {
+            id: format!("{:016X}", rand::random::<u64>()),
+            started: Instant::now(),
+            ts: Utc::now(),
+            region: None,
+            cluster: String::new(),
+            asked: 0,
+            good: 0,
+            error: String::new(),
+            bytes_in: 0,
+            bytes_out: 0,
+            unlogged: false,
+            _running: running,
+        }
+    }
+
+    /// The access log's line. `status` is that of the answer, 0 if none was sent.
+    pub fn entry(&mut self, session: &Session) -> AccessEntry {
+        let request = session.req_header();
+        let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
+        let peer = session.client_addr().and_then(|address| address.as_inet());
+        AccessEntry {
+            method: request.method.clone(),
+            host: header(session, "host"),
+            path: String::from_utf8_lossy(request.raw_path()).into_owned(),
+            useragent: header(session, "user-agent"),
+            status,
+            duration: self.started.elapsed(),
+            error: std::mem::take(&mut self.error),
+            req_id: self.id.clone(),
+            ts: self.ts,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            region: self.region.as_ref().map(|region| region.name.clone()).unwrap_or_default(),
+            cluster: std::mem::take(&mut self.cluster),
+            asked: self.asked,
+            good: self.good,
+            remote: peer.map(|address| address.ip()),
+        }
+    }
+}
+
+/// A request header as text; empty where there is none.
+pub fn header(session: &Session, name: &str) -> String {
+    let value = session.req_header().headers.get(name);
+    value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,237 @@
+//! Reads: choice of backend, failover within the cluster, backtracking to older clusters.
+//!
+//! Of a cluster's backends the less busy of two is asked first; those that missed the object's last write, or
+//! have not finished it, are asked last. Answers that send the search on are read whole (they are short), so that
+//! their connection is used again; the final one is streamed to the client with back-pressure.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use pingora_http::ResponseHeader;
+
+use super::search::{Finding, Search};
+use crate::{
+    config::ReadPolicy,
+    topology::{Backend, BackendId, Cluster},
+    upstream::{Answer, Body, Failure, Head, Upstream},
+};
+
+/// Error answers are kept up to this size, to be passed on if nothing better is found.
+const KEPT_MOST: usize = 64 * 1024;
+
+/// A read, ready to be sent.
+pub struct Read<'a> {
+    pub upstream: &'a Upstream,
+    pub header: &'a pingora_http::RequestHeader,
+    pub head: &'a Head,
+    pub policy: ReadPolicy,
+    /// To be asked last.
+    pub lagging: Vec<BackendId>,
+}
+
+/// How a read ended.
+pub struct Found {
+    /// What to answer; `None` = no backend answered.
+    pub answer: Option<(Box<ResponseHeader>, Body)>,
+    /// Index among the clusters asked, and backend, of a final answer.
+    pub by: Option<(usize, Arc<Backend>)>,
+    pub good: bool,
+    /// Backends of the first cluster that said 404.
+    pub absent_at_home: Vec<Arc<Backend>>,
+    pub asked: usize,
+    /// The last failure, for the access log.
+    pub error: String,
+}
+
+impl Read<'_> {
+    /// Asks the clusters one after another, home first.
+    pub async fn run(&self, clusters: &[Arc<Cluster>]) -> Found {
+        let mut state = State::default();
+        for (index, cluster) in clusters.iter().enumerate() {
+            state.search.enter_cluster();
+            let backends = self.in_order(cluster);
+            if backends.is_empty() {
+                state.failed(format!("cluster {}: no backend can be asked", cluster.name));
+            }
+            let ended = match self.policy {
+                ReadPolicy::One => self.one_by_one(index, &backends, &mut state).await,
+                ReadPolicy::Race => self.all_at_once(index, &backends, &mut state).await,
+            };
+            if let Some(answer) = ended {
+                return state.found(index, answer);
+            }
+        }
+        state.not_found()
+    }
+
+    /// The backends of a cluster in the order in which to ask them: power of two choices by exchanges in flight.
+    fn in_order(&self, cluster: &Cluster) -> Vec<Arc<Backend>> {
+        let usable = cluster.backends.iter().filter(|backend| self.upstream.is_usable(backend));
+        let mut backends: Vec<_> = usable.cloned().collect();
+        if backends.len() > 1 {
+            let one = rand::random::<usize>() % backends.len();
+            let other = (one + 1 + rand::random::<usize>() % (backends.len() - 1)) % backends.len();
+            let busy = |at: usize| self.upstream.in_flight(backends[at].id);
+            let first = if busy(other) < busy(one) { other } else { one };
+            backends.swap(0, first);
+        }
+        backends.sort_by_key(|backend| self.lagging.contains(&backend.id));
+        backends
+    }
+
+    async fn one_by_one(
+        &self,
+        cluster: usize,
+        backends: &[Arc<Backend>],
+        state: &mut State,
+    ) -> Option<Answer> {
+        for (at, backend) in backends.iter().enumerate() {
+            // At its connection limit a backend is passed over while there is another.
+            let patience = match at + 1 < backends.len() {
+                true => Duration::ZERO,
+                false => self.upstream.dial_timeout(),
+            };
+            let outcome = self.ask(backend, patience).await;
+            if let Some(answer) = state.take(cluster, backend, outcome).await {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    async fn all_at_once(
+        &self,
+        cluster: usize,
+        backends: &[Arc<Backend>],
+        state: &mut State,
+    ) -> Option<Answer> {
+        let patience = self.upstream.dial_timeout();
+        let mut asked: FuturesUnordered<_> = backends
+            .iter()
+            .map(|backend| async move { (backend, self.ask(backend, patience).await) })
+            .collect();
+        // A slow backend must not win with an old version because it missed the last write.
+        let mut late = Vec::new();
+        while let Some((backend, outcome)) = asked.next().await {
+            if self.lagging.contains(&backend.id) && !asked.is_empty() {
+                late.push((backend, outcome));
+                continue;
+            }
+            if let Some(answer) = state.take(cluster, backend, outcome).await {
+                return Some(answer);
+            }
+        }
+        for (backend, outcome) in late {
+            if let Some(answer) = state.take(cluster, backend, outcome).await {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    async fn ask(&self, backend: &Backend, patience: Duration) -> Result<Answer, Failure> {
+        let head = self.upstream.head(backend, self.header, self.head)?;
+        self.upstream.ask(backend, &head, patience).await
+    }
+}
+
+/// What a search has come to.
+#[derive(Default)]
+struct State {
+    search: Search,
+    asked: usize,
+    /// The most telling failure's answer, and the first "not found".
+    telling: Option<(Box<ResponseHeader>, Body)>,
+    absent: Option<(Box<ResponseHeader>, Body)>,
+    absent_at_home: Vec<Arc<Backend>>,
+    by: Option<Arc<Backend>>,
+    error: String,
+}
+
+impl State {
+    fn failed(&mut self, error: String) {
+        if self.search.note(Finding::Broken) {
+            self.telling = None;
+        }
+        self.error = error;
+    }
+
+    /// Takes a backend's outcome; returns the answer if it ends the search.
+    async fn take(
+        &mut self,
+        cluster: usize,
+        backend: &Arc<Backend>,
+        outcome: Result<Answer, Failure>,
+    ) -> Option<Answer> {
+        self.asked += 1;
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(failure) => {
+                log::info!("read: {failure}");
+                self.failed(failure.to_string());
+                return None;
+            }
+        };
+        let finding = Finding::of(answer.status());
+        if finding == Finding::Final {
+            self.by = Some(backend.clone());
+            return Some(answer);
+        }
+        self.error = format!("{}: answered {}", backend.url, answer.status());
+        if finding == Finding::Absent && cluster == 0 {
+            self.absent_at_home.push(backend.clone());
+        }
+        let telling = self.search.note(finding);
+        if telling || (finding == Finding::Absent && self.absent.is_none()) {
+            let kept = keep(answer).await;
+            match finding {
+                Finding::Absent => self.absent = Some(kept),
+                _ => self.telling = Some(kept),
+            }
+        } else if let Body::Long(_, answer) = answer.collect(KEPT_MOST).await {
+            drop(answer);
+        }
+        None
+    }
+
+    fn found(self, cluster: usize, answer: Answer) -> Found {
+        let good = answer.status().is_success() || answer.status().is_redirection();
+        let head = Box::new(answer.head().clone());
+        Found {
+            answer: Some((head, Body::Long(Bytes::new(), Box::new(answer)))),
+            by: self.by.map(|backend| (cluster, backend)),
+            good,
+            absent_at_home: self.absent_at_home,
+            asked: self.asked,
+            error: String::new(),
+        }
+    }
+
+    fn not_found(self) -> Found {
+        let absent = self.search.is_absent();
+        // "Not found" by some clusters while others were not heard is no answer.
+        let answer = if absent { self.absent } else { self.telling };
+        Found {
+            answer,
+            by: None,
+            good: false,
+            absent_at_home: Vec::new(),
+            asked: self.asked,
+            error: self.error,
+        }
+    }
+}
+
+/// Reads an error answer whole, so that it can be passed on later.
+async fn keep(answer: Answer) -> (Box<ResponseHeader>, Body) {
+    let mut head = Box::new(answer.head().clone());
+    match answer.collect(KEPT_MOST).await {
+        Body::Whole(bytes) => (head, Body::Whole(bytes)),
+        // Its status is what matters: the rest is not worth a connection.
+        Body::Long(..) | Body::Broken(..) => {
+            head.remove_header(&http::header::CONTENT_LENGTH);
+            (head, Body::Whole(Bytes::new()))
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Answers to the client: a backend's, or one of ours. The only place that writes to the client.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::{context::Context, head};
+use crate::{s3::S3Error, upstream::Body};
+
+/// How long and how much a client may go on sending after it was answered.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
+
+/// Writes answers, with what is added to each.
+pub struct Responder<'a> {
+    pub session: &'a mut Session,
+    pub context: &'a mut Context,
+    pub extra: &'a [(HeaderName, HeaderValue)],
+}
+
+impl Responder<'_> {
+    /// Passes a backend's answer on. `body_read` = the client's request has been read to its end.
+    pub async fn backend(&mut self, answer: (Box<ResponseHeader>, Body), body_read: bool) -> Result<()> {
+        let (head, body) = answer;
+        let length = match &body {
+            Body::Whole(bytes) => Some(bytes.len()),
+            _ => None,
+        };
+        let request = self.session.req_header();
+        let head = head::for_client(&head, length, self.extra, &self.context.id, request)?;
+        if !body_read {
+            self.session.set_keepalive(None);
+        }
+        match body {
+            Body::Whole(bytes) => self.write(head, bytes).await?,
+            Body::Broken(bytes, failure) => {
+                self.begin(head, false).await?;
+                self.piece(bytes).await?;
+                return self.broken_off(failure.to_string());
+            }
+            Body::Long(bytes, mut answer) => {
+                self.begin(head, false).await?;
+                self.piece(bytes).await?;
+                loop {
+                    match answer.chunk().await {
+                        Ok(Some(bytes)) => self.piece(bytes).await?,
+                        Ok(None) => break,
+                        Err(failure) => return self.broken_off(failure.to_string()),
+                    }
+                }
+                answer.release().await;
+                self.end().await?;
+            }
+        }
+        self.linger_unless(body_read).await;
+        Ok(())
+    }
+
+    /// Answers with an error of ours.
+    pub async fn refuse(&mut self, error: &S3Error, body_read: bool) -> Result<()> {
+        if self.context.error.is_empty() {
+            self.context.error = error.to_string();
+        }
+        let resource = String::from_utf8_lossy(self.session.req_header().uri.path().as_bytes()).into_owned();
+        let xml = error.to_xml(&resource, &self.context.id);
+        let mut head = ResponseHeader::build(error.status, Some(8))?;
+        head.insert_header(header::CONTENT_TYPE, "application/xml")?;
+        if error.code == "SlowDown" {
+            head.insert_header(header::RETRY_AFTER, "1")?;
+        }
+        self.whole(head, xml, body_read).await
+    }
+
+    /// Answers with a head and a body of ours.
+    pub async fn whole(&mut self, mut head: ResponseHeader, body: Bytes, body_read: bool) -> Result<()> {
+        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+        head::add_ours(&mut head, self.extra, &self.context.id)?;
+        if !body_read {
+            self.session.set_keepalive(None);
+        }
+        self.write(head, body).await?;
+        self.linger_unless(body_read).await;
+        Ok(())
+    }
+
+    async fn write(&mut self, head: ResponseHeader, body: Bytes) -> Result<()> {
+        let bodiless = body.is_empty() || self.session.req_header().method == Method::HEAD;
+        self.begin(head, bodiless).await?;
+        if !bodiless {
+            self.context.bytes_out += body.len() as u64;
+            self.session.write_response_body(Some(body), true).await.map_err(|e| e.into_down())?;
+            return Ok(());
+        }
+        self.end().await
+    }
+
+    async fn begin(&mut self, head: ResponseHeader, end: bool) -> Result<()> {
+        self.session.write_response_header(Box::new(head), end).await.map_err(|e| e.into_down())
+    }
+
+    async fn piece(&mut self, bytes: Bytes) -> Result<()> {
+        if bytes.is_empty() || self.session.req_header().method == Method::HEAD {
+            return Ok(());
+        }
+        self.context.bytes_out += bytes.len() as u64;
+        self.session.write_response_body(Some(bytes), false).await.map_err(|e| e.into_down())
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.session.write_response_body(None, true).await.map_err(|e| e.into_down())
+    }
+
+    /// The backend's answer broke off: an error, so that the client's connection is cut and never ends as if
+    /// the answer were complete.
+    fn broken_off(&mut self, why: String) -> Result<()> {
+        self.context.error.clone_from(&why);
+        Err(Error::explain(ErrorType::ReadError, why).into_up())
+    }
+
+    async fn linger_unless(&mut self, body_read: bool) {
+        if !body_read {
+            linger(self.session).await;
+        }
+    }
+}
+
+/// Lets a client that still sends hear the answer: our side is shut down, and what comes is read and discarded
+/// for a while. Closing at once would reset the connection and take the answer with it (RFC 9112, 9.6).
+async fn linger(session: &mut Session) {
+    let downstream = &mut session.downstream_session;
+    downstream.shutdown().await;
+    let discard = async {
+        let mut left = LINGER_BYTES;
+        while let Ok(Some(bytes)) = downstream.read_request_body().await {
+            left = left.saturating_sub(bytes.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(LINGER, discard).await.is_err() {
+        log::debug!("a client still sent {LINGER:?} after it was answered");
+    }
+}
+
+/// The answer of the health path.
+pub fn health(draining: bool) -> Result<(ResponseHeader, Bytes)> {
+    let (status, body) = match draining {
+        false => (StatusCode::OK, "OK"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    };
+    let mut head = ResponseHeader::build(status, Some(6))?;
+    head.insert_header(header::CONTENT_TYPE, "text/html")?;
+    head.insert_header(header::CACHE_CONTROL, "no-cache, no-store")?;
+    Ok((head, Bytes::from_static(body.as_bytes())))
+}

@@ -1,0 +1,88 @@
+//! From a request's head to region, operation and clusters.
+
+use std::sync::Arc;
+
+use http::{Version, header};
+use pingora_proxy::Session;
+
+use super::admit;
+use crate::{
+    s3::{self, Operation, S3Error, S3Request},
+    topology::{Cluster, Region, Topology, host_name},
+    upstream::Framing,
+};
+
+/// What a request is about and where it belongs.
+pub struct Route {
+    pub region: Arc<Region>,
+    pub request: S3Request,
+    pub framing: Framing,
+}
+
+/// Finds the route of a request, or says why there is none.
+pub fn find(topology: &Topology, session: &Session) -> Result<Route, S3Error> {
+    let header = session.req_header();
+    let raw = session.downstream_session.to_h1_raw();
+    let framing = admit::framing(&raw, &header.headers, header.version)?;
+    let host = match header.headers.get(header::HOST) {
+        Some(value) => {
+            let host = host_name(value.as_bytes());
+            Some(host.ok_or_else(|| S3Error::bad_request("the Host header is malformed"))?)
+        }
+        None if header.version >= Version::HTTP_11 => {
+            return Err(S3Error::bad_request("the Host header is missing"));
+        }
+        None => None,
+    };
+    let found = topology.region_for(host.as_deref()).ok_or_else(S3Error::no_region)?;
+    let target = target(&raw).unwrap_or_else(|| header.raw_path());
+    if !target.starts_with(b"/") && target != b"*" {
+        // Gateway and backend could take different parts of it for the host.
+        return Err(S3Error::bad_request("the request target is not in origin form"));
+    }
+    let style = found.region.virtual_host_style;
+    let request = s3::request::classify(&header.method, target, &header.headers, found.bucket, style)?;
+    Ok(Route { region: found.region.clone(), request, framing })
+}
+
+/// The request target as it came: HTTP types cut it off at a `#`.
+fn target(raw: &[u8]) -> Option<&[u8]> {
+    let line = raw.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty())?;
+    let start = line.iter().position(|byte| *byte == b' ')? + 1;
+    let end = line.iter().rposition(|byte| *byte == b' ')?;
+    line.get(start..end)
+}
+
+impl Route {
+    /// The clusters to ask, in order: for an object its home, then backwards; for buckets all.
+    pub fn clusters_to_read(&self) -> Vec<Arc<Cluster>> {
+        match self.request.operation {
+            Operation::BucketRead { .. } => self.region.clusters.clone(),
+            _ => {
+                let most = if self.request.home_only { 1 } else { usize::MAX };
+                let home = self.region.home(&self.request.ring_key);
+                self.region.chain(home).take(most).cloned().collect()
+            }
+        }
+    }
+
+    /// Whether the request copies an object whose home is another cluster than the target's.
+    pub fn copies_between_clusters(&self) -> bool {
+        let source = self.request.copy_source.as_ref();
+        source.is_some_and(|source| {
+            self.region.home(&source.ring_key) != self.region.home(&self.request.ring_key)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_is_taken_from_the_request_line_as_it_came() {
+        assert_eq!(target(b"PUT /b/k#x?y HTTP/1.1\r\nHost: a\r\n\r\n"), Some(b"/b/k#x?y".as_slice()));
+        assert_eq!(target(b"GET / HTTP/1.1\r\n\r\n"), Some(b"/".as_slice()));
+        assert_eq!(target(b"garbage"), None);
+    }
+}

@@ -1,0 +1,229 @@
+//! Writes: which backends, under which rule, and the records that follow from their replies.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, Method, header};
+use md5::{Digest, Md5};
+
+use crate::{
+    mirror::{Judge, Kind, Reply, Rule, verdict::divergences},
+    s3::{Multipart, Operation, S3Request, Target},
+    synclog::{Record, SyncLog, record::Outcome},
+    topology::{Backend, Cluster, Region},
+    upstream::Reuse,
+};
+
+/// Where a write goes and how its replies are judged.
+pub struct Plan {
+    /// The clusters concerned; targets name them by index.
+    pub clusters: Vec<Arc<Cluster>>,
+    pub targets: Vec<(usize, Arc<Backend>)>,
+    pub rule: Rule,
+    pub judge: Judge,
+    pub reuse: Reuse,
+    /// Writes to the object are kept in order.
+    pub ordered: bool,
+    /// Backends that did not take part although they should have: a completed multipart upload's others.
+    pub left_out: Vec<Arc<Backend>>,
+}
+
+/// Plans a write. `usable` says whether a backend can be asked at all.
+pub fn plan(
+    request: &S3Request,
+    method: &Method,
+    headers: &HeaderMap,
+    region: &Region,
+    usable: impl Fn(&Backend) -> bool,
+) -> Plan {
+    let everywhere = matches!(request.operation, Operation::Delete | Operation::BucketWrite);
+    let clusters: Vec<_> = match everywhere {
+        true => region.clusters.clone(),
+        false => vec![region.clusters[region.home(&request.ring_key)].clone()],
+    };
+    let all = clusters.iter().enumerate();
+    let mut targets: Vec<_> =
+        all.flat_map(|(at, c)| c.backends.iter().map(move |b| (at, b.clone()))).collect();
+    let mut left_out = Vec::new();
+    if let Operation::Multipart(step) = request.operation {
+        let chosen = sticky(&targets, &request.ring_key, usable);
+        let others = targets.iter().filter(|(_, backend)| backend.id != chosen.1.id);
+        if step == Multipart::Complete {
+            left_out = others.map(|(_, backend)| backend.clone()).collect();
+        }
+        targets = vec![chosen];
+    }
+    Plan {
+        clusters,
+        targets,
+        rule: match request.operation {
+            Operation::Delete => Rule::EveryCluster,
+            Operation::BucketWrite => Rule::EveryClusterOrFirstFailure,
+            _ => Rule::FirstGood,
+        },
+        judge: judge(request, method),
+        reuse: reuse(request, method, headers),
+        ordered: is_ordered(request, method),
+        left_out,
+    }
+}
+
+fn judge(request: &S3Request, method: &Method) -> Judge {
+    match request.operation {
+        Operation::Delete => Judge::Delete,
+        Operation::Copy { .. } | Operation::Multipart(Multipart::Complete) => Judge::StatusAndBody,
+        Operation::BucketWrite if method == Method::POST => Judge::StatusAndErrors,
+        _ => Judge::Status,
+    }
+}
+
+/// What must not be sent twice takes a fresh connection: on a pooled one that turns out to be dead nobody knows
+/// whether the first sending arrived.
+fn reuse(request: &S3Request, method: &Method, headers: &HeaderMap) -> Reuse {
+    let conditional = headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH);
+    let read = matches!(request.operation, Operation::Multipart(Multipart::List));
+    match !read && (method == Method::POST || conditional) {
+        true => Reuse::Fresh,
+        false => Reuse::Allowed,
+    }
+}
+
+/// Whether the request changes the object itself, so that it has a place among the object's writes.
+fn is_ordered(request: &S3Request, method: &Method) -> bool {
+    let object = matches!(request.target, Target::Object { .. });
+    let part = match request.operation {
+        Operation::Multipart(step) => step != Multipart::Complete,
+        _ => false,
+    };
+    object && !part && !matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// One backend for all requests about an object's multipart uploads: the highest hash of key and backend among
+/// the usable ones, so that all gateways choose alike and a change of health moves only what it must.
+fn sticky(
+    targets: &[(usize, Arc<Backend>)],
+    key: &[u8],
+    usable: impl Fn(&Backend) -> bool,
+) -> (usize, Arc<Backend>) {
+    let score = |backend: &Backend| {
+        let digest: [u8; 16] = Md5::new().chain_update(key).chain_update(&backend.url).finalize().into();
+        (usable(backend), digest)
+    };
+    let best = targets.iter().max_by_key(|(_, backend)| score(backend));
+    best.unwrap_or(&targets[0]).clone()
+}
+
+/// What the records of one request have in common.
+pub struct Recorder {
+    pub synclog: SyncLog,
+    pub method: Method,
+    pub path: String,
+    pub useragent: String,
+    pub content_length: u64,
+    pub req_id: String,
+    pub ts: DateTime<Utc>,
+    pub region: String,
+    pub clusters: Vec<Arc<Cluster>>,
+    pub target: Target,
+    pub version_id: Option<String>,
+    pub sub_resource: Option<String>,
+    pub compare_etags: bool,
+    pub left_out: Vec<Arc<Backend>>,
+}
+
+impl Recorder {
+    /// Records what the replies to a write say about divergence.
+    pub async fn write(&self, replies: &[Reply]) {
+        let seen: Vec<_> = replies.iter().map(|reply| (reply.kind, reply.etag.as_deref())).collect();
+        let divergent = divergences(&seen, self.compare_etags);
+        for (reply, _) in replies.iter().zip(divergent).filter(|(_, diverges)| *diverges) {
+            let good = self.good_for(replies, reply);
+            self.synclog.record(self.record(reply, good)).await;
+        }
+        if let Some(good) = replies.iter().find(|reply| reply.kind == Kind::Good) {
+            for backend in &self.left_out {
+                let reply = Reply {
+                    backend: backend.clone(),
+                    kind: Kind::NotApplied,
+                    status: None,
+                    etag: None,
+                    version: None,
+                    error: format!("{}: the multipart upload went to one backend only", backend.url),
+                    ..good.clone()
+                };
+                self.synclog.record(self.record(&reply, Some(good))).await;
+            }
+        }
+    }
+
+    /// Records backends that said 404 while another of their cluster has the object.
+    pub async fn read(&self, absent: &[Arc<Backend>], found: &Arc<Backend>) {
+        let reply = |backend: &Arc<Backend>, kind, status: u16, error: String| Reply {
+            backend: backend.clone(),
+            cluster: 0,
+            kind,
+            status: http::StatusCode::from_u16(status).ok(),
+            etag: None,
+            version: None,
+            error,
+        };
+        let good = reply(found, Kind::Good, 200, String::new());
+        for backend in absent {
+            let error = format!("{}: has no such object, {} has it", backend.url, found.url);
+            let missing = reply(backend, Kind::NotApplied, 404, error);
+            self.synclog.record(self.record(&missing, Some(&good))).await;
+        }
+    }
+
+    /// A good reply to name beside a failed one, of the same cluster if there is one.
+    fn good_for<'a>(&self, replies: &'a [Reply], failed: &Reply) -> Option<&'a Reply> {
+        let good = |reply: &&Reply| reply.kind == Kind::Good && reply.backend.id != failed.backend.id;
+        let near = replies.iter().filter(|reply| reply.cluster == failed.cluster).find(good);
+        near.or_else(|| replies.iter().find(good))
+    }
+
+    fn record(&self, failed: &Reply, good: Option<&Reply>) -> Record {
+        let (bucket, key): (&[u8], &[u8]) = match &self.target {
+            Target::Service => (b"", b""),
+            Target::Bucket { bucket } => (bucket, b""),
+            Target::Object { bucket, key } => (bucket, key),
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let error = match failed.kind {
+            Kind::Good => format!("{}: its ETag differs from the other good reply's", failed.backend.url),
+            _ => failed.error.clone(),
+        };
+        Record {
+            method: self.method.to_string(),
+            failedhost: failed.backend.url.clone(),
+            path: self.path.clone(),
+            successhost: good.map(|reply| reply.backend.url.clone()).unwrap_or_default(),
+            useragent: self.useragent.clone(),
+            content_length: self.content_length,
+            error,
+            req_id: self.req_id.clone(),
+            ts: self.ts,
+            region: self.region.clone(),
+            cluster: self.clusters.get(failed.cluster).map(|c| c.name.clone()).unwrap_or_default(),
+            bucket: text(bucket),
+            key: text(key),
+            status: failed.status.map_or(0, |status| status.as_u16()),
+            outcome: match failed.kind {
+                Kind::Good => Outcome::Good,
+                Kind::NotApplied => Outcome::NotApplied,
+                Kind::Unknown => Outcome::Unknown,
+            },
+            etag: good.and_then(|reply| reply.etag.clone()),
+            version: self.version_id.clone().or_else(|| good.and_then(|reply| reply.version.clone())),
+            sub_resource: self.sub_resource.clone(),
+        }
+    }
+}
+
+/// The name under which an object's writes are kept in order: the same in path and virtual-host style.
+pub fn object_name(target: &Target) -> Option<Arc<[u8]>> {
+    match target {
+        Target::Object { bucket, key } => Some([b"/", bucket.as_slice(), b"/", key].concat().into()),
+        _ => None,
+    }
+}

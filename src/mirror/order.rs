@@ -1,0 +1,321 @@
+//! The order of writes to one object, and who missed the last one.
+//!
+//! Two writes to one object must take effect in the same order on every backend; above all a PUT that still runs
+//! on a slow backend must not overtake the DELETE that followed it. A write takes its place in line when its
+//! body has ended (the commit), on all its backends at once; on each backend the bytes that complete it are sent
+//! only when the write before it there has ended. An upload whose client is still sending is in nobody's way.
+//! A write that does not end within the patience of its successor is aborted.
+//!
+//! Invariants: for two writes A and B to one object, either A is before B on every backend that both go to, or
+//! B before A; a line only ever waits for writes that entered it earlier, so there are no cycles; an entry
+//! leaves the table when its ticket is dropped, however its sub-request ended.
+//!
+//! The table of unfinished writes is bounded by the requests in flight; that of missed writes by [`MISSED_MOST`],
+//! oldest out first.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use super::latch::Latch;
+use crate::topology::BackendId;
+
+/// An object's name, `/<bucket>/<key>`, decoded.
+pub type Object = Arc<[u8]>;
+
+/// Objects of which a backend missed the last write, at most.
+pub const MISSED_MOST: usize = 64 * 1024;
+const SHARDS: usize = 64;
+
+/// The table. Cheap to share.
+#[derive(Debug)]
+pub struct Order {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    /// Entries in all: while there are none, reads need not look.
+    entries: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Per object, the last write in line on each backend.
+    unfinished: HashMap<Object, Vec<(BackendId, Arc<Place>)>>,
+    missed: HashMap<Object, Vec<BackendId>>,
+    missed_in_order: VecDeque<Object>,
+}
+
+/// A place in line.
+#[derive(Debug, Default)]
+struct Place {
+    ended: Latch,
+    aborted: Latch,
+    /// The write to wait for instead, if this one left before its turn came.
+    inherited: OnceLock<Arc<Place>>,
+}
+
+/// A sub-request's place in line; dropping it lets the next one go.
+#[derive(Debug)]
+pub struct Ticket {
+    order: Arc<Order>,
+    object: Object,
+    place: Arc<Place>,
+    before: Option<Arc<Place>>,
+}
+
+impl Order {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Order {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            entries: AtomicUsize::new(0),
+        })
+    }
+
+    /// Takes a place in line on each backend, at once.
+    pub fn enter(self: &Arc<Self>, object: &Object, backends: &[BackendId]) -> Vec<Ticket> {
+        let mut shard = self.shard(object);
+        let line = shard.unfinished.entry(object.clone()).or_default();
+        backends
+            .iter()
+            .map(|backend| {
+                let place = Arc::new(Place::default());
+                let before = match line.iter_mut().find(|(id, _)| id == backend) {
+                    Some((_, last)) => Some(std::mem::replace(last, place.clone())),
+                    None => {
+                        line.push((*backend, place.clone()));
+                        self.entries.fetch_add(1, Relaxed);
+                        None
+                    }
+                };
+                Ticket { order: self.clone(), object: object.clone(), place, before }
+            })
+            .collect()
+    }
+
+    /// Waits until no committed write to the object is under way on the backend, at most `patience`: a write
+    /// that follows another does not even begin before.
+    pub async fn settled(&self, object: &Object, backend: BackendId, patience: Duration) {
+        if let Some(place) = self.last(object, backend) {
+            // Past the patience the caller goes on: its commit will abort what is still before it.
+            let waited = tokio::time::timeout(patience, place.ended.wait()).await;
+            if waited.is_err() {
+                log::debug!("an earlier write to the same object is still under way on backend {backend}");
+            }
+        }
+    }
+
+    fn last(&self, object: &Object, backend: BackendId) -> Option<Arc<Place>> {
+        if self.entries.load(Relaxed) == 0 {
+            return None;
+        }
+        let shard = self.shard(object);
+        let line = shard.unfinished.get(object)?;
+        line.iter().find(|(id, _)| *id == backend).map(|(_, place)| place.clone())
+    }
+
+    /// Remembers whether a backend has the object's last write.
+    pub fn note(&self, object: &Object, backend: BackendId, has_it: bool) {
+        if has_it && self.entries.load(Relaxed) == 0 {
+            return;
+        }
+        let mut shard = self.shard(object);
+        match has_it {
+            true => self.forget(&mut shard, object, backend),
+            false => self.remember(&mut shard, object, backend),
+        }
+    }
+
+    fn forget(&self, shard: &mut Shard, object: &Object, backend: BackendId) {
+        let Some(missed) = shard.missed.get_mut(object) else { return };
+        missed.retain(|id| *id != backend);
+        if missed.is_empty() {
+            shard.missed.remove(object);
+            shard.missed_in_order.retain(|other| other != object);
+            self.entries.fetch_sub(1, Relaxed);
+        }
+    }
+
+    fn remember(&self, shard: &mut Shard, object: &Object, backend: BackendId) {
+        let missed = shard.missed.entry(object.clone()).or_default();
+        if missed.is_empty() {
+            shard.missed_in_order.push_back(object.clone());
+            self.entries.fetch_add(1, Relaxed);
+        }
+        if !missed.contains(&backend) {
+            missed.push(backend);
+        }
+        if shard.missed_in_order.len() > MISSED_MOST / SHARDS
+            && let Some(oldest) = shard.missed_in_order.pop_front()
+        {
+            shard.missed.remove(&oldest);
+            self.entries.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Backends that do not hold the object's last write, or not yet: to be asked last.
+    pub fn lagging(&self, object: &[u8]) -> Vec<BackendId> {
+        if self.entries.load(Relaxed) == 0 {
+            return Vec::new();
+        }
+        let shard = self.shard(object);
+        let unfinished = shard.unfinished.get(object).into_iter().flatten().map(|(id, _)| *id);
+        let missed = shard.missed.get(object).into_iter().flatten().copied();
+        unfinished.chain(missed).collect()
+    }
+
+    fn shard(&self, object: &[u8]) -> MutexGuard<'_, Shard> {
+        let at = self.hasher.hash_one(object) as usize % SHARDS;
+        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// Waits for the write before this one, at most `patience`; then that one is aborted.
+    pub async fn turn(&mut self, patience: Duration) {
+        /// An aborted sub-request ends as soon as it is polled.
+        const ABORTING: Duration = Duration::from_secs(1);
+        while let Some(before) = self.before.clone() {
+            if tokio::time::timeout(patience, before.ended.wait()).await.is_err() {
+                before.aborted.set();
+                if tokio::time::timeout(ABORTING, before.ended.wait()).await.is_err() {
+                    log::warn!("an aborted write did not end within {ABORTING:?}; the next one goes on");
+                }
+            }
+            self.before = before.inherited.get().cloned();
+        }
+    }
+
+    /// Waits until a later write has lost patience with this one.
+    pub async fn aborted(&self) {
+        self.place.aborted.wait().await;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // A ticket whose turn never came passes its predecessor on: the next in line must still wait for it.
+        let before = self.before.take().filter(|before| !before.ended.is_set());
+        if let Some(before) = &before {
+            self.place.inherited.get_or_init(|| before.clone());
+        }
+        let mut shard = self.order.shard(&self.object);
+        if let Some(line) = shard.unfinished.get_mut(&self.object)
+            && let Some(at) = line.iter().position(|(_, place)| Arc::ptr_eq(place, &self.place))
+        {
+            match before {
+                Some(before) => line[at].1 = before,
+                None => {
+                    line.swap_remove(at);
+                    self.order.entries.fetch_sub(1, Relaxed);
+                }
+            }
+            if line.is_empty() {
+                shard.unfinished.remove(&self.object);
+            }
+        }
+        drop(shard);
+        self.place.ended.set();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn object() -> Object {
+        Object::from(b"/bucket/key".as_slice())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_write_waits_for_the_earlier_one_on_the_same_backend() {
+        let order = Order::new();
+        let mut first = order.enter(&object(), &[0, 1]);
+        let mut second = order.enter(&object(), &[0, 1]);
+        first[0].turn(PATIENCE).await;
+        drop(first.remove(0));
+        second[0].turn(PATIENCE).await;
+        let waits = tokio::time::timeout(Duration::from_secs(1), second[1].turn(PATIENCE)).await;
+        assert!(waits.is_err(), "the write before it on backend 1 has not ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_and_the_earlier_write_is_aborted() {
+        let order = Order::new();
+        let first = order.enter(&object(), &[0]).remove(0);
+        let mut second = order.enter(&object(), &[0]).remove(0);
+        let started = tokio::time::Instant::now();
+        let earlier = tokio::spawn(async move {
+            first.aborted().await;
+            drop(first);
+        });
+        second.turn(PATIENCE).await;
+        assert!(started.elapsed() >= PATIENCE);
+        earlier.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_before_its_turn_does_not_let_the_next_one_overtake() {
+        let order = Order::new();
+        let first = order.enter(&object(), &[0]);
+        let second = order.enter(&object(), &[0]);
+        let mut third = order.enter(&object(), &[0]);
+        drop(second);
+        let waits = tokio::time::timeout(Duration::from_secs(1), third[0].turn(PATIENCE)).await;
+        assert!(waits.is_err(), "the first write has not ended");
+        drop(third);
+        let mut fourth = order.enter(&object(), &[0]);
+        drop(first);
+        let started = tokio::time::Instant::now();
+        fourth[0].turn(PATIENCE).await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_objects_and_other_backends_do_not_wait() {
+        let order = Order::new();
+        let _first = order.enter(&object(), &[0]);
+        order.enter(&object(), &[1])[0].turn(PATIENCE).await;
+        order.enter(&Object::from(b"/bucket/other".as_slice()), &[0])[0].turn(PATIENCE).await;
+    }
+
+    #[test]
+    fn nothing_is_left_when_all_tickets_are_gone() {
+        let order = Order::new();
+        let first = order.enter(&object(), &[0, 1]);
+        let second = order.enter(&object(), &[0]);
+        assert_eq!(order.lagging(&object()), [0, 1]);
+        drop(second);
+        drop(first);
+        assert!(order.lagging(&object()).is_empty());
+        assert_eq!(order.entries.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_backend_that_missed_the_last_write_lags_until_it_has_a_later_one() {
+        let order = Order::new();
+        order.note(&object(), 1, false);
+        assert_eq!(order.lagging(&object()), [1]);
+        order.note(&object(), 1, true);
+        assert!(order.lagging(&object()).is_empty());
+        assert_eq!(order.entries.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn the_table_of_missed_writes_is_bounded() {
+        let order = Order::new();
+        for n in 0..MISSED_MOST * 2 {
+            order.note(&Object::from(format!("/b/{n}").as_bytes()), 0, false);
+        }
+        assert!(order.entries.load(Relaxed) <= MISSED_MOST);
+        let last = format!("/b/{}", MISSED_MOST * 2 - 1);
+        assert_eq!(order.lagging(last.as_bytes()), [0]);
+    }
+}

@@ -1,0 +1,194 @@
+//! What a sub-request came to, in the form that the verdict judges and the synclog records.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_http::ResponseHeader;
+
+use super::verdict::{Kind, Seen};
+use crate::{
+    s3::error::{body_is_error, error_code},
+    topology::Backend,
+    upstream::{Body, Failure, Phase},
+};
+
+/// What one backend replied.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub backend: Arc<Backend>,
+    /// Index of its cluster among the request's.
+    pub cluster: usize,
+    pub kind: Kind,
+    /// Status of its final answer, if one came.
+    pub status: Option<StatusCode>,
+    pub etag: Option<String>,
+    pub version: Option<String>,
+    /// Why it is not good; empty if it is.
+    pub error: String,
+}
+
+/// How a sub-request ended: its reply, and the answer if one came.
+pub(super) struct End {
+    pub reply: Reply,
+    pub seen: Seen,
+    pub answer: Option<(Box<ResponseHeader>, Body)>,
+}
+
+/// What makes an answer good, beyond its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// 2xx.
+    Status,
+    /// 2xx, or `NoSuchKey`: it is not there, which is what DELETE is for.
+    Delete,
+    /// 2xx whose body is not an `<Error>`: CopyObject and CompleteMultipartUpload send the status before they
+    /// know the outcome.
+    StatusAndBody,
+    /// 2xx whose body names no `<Error>`: DeleteObjects answers 200 and lists the keys that it could not delete.
+    StatusAndErrors,
+}
+
+/// How far a sub-request has come, for whoever has to end it from outside.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    whole: AtomicBool,
+}
+
+impl Progress {
+    /// The bytes that complete the request are about to be sent.
+    pub fn completing(&self) {
+        self.whole.store(true, Relaxed);
+    }
+
+    /// What a sub-request that is cut off now came to.
+    pub fn kind(&self) -> Kind {
+        if self.whole.load(Relaxed) { Kind::Unknown } else { Kind::NotApplied }
+    }
+}
+
+impl End {
+    /// A sub-request that ended without an answer.
+    pub fn without_answer(backend: Arc<Backend>, cluster: usize, kind: Kind, error: String) -> End {
+        End {
+            reply: Reply { backend, cluster, kind, status: None, etag: None, version: None, error },
+            seen: Seen { kind, answered: false, absent: false },
+            answer: None,
+        }
+    }
+
+    /// A failed exchange; `maybe_applied` if an earlier try may have reached the backend whole.
+    pub fn failed(backend: Arc<Backend>, cluster: usize, failure: &Failure, maybe_applied: bool) -> End {
+        let unknown = maybe_applied || failure.phase >= Phase::Await;
+        let kind = if unknown { Kind::Unknown } else { Kind::NotApplied };
+        End::without_answer(backend, cluster, kind, failure.to_string())
+    }
+
+    /// A final answer; `early` if it came before the whole request was sent.
+    pub fn answered(
+        backend: Arc<Backend>,
+        cluster: usize,
+        head: Box<ResponseHeader>,
+        body: Body,
+        judge: Judge,
+        early: bool,
+    ) -> End {
+        let Judged { kind, absent, error } = judged(head.status, known(&body), judge, early);
+        let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        End {
+            reply: Reply {
+                backend,
+                cluster,
+                kind,
+                status: Some(head.status),
+                etag: text("etag"),
+                version: text("x-amz-version-id"),
+                error,
+            },
+            seen: Seen { kind, answered: true, absent },
+            answer: Some((head, body)),
+        }
+    }
+}
+
+/// The part of an answer's body that is known.
+fn known(body: &Body) -> &Bytes {
+    match body {
+        Body::Whole(bytes) | Body::Long(bytes, _) | Body::Broken(bytes, _) => bytes,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Judged {
+    kind: Kind,
+    absent: bool,
+    error: String,
+}
+
+fn judged(status: StatusCode, body: &[u8], judge: Judge, early: bool) -> Judged {
+    let bad = |error: String| Judged { kind: Kind::NotApplied, absent: false, error };
+    let good = |absent| Judged { kind: Kind::Good, absent, error: String::new() };
+    if early {
+        return bad(format!("answered {status} before the whole request was sent"));
+    }
+    if status.is_success() {
+        return match judge {
+            Judge::StatusAndBody if body_is_error(body) => {
+                bad(format!("answered {status} with the error {}", error_code(body).unwrap_or("unknown")))
+            }
+            Judge::StatusAndErrors if body.windows(7).any(|window| window == b"<Error>") => {
+                bad(format!("answered {status} with errors for some keys"))
+            }
+            _ => good(false),
+        };
+    }
+    match error_code(body) {
+        Some("NoSuchKey") if judge == Judge::Delete && status == StatusCode::NOT_FOUND => good(true),
+        Some(code) => bad(format!("answered {status}: {code}")),
+        None => bad(format!("answered {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_an_answer_good() {
+        const ERROR: &[u8] = b"<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code></Error>";
+        const NO_KEY: &[u8] = b"<Error><Code>NoSuchKey</Code></Error>";
+        const NO_BUCKET: &[u8] = b"<Error><Code>NoSuchBucket</Code></Error>";
+        use Judge::*;
+        use Kind::*;
+        let cases = [
+            (200, b"".as_slice(), Status, false, Good, false),
+            (204, b"", Delete, false, Good, false),
+            (200, b"", Status, true, NotApplied, false),
+            (403, ERROR, Status, false, NotApplied, false),
+            (307, b"", Status, false, NotApplied, false),
+            (404, NO_KEY, Delete, false, Good, true),
+            (404, NO_KEY, Status, false, NotApplied, false),
+            (404, NO_BUCKET, Delete, false, NotApplied, false),
+            (404, b"", Delete, false, NotApplied, false),
+            (200, ERROR, StatusAndBody, false, NotApplied, false),
+            (200, ERROR, Status, false, Good, false),
+            (
+                200,
+                b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>",
+                StatusAndErrors,
+                false,
+                NotApplied,
+                false,
+            ),
+            (200, b"<DeleteResult><Deleted/></DeleteResult>", StatusAndErrors, false, Good, false),
+        ];
+        for (status, body, judge, early, kind, absent) in cases {
+            let judged = judged(StatusCode::from_u16(status).unwrap(), body, judge, early);
+            assert_eq!((judged.kind, judged.absent), (kind, absent), "{status} {judge:?} early={early}");
+            assert_eq!(judged.error.is_empty(), kind == Good);
+        }
+    }
+}

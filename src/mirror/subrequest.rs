@@ -1,0 +1,231 @@
+//! One backend's copy of a client's request, from connection to reply.
+//!
+//! A sub-request is a future that owns all it needs: dropping it closes its connection, and the backend has then
+//! seen an unfinished request. It takes the body from its [`Feed`], watches for an early answer while it sends,
+//! holds the completing bytes back until the gate is open and its turn has come, and gives an [`End`].
+//!
+//! **Stale pooled connections.** On a reused connection the pieces sent so far are kept (they are
+//! reference-counted) up to `ReplayBuffer`, and nothing beyond is sent until the peer's kernel has acknowledged
+//! bytes of this exchange. If the connection dies before any byte of an answer, everything is sent once more on a
+//! fresh one.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use pingora_http::RequestHeader;
+
+use super::{
+    body::{Feed, Piece},
+    order::{Object, Order, Ticket},
+    reply::{End, Judge, Progress},
+};
+use crate::{
+    topology::Backend,
+    upstream::{Answer, Connection, Failure, Head, Phase, Reuse, Sent, Upstream},
+};
+
+/// Answers to writes are read whole up to this size before they are judged, so that their connection is free and
+/// a broken one is known; longer ones are passed on as they come.
+const ANSWER_MOST: usize = 64 * 1024;
+/// Bytes that are queued on a connection before they are sent.
+const BATCH: usize = 128 * 1024;
+
+pub(super) struct SubRequest {
+    pub upstream: Arc<Upstream>,
+    pub order: Arc<Order>,
+    pub backend: Arc<Backend>,
+    pub cluster: usize,
+    pub header: Arc<RequestHeader>,
+    pub head: Head,
+    pub reuse: Reuse,
+    pub judge: Judge,
+    pub object: Option<Object>,
+    pub feed: Feed,
+    pub progress: Arc<Progress>,
+    pub replay_buffer: usize,
+    /// `SlowBackendTimeout`: how long an earlier write to the same object is waited for.
+    pub patience: Duration,
+}
+
+/// What has been taken from the feed and may have to be sent again.
+#[derive(Default)]
+struct Kept {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    /// More was sent than is kept: there is no second try.
+    gone: bool,
+    /// The end of the body, once it is known.
+    last: Option<Bytes>,
+    ticket: Option<Ticket>,
+    /// An attempt failed after the whole request had been sent.
+    maybe_applied: bool,
+}
+
+impl SubRequest {
+    pub async fn run(mut self) -> End {
+        let (backend, cluster, judge) = (self.backend.clone(), self.cluster, self.judge);
+        if backend.maintained {
+            let error = format!("{}: under maintenance", backend.url);
+            return End::without_answer(backend, cluster, super::Kind::NotApplied, error);
+        }
+        if let Some(object) = &self.object {
+            self.order.settled(object, backend.id, self.patience).await;
+        }
+        let mut kept = Kept::default();
+        let end = match self.exchange(&mut kept).await {
+            Ok((answer, early)) => {
+                let head = Box::new(answer.head().clone());
+                if head.status.is_success() && judge != Judge::StatusAndBody {
+                    // The write has taken effect: the next one need not wait for the rest of the answer.
+                    kept.ticket = None;
+                }
+                let body = answer.collect(ANSWER_MOST).await;
+                End::answered(backend, cluster, head, body, judge, early)
+            }
+            Err(Cut::Failed(failure)) => End::failed(backend, cluster, &failure, kept.maybe_applied),
+            Err(Cut::Overtaken) => {
+                let error = format!("{}: gave way to a later write after {:?}", backend.url, self.patience);
+                End::without_answer(backend, cluster, self.progress.kind(), error)
+            }
+        };
+        if let Some(object) = &self.object {
+            self.order.note(object, self.backend.id, end.reply.kind == super::Kind::Good);
+        }
+        end
+    }
+
+    /// The exchange, with a second try where the first one met a stale connection.
+    async fn exchange(&mut self, kept: &mut Kept) -> Result<(Answer, bool), Cut> {
+        match self.attempt(kept, self.reuse).await {
+            Err(Cut::Failed(failure)) if failure.stale && !kept.gone => {
+                log::debug!("{failure}; trying once more on a fresh connection");
+                kept.maybe_applied |= failure.phase >= Phase::Await;
+                self.attempt(kept, Reuse::Fresh).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(&mut self, kept: &mut Kept, reuse: Reuse) -> Result<(Answer, bool), Cut> {
+        let head = self.upstream.head(&self.backend, &self.header, &self.head)?;
+        let patience = self.upstream.dial_timeout();
+        let mut connection = self.upstream.connect(&self.backend, &head, reuse, patience).await?;
+        for piece in &kept.pieces {
+            connection.push_body(piece.clone());
+        }
+        if let Sent::Answering = self.send_body(&mut connection, kept).await? {
+            return Ok((connection.answer(Phase::Send).await?, true));
+        }
+        self.complete(connection, kept).await
+    }
+
+    /// Sends the body as it comes, up to the bytes that complete it.
+    async fn send_body(&mut self, connection: &mut Connection, kept: &mut Kept) -> Result<Sent, Failure> {
+        while kept.last.is_none() {
+            match self.feed.try_next() {
+                Some(Piece::Last(bytes, ticket)) => {
+                    kept.last = Some(bytes);
+                    kept.ticket = ticket;
+                    // What completes the request leaves together with what is still queued.
+                    return Ok(Sent::All);
+                }
+                Some(Piece::Data(piece)) => {
+                    if let Sent::Answering = self.keep(connection, kept, &piece).await? {
+                        return Ok(Sent::Answering);
+                    }
+                    connection.push_body(piece);
+                    if connection.queued() < BATCH {
+                        continue;
+                    }
+                }
+                None => {
+                    tokio::select! {
+                        biased;
+                        () = self.feed.ready(), if connection.queued() == 0 => continue,
+                        sent = connection.send() => if let Sent::Answering = sent? { return Ok(Sent::Answering) },
+                    }
+                    tokio::select! {
+                        biased;
+                        () = self.feed.ready() => continue,
+                        answering = connection.answering() => return answering.map(|()| Sent::Answering),
+                    }
+                }
+            }
+            if let Sent::Answering = connection.send().await? {
+                return Ok(Sent::Answering);
+            }
+        }
+        Ok(Sent::All)
+    }
+
+    /// Keeps a piece for a second try, or makes sure that none will be needed.
+    async fn keep(
+        &self,
+        connection: &mut Connection,
+        kept: &mut Kept,
+        piece: &Bytes,
+    ) -> Result<Sent, Failure> {
+        if kept.gone {
+            return Ok(Sent::All);
+        }
+        if connection.is_reused() && kept.bytes + piece.len() <= self.replay_buffer {
+            kept.bytes += piece.len();
+            kept.pieces.push(piece.clone());
+            return Ok(Sent::All);
+        }
+        if connection.is_reused() {
+            if let Sent::Answering = connection.send().await? {
+                return Ok(Sent::Answering);
+            }
+            if let Sent::Answering = connection.acknowledged().await? {
+                return Ok(Sent::Answering);
+            }
+        }
+        *kept = Kept { gone: true, maybe_applied: kept.maybe_applied, ..Kept::default() };
+        Ok(Sent::All)
+    }
+
+    /// Waits for this write's turn, sends the bytes that complete the request, and waits for the answer.
+    async fn complete(&self, mut connection: Connection, kept: &mut Kept) -> Result<(Answer, bool), Cut> {
+        let (mut ticket, patience) = (kept.ticket.take(), self.patience);
+        if let Some(ticket) = &mut ticket {
+            ticket.turn(patience).await;
+        }
+        let progress = &self.progress;
+        if let Some(last) = &kept.last {
+            connection.push_body(last.clone());
+        }
+        let finish = async move {
+            connection.push_end();
+            progress.completing();
+            match connection.send().await? {
+                Sent::All => Ok((connection.answer(Phase::Await).await?, false)),
+                Sent::Answering => Ok((connection.answer(Phase::Send).await?, true)),
+            }
+        };
+        let outcome = match &ticket {
+            None => finish.await,
+            Some(ticket) => tokio::select! {
+                biased;
+                outcome = finish => outcome,
+                () = ticket.aborted() => Err(Cut::Overtaken),
+            },
+        };
+        // The place in line is kept for a second try, and left when the sub-request ends.
+        kept.ticket = ticket;
+        outcome
+    }
+}
+
+/// Why there is no answer.
+enum Cut {
+    Failed(Failure),
+    /// A later write to the same object lost patience.
+    Overtaken,
+}
+
+impl From<Failure> for Cut {
+    fn from(failure: Failure) -> Self {
+        Cut::Failed(failure)
+    }
+}

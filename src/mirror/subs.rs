@@ -1,0 +1,96 @@
+//! The sub-requests of one client request, polled together.
+//!
+//! They are futures of the request's own task, not tasks: a piece of the body reaches all backends without a
+//! wake-up between threads. When the client has its answer, what is left moves to a task of its own.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::{
+    Kind,
+    body::Queue,
+    order::{Object, Order},
+    pace::Room,
+    reply::{End, Progress},
+};
+use crate::topology::Backend;
+
+pub(super) struct Sub {
+    pub backend: Arc<Backend>,
+    pub cluster: usize,
+    pub queue: Arc<Queue>,
+    pub progress: Arc<Progress>,
+    /// `None` once it has ended.
+    pub future: Option<Pin<Box<dyn Future<Output = End> + Send>>>,
+}
+
+pub(super) struct Subs {
+    pub all: Vec<Sub>,
+    pub order: Arc<Order>,
+    pub object: Option<Object>,
+}
+
+/// What happened among the sub-requests.
+pub(super) enum Happened {
+    Ended(usize, End),
+    /// All queues have room again.
+    Room,
+}
+
+impl Subs {
+    pub fn live(&self) -> impl Iterator<Item = &Sub> {
+        self.all.iter().filter(|sub| sub.future.is_some())
+    }
+
+    pub fn all_have_room(&self) -> bool {
+        self.live().all(|sub| sub.queue.has_room())
+    }
+
+    pub fn rooms(&self) -> impl Iterator<Item = Room> {
+        self.all.iter().map(|sub| match &sub.future {
+            None => Room::Gone,
+            Some(_) if sub.queue.has_room() => Room::Free,
+            Some(_) => Room::Full,
+        })
+    }
+
+    /// Drives all sub-requests until one ends, or, if `for_room`, until all queues have room. May be cancelled.
+    pub async fn next(&mut self, for_room: bool) -> Happened {
+        poll_fn(|cx| self.poll_next(cx, for_room)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, for_room: bool) -> Poll<Happened> {
+        for (index, sub) in self.all.iter_mut().enumerate() {
+            let Some(future) = &mut sub.future else { continue };
+            if let Poll::Ready(end) = future.as_mut().poll(cx) {
+                sub.future = None;
+                return Poll::Ready(Happened::Ended(index, end));
+            }
+        }
+        match for_room && self.all_have_room() {
+            true => Poll::Ready(Happened::Room),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Ends a sub-request from outside; its connection is closed.
+    pub fn cut(&mut self, index: usize, why: &str) -> End {
+        let sub = &mut self.all[index];
+        sub.future = None;
+        if let Some(object) = &self.object {
+            self.order.note(object, sub.backend.id, false);
+        }
+        let (backend, kind): (_, Kind) = (sub.backend.clone(), sub.progress.kind());
+        let error = format!("{}: {why}", backend.url);
+        End::without_answer(backend, sub.cluster, kind, error)
+    }
+
+    /// Indices of the sub-requests that have not ended.
+    pub fn pending(&self) -> Vec<usize> {
+        (0..self.all.len()).filter(|index| self.all[*index].future.is_some()).collect()
+    }
+}

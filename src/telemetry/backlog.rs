@@ -1,0 +1,331 @@
+//! What a log has still to write, per destination, and the threads that write it.
+//!
+//! Each destination has a thread, a queue of batches shared with the others, and its own place in them: one
+//! that fails or hangs stops no other. A batch leaves a queue when its last byte is written, so a write that
+//! failed is tried again (100 ms, doubling to 5 s) from the very byte where it stopped.
+//!
+//! Queues are bounded in bytes. One whose destination is merely slow holds the log up. One whose destination
+//! fails, or has taken nothing for five seconds, does not, as long as another destination takes the lines: they
+//! are then counted as missed by the first. When all are full, the log's task waits, then its channel fills.
+//! So every line that was pushed is in some queue until some destination has written it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::{destination::Destination, metrics::DestinationMetrics, report::Report};
+
+/// The bounds of a backlog; tests take smaller ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A queue with this many bytes takes no further batch.
+    pub queue_bytes: usize,
+    /// A write that takes longer is a destination that hangs.
+    pub hangs_after: Duration,
+    pub first_retry: Duration,
+    pub last_retry: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            queue_bytes: 8 << 20,
+            hangs_after: Duration::from_secs(5),
+            first_retry: Duration::from_millis(100),
+            last_retry: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Whole lines, written at once.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub bytes: Vec<u8>,
+    pub lines: u64,
+}
+
+/// The queues of one log.
+#[derive(Debug)]
+pub struct Backlog {
+    log: &'static str,
+    limits: Limits,
+    labels: Vec<Label>,
+    state: Mutex<State>,
+    /// The threads wait on it.
+    changed: Condvar,
+    /// Notified whenever a queue becomes empty.
+    emptied: Notify,
+}
+
+#[derive(Debug)]
+struct Label {
+    name: String,
+    metrics: DestinationMetrics,
+    trouble: Report,
+    missed: Report,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    queues: Vec<Queue>,
+    pushed: u64,
+    /// After giving up: batches that no destination has written, in order.
+    unwritten: Vec<Arc<Queued>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Somebody waits for empty queues: no long pauses now.
+    Flushing,
+    /// Queues are empty for good, their threads end; what is pushed comes back.
+    GivenUp,
+    /// No more pushes; threads end when their queues are empty.
+    Closed,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    batches: VecDeque<Arc<Queued>>,
+    bytes: usize,
+    /// Bytes of the first batch that are written.
+    written: usize,
+    /// The last write failed.
+    failing: bool,
+    /// Start of the write that is under way, or its last progress.
+    busy_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    number: u64,
+    batch: Batch,
+    /// By at least one destination, to its last byte.
+    written: AtomicBool,
+}
+
+impl Queue {
+    /// Whether a full queue holds the log up.
+    fn worth_waiting(&self, limits: &Limits) -> bool {
+        !self.failing && self.busy_since.is_none_or(|since| since.elapsed() < limits.hangs_after)
+    }
+}
+
+impl State {
+    /// Whether a batch can be pushed now.
+    fn open(&self, limits: &Limits) -> bool {
+        let full = |queue: &Queue| queue.bytes >= limits.queue_bytes;
+        self.queues.iter().any(|queue| !full(queue))
+            && !self.queues.iter().any(|queue| full(queue) && queue.worth_waiting(limits))
+    }
+}
+
+impl Backlog {
+    pub fn new(log: &'static str, destinations: &[Destination], limits: Limits) -> Backlog {
+        let label = |destination: &Destination| Label {
+            name: destination.to_string(),
+            metrics: DestinationMetrics::of(log, destination.label()),
+            trouble: Report::new(log),
+            missed: Report::new(log),
+        };
+        let queues = destinations.iter().map(|_| Queue::default()).collect();
+        Backlog {
+            log,
+            limits,
+            labels: destinations.iter().map(label).collect(),
+            state: Mutex::new(State { phase: Phase::Running, queues, pushed: 0, unwritten: Vec::new() }),
+            changed: Condvar::new(),
+            emptied: Notify::new(),
+        }
+    }
+
+    /// Starts the thread of each destination, in the order of [`Backlog::new`].
+    pub fn start(self: &Arc<Backlog>, destinations: Vec<Destination>) -> io::Result<()> {
+        for (index, destination) in destinations.into_iter().enumerate() {
+            let backlog = Arc::clone(self);
+            let name = format!("{} {}", self.log, destination.label());
+            thread::Builder::new().name(name).spawn(move || backlog.write_out(index, destination))?;
+        }
+        Ok(())
+    }
+
+    /// Queues a batch for every destination, waiting for room. After [`Backlog::give_up`] it comes back.
+    pub fn push(&self, batch: Batch) -> Result<(), Batch> {
+        let mut state = self.lock();
+        while state.phase != Phase::GivenUp && !state.open(&self.limits) {
+            // Waking now and then: that a destination hangs is seen by the clock only.
+            let waited = self.changed.wait_timeout(state, self.limits.hangs_after / 4);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.phase == Phase::GivenUp {
+            return Err(batch);
+        }
+        let (size, lines) = (batch.bytes.len(), batch.lines);
+        let queued = Arc::new(Queued { number: state.pushed, batch, written: AtomicBool::new(false) });
+        state.pushed += 1;
+        let mut missing = Vec::new();
+        for (queue, label) in state.queues.iter_mut().zip(&self.labels) {
+            if queue.bytes >= self.limits.queue_bytes {
+                label.metrics.missed.inc_by(lines);
+                missing.push(label);
+            } else {
+                queue.bytes += size;
+                queue.batches.push_back(Arc::clone(&queued));
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+        for Label { name, missed, .. } in missing {
+            let log = self.log;
+            missed.error(format_args!(
+                "{log}: {name} misses {lines} lines: its queue is full; others take them"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Ends the threads once they have written everything.
+    pub fn close(&self) {
+        self.set_phase(Phase::Closed);
+    }
+
+    /// Waits until every queue is empty, with pauses between tries cut short. Cancel-safe.
+    pub async fn emptied(&self) {
+        self.set_phase(Phase::Flushing);
+        loop {
+            let emptied = self.emptied.notified();
+            if self.lock().queues.iter().all(|queue| queue.batches.is_empty()) {
+                break;
+            }
+            emptied.await;
+        }
+        self.set_phase(Phase::Running);
+    }
+
+    /// Stops writing. What no destination has written can then be had from [`Backlog::take_unwritten`];
+    /// a batch that was being written just now counts as unwritten.
+    pub fn give_up(&self) {
+        let mut state = self.lock();
+        state.phase = Phase::GivenUp;
+        let drained = state.queues.iter_mut().flat_map(|queue| queue.batches.drain(..));
+        let pending: BTreeMap<u64, Arc<Queued>> = drained.map(|queued| (queued.number, queued)).collect();
+        state.unwritten = pending.into_values().filter(|queued| !queued.written.load(Relaxed)).collect();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// After [`Backlog::give_up`], once: what no destination has written, in order.
+    pub fn take_unwritten(&self) -> Vec<Batch> {
+        let unwritten = std::mem::take(&mut self.lock().unwritten);
+        let own = |queued: Arc<Queued>| match Arc::try_unwrap(queued) {
+            Ok(queued) => queued.batch,
+            Err(shared) => Batch { bytes: shared.batch.bytes.clone(), lines: shared.batch.lines },
+        };
+        unwritten.into_iter().map(own).collect()
+    }
+
+    /// The life of a destination's thread.
+    fn write_out(&self, index: usize, mut destination: Destination) {
+        let (log, Label { name, metrics, trouble, .. }) = (self.log, &self.labels[index]);
+        let mut failing_since: Option<Instant> = None;
+        let mut pause = self.limits.first_retry;
+        while let Some((queued, offset)) = self.next(index) {
+            let rest = &queued.batch.bytes[offset..];
+            match destination.write(rest, &mut |n| self.advance(index, n)) {
+                Ok(()) => {
+                    if let Some(since) = failing_since.take() {
+                        let seconds = since.elapsed().as_secs();
+                        trouble.over(format_args!("{log}: {name} is written again after {seconds} s"));
+                    }
+                    pause = self.limits.first_retry;
+                }
+                Err(error) => {
+                    metrics.errors.inc();
+                    failing_since.get_or_insert_with(Instant::now);
+                    trouble
+                        .error(format_args!("{log}: cannot write to {name}: {error}; nothing is lost yet"));
+                    self.pause(index, pause);
+                    pause = (pause * 2).min(self.limits.last_retry);
+                }
+            }
+        }
+    }
+
+    /// The batch to write and how much of it is written; waits for one. `None`: the thread shall end.
+    fn next(&self, index: usize) -> Option<(Arc<Queued>, usize)> {
+        let mut state = self.lock();
+        loop {
+            let phase = state.phase;
+            let queue = &mut state.queues[index];
+            if let Some(queued) = queue.batches.front() {
+                queue.busy_since = Some(Instant::now());
+                return Some((Arc::clone(queued), queue.written));
+            }
+            if matches!(phase, Phase::GivenUp | Phase::Closed) {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// `n` more bytes of the first batch are written.
+    fn advance(&self, index: usize, n: usize) {
+        let mut state = self.lock();
+        let queue = &mut state.queues[index];
+        queue.written += n;
+        queue.busy_since = Some(Instant::now());
+        // None is there after giving up.
+        let whole = |queued: &mut Arc<Queued>| queue.written >= queued.batch.bytes.len();
+        let Some(queued) = queue.batches.pop_front_if(whole) else { return };
+        queued.written.store(true, Relaxed);
+        queue.bytes -= queued.batch.bytes.len();
+        self.labels[index].metrics.written.inc_by(queued.batch.lines);
+        (queue.written, queue.failing, queue.busy_since) = (0, false, None);
+        let empty = queue.batches.is_empty();
+        drop(state);
+        self.changed.notify_all();
+        if empty {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// After a failed write: waits `pause`, or just the shortest one while somebody waits for the end.
+    fn pause(&self, index: usize, pause: Duration) {
+        let mut state = self.lock();
+        state.queues[index].failing = true;
+        self.changed.notify_all();
+        let start = Instant::now();
+        loop {
+            let pause = if state.phase == Phase::Running { pause } else { self.limits.first_retry };
+            let left = pause.saturating_sub(start.elapsed());
+            if left.is_zero() || state.phase == Phase::GivenUp {
+                return;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        let mut state = self.lock();
+        if state.phase != Phase::GivenUp {
+            state.phase = phase;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

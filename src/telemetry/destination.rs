@@ -1,0 +1,172 @@
+//! Where a log's lines go: stderr, stdout or a file.
+//!
+//! Files are opened when the program starts, so that a wrong path is an error there and not in the middle of
+//! the night. The standard streams are looked up anew for each batch, because becoming a daemon replaces them.
+//! Writes count their bytes as they go: after a disk was full, the rest of a torn line comes first.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use crate::config::LogConfig;
+
+/// A log's file cannot be opened.
+#[derive(Debug, Error)]
+#[error("{log}: cannot open {}: {source}{}", .path.display(), hint(.path, .source))]
+pub struct OpenError {
+    /// Name of the log, "synclog" or the like.
+    pub log: &'static str,
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+fn hint(path: &Path, source: &io::Error) -> &'static str {
+    let missing_parent = source.kind() == io::ErrorKind::NotFound
+        && path.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && !parent.exists());
+    if missing_parent { " (its directory does not exist)" } else { "" }
+}
+
+/// One place that a log is written to.
+pub enum Destination {
+    Stderr,
+    Stdout,
+    File {
+        path: PathBuf,
+        file: File,
+    },
+    /// A test's writer.
+    #[cfg(test)]
+    Scripted(Box<dyn Write + Send>),
+}
+
+impl Destination {
+    /// Everything that `config` names, the file opened (created with mode 0600, appended to).
+    pub fn open_all(log: &'static str, config: &LogConfig) -> Result<Vec<Destination>, OpenError> {
+        let mut destinations = Vec::new();
+        if config.stderr {
+            destinations.push(Destination::Stderr);
+        }
+        if config.stdout {
+            destinations.push(Destination::Stdout);
+        }
+        if let Some(path) = &config.file {
+            let file = open_file(path).map_err(|source| OpenError { log, path: path.clone(), source })?;
+            destinations.push(Destination::File { path: path.clone(), file });
+        }
+        Ok(destinations)
+    }
+
+    /// Its label in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Destination::Stderr => "stderr",
+            Destination::Stdout => "stdout",
+            Destination::File { .. } => "file",
+            #[cfg(test)]
+            Destination::Scripted(_) => "scripted",
+        }
+    }
+
+    /// Writes all of `bytes`, telling `written` of every piece that was taken. Holds the lock of a standard
+    /// stream for all of it, so that two logs on one stream do not mix their lines.
+    pub fn write(&mut self, bytes: &[u8], written: &mut dyn FnMut(usize)) -> io::Result<()> {
+        match self {
+            Destination::Stderr => write_counted(&mut io::stderr().lock(), bytes, written),
+            Destination::Stdout => {
+                // Not through Rust's stdout: it may keep part of a line in its buffer and call it written.
+                let lock = io::stdout().lock();
+                let mut stdout = File::from(lock.as_fd().try_clone_to_owned()?);
+                let _stderr = is_stderr(&stdout)?.then(|| io::stderr().lock());
+                write_counted(&mut stdout, bytes, written)
+            }
+            Destination::File { file, .. } => write_counted(file, bytes, written),
+            #[cfg(test)]
+            Destination::Scripted(writer) => write_counted(writer, bytes, written),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::File { path, .. } => write!(f, "{}", path.display()),
+            other => f.write_str(other.label()),
+        }
+    }
+}
+
+/// Whether stderr is the same pipe, socket or file, as under systemd or after `2>&1`.
+fn is_stderr(stdout: &File) -> io::Result<bool> {
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let (one, other) = (stdout.metadata()?, stderr.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Opening a FIFO for writing waits for a reader; opened for both it does not, and outlives readers.
+    let fifo = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if fifo {
+        options.read(true).write(true)
+    } else {
+        options.append(true).create(true).mode(0o600)
+    };
+    options.open(path)
+}
+
+fn write_counted(out: &mut dyn Write, mut bytes: &[u8], written: &mut dyn FnMut(usize)) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                written(n);
+                bytes = &bytes[n..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn to_file(path: PathBuf) -> LogConfig {
+        LogConfig { file: Some(path), ..LogConfig::default() }
+    }
+
+    #[test]
+    fn a_file_is_created_for_its_owner_only_and_appended_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sync.log");
+        for line in [b"one\n", b"two\n"] {
+            let mut opened = Destination::open_all("synclog", &to_file(path.clone())).unwrap();
+            opened[0].write(line, &mut |_| ()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_missing_directory_is_a_clear_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("none/sync.log");
+        let error = Destination::open_all("synclog", &to_file(path.clone())).err().unwrap();
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("synclog: cannot open {}: ", path.display())), "{text}");
+        assert!(text.ends_with("(its directory does not exist)"), "{text}");
+    }
+}

@@ -1,0 +1,267 @@
+//! The main log: what the program has to say, as the `log` crate's global logger.
+//!
+//! env_logger filters and formats, on the caller's thread; the line then goes into a bounded channel and is
+//! dropped (and counted) when that is full: no caller waits for a disk. The line that follows a gap says how
+//! many are missing. Until the log is started, lines go to stderr directly: errors of the start are seen even
+//! if the program never comes to run. Messages can hold what clients sent; their control characters are
+//! escaped, so that nobody forges lines.
+
+use std::{
+    io,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use chrono::{SecondsFormat, Utc};
+use log::{Level, LevelFilter};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{
+    MAINLOG,
+    backlog::Limits,
+    channel::LogChannel,
+    destination::{Destination, OpenError},
+    line,
+};
+use crate::config::LogConfig;
+
+const CAPACITY: usize = 8 * 1024;
+/// The beginning of the names of modules that tell of every connection at Info.
+const TALKATIVE: &str = "pingora";
+
+/// The main log's task. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct MainLog {
+    lines: LogChannel<Vec<u8>>,
+    form: Form,
+    level: LevelFilter,
+    /// Lines dropped since the last one that was written.
+    gap: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Plain,
+    Json,
+}
+
+impl MainLog {
+    /// Opens the file, if there is one. Without any destination the log goes to stderr.
+    pub fn open(config: &LogConfig) -> Result<MainLog, OpenError> {
+        let mut destinations = Destination::open_all(MAINLOG, config)?;
+        if destinations.is_empty() {
+            destinations.push(Destination::Stderr);
+        }
+        Ok(MainLog::to(destinations, config, CAPACITY))
+    }
+
+    fn to(destinations: Vec<Destination>, config: &LogConfig, capacity: usize) -> MainLog {
+        let form = if config.plaintext.unwrap_or(true) { Form::Plain } else { Form::Json };
+        let gap = Arc::<AtomicU64>::default();
+        let missing = Arc::clone(&gap);
+        let encode = move |line: &Vec<u8>, buffer: &mut Vec<u8>| {
+            let missing = missing.swap(0, Relaxed);
+            if missing > 0 {
+                let message = format!("{missing} lines are missing here: the main log's channel was full");
+                form.push(Level::Warn, module_path!(), &message, buffer)?;
+            }
+            buffer.extend_from_slice(line);
+            Ok(())
+        };
+        let lines = LogChannel::new(MAINLOG, destinations, capacity, Limits::default(), Arc::new(encode));
+        MainLog { lines, form, level: config.level.unwrap_or(LevelFilter::Info), gap }
+    }
+
+    /// Makes this the `log` crate's logger; the environment's `RUST_LOG` overrides the level. Where a program
+    /// that embeds us, or a test, has a logger already, that one stays.
+    pub fn install(&self) {
+        let logger = self.logger(std::env::var("RUST_LOG").ok().as_deref());
+        let max_level = logger.filter();
+        if log::set_boxed_logger(Box::new(logger)).is_ok() {
+            log::set_max_level(max_level);
+        }
+    }
+
+    fn logger(&self, filters: Option<&str>) -> env_logger::Logger {
+        let mut builder = env_logger::Builder::new();
+        match filters.filter(|filters| !filters.is_empty()) {
+            Some(filters) => {
+                builder.parse_filters(filters);
+            }
+            None => {
+                builder.filter_level(self.level);
+                if self.level <= LevelFilter::Info {
+                    builder.filter_module(TALKATIVE, self.level.min(LevelFilter::Warn));
+                }
+            }
+        }
+        let form = self.form;
+        builder.format(move |out, record| {
+            let mut line = Vec::with_capacity(128);
+            form.push(record.level(), record.target(), &record.args().to_string(), &mut line)?;
+            out.write_all(&line)
+        });
+        let pipe = Pipe { lines: self.lines.clone(), gap: Arc::clone(&self.gap) };
+        builder.target(env_logger::Target::Pipe(Box::new(pipe)));
+        builder.build()
+    }
+
+    /// From here on lines go to the log's destinations.
+    pub fn start(&self) -> io::Result<()> {
+        self.lines.start()
+    }
+
+    /// Waits until everything is written, at most until `deadline`.
+    pub async fn flush(&self, deadline: Instant) {
+        if !self.lines.flush(deadline).await {
+            writeln!(io::stderr(), "{MAINLOG}: not written in time: lines are lost").ok();
+        }
+    }
+}
+
+impl Form {
+    /// Appends one line, stamped with the present time in microseconds.
+    fn push(self, level: Level, target: &str, message: &str, line: &mut Vec<u8>) -> serde_json::Result<()> {
+        let ts = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+        match self {
+            Form::Plain => {
+                let message = line::escape(message);
+                line.extend_from_slice(format!("{ts} {level} {target}: {message}\n").as_bytes());
+                Ok(())
+            }
+            Form::Json => {
+                line::push_json(&JsonLine { ts: &ts, level: level.as_str(), target, msg: message }, line)
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    ts: &'a str,
+    level: &'a str,
+    target: &'a str,
+    msg: &'a str,
+}
+
+/// Where env_logger writes; it does so under a lock, one whole line at a time. Must not log.
+struct Pipe {
+    lines: LogChannel<Vec<u8>>,
+    gap: Arc<AtomicU64>,
+}
+
+impl Write for Pipe {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !self.lines.is_started() {
+            io::stderr().write_all(line)?;
+        } else if !self.lines.offer(line.to_vec()) {
+            self.gap.fetch_add(1, Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use log::{Log, Record};
+
+    use super::*;
+    use crate::telemetry::{metrics::LogMetrics, scripted::Scripted};
+
+    fn log_to(sink: &Scripted, config: LogConfig, capacity: usize) -> MainLog {
+        MainLog::to(vec![sink.destination()], &config, capacity)
+    }
+
+    fn say(logger: &env_logger::Logger, level: Level, target: &str, message: &str) {
+        logger.log(&Record::builder().level(level).target(target).args(format_args!("{message}")).build());
+    }
+
+    async fn flush(log: &MainLog) {
+        log.flush(Instant::now() + Duration::from_secs(20)).await;
+    }
+
+    #[tokio::test]
+    async fn a_message_cannot_forge_a_line() {
+        let sink = Scripted::takes();
+        let log = log_to(&sink, LogConfig::default(), 10);
+        log.start().unwrap();
+        let logger = log.logger(None);
+        say(&logger, Level::Error, "akubra::gateway", "bad key a\n2026-01-02T03:04:05Z ERROR x: \u{1b}[2J");
+        flush(&log).await;
+        let text = sink.text();
+        let (ts, rest) = text.split_once(' ').unwrap();
+        assert_eq!(ts.len(), "2026-01-02T03:04:05.678901Z".len());
+        assert!(chrono::DateTime::parse_from_rfc3339(ts).is_ok());
+        assert_eq!(rest, "ERROR akubra::gateway: bad key a\\n2026-01-02T03:04:05Z ERROR x: \\u{1b}[2J\n");
+    }
+
+    #[tokio::test]
+    async fn without_plaintext_a_line_is_a_json_object() {
+        let sink = Scripted::takes();
+        let log = log_to(&sink, LogConfig { plaintext: Some(false), ..LogConfig::default() }, 10);
+        log.start().unwrap();
+        say(&log.logger(None), Level::Warn, "akubra", "two\nlines");
+        flush(&log).await;
+        let line: serde_json::Value = serde_json::from_str(&sink.text()).unwrap();
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["target"], "akubra");
+        assert_eq!(line["msg"], "two\nlines");
+        assert_eq!(sink.text().lines().count(), 1);
+    }
+
+    #[test]
+    fn levels_come_from_the_file_and_the_environment_overrides_them() {
+        let enabled = |level, filters: Option<&str>, target: &str, at: Level| {
+            let log = log_to(&Scripted::takes(), LogConfig { level, ..LogConfig::default() }, 1);
+            let metadata = log::Metadata::builder().level(at).target(target).build();
+            log.logger(filters).enabled(&metadata)
+        };
+        let debug = Some(LevelFilter::Debug);
+        assert!(enabled(None, None, "akubra::mirror", Level::Info));
+        assert!(!enabled(None, None, "akubra::mirror", Level::Debug));
+        assert!(!enabled(None, None, "pingora_core::server", Level::Info));
+        assert!(enabled(None, None, "pingora_proxy", Level::Warn));
+        assert!(enabled(debug, None, "pingora_proxy", Level::Debug));
+        assert!(!enabled(Some(LevelFilter::Error), None, "pingora_proxy", Level::Warn));
+        assert!(!enabled(debug, Some("error"), "akubra", Level::Warn));
+        assert!(enabled(None, Some(""), "akubra", Level::Info));
+        assert!(!enabled(Some(LevelFilter::Off), None, "akubra", Level::Error));
+    }
+
+    #[tokio::test]
+    async fn a_full_channel_drops_lines_and_the_log_says_how_many() {
+        let sink = Scripted::hangs();
+        let log = log_to(&sink, LogConfig::default(), 4);
+        log.start().unwrap();
+        let logger = log.logger(None);
+        let dropped = LogMetrics::of(MAINLOG).dropped;
+        let before = dropped.get();
+        // The queue of the hanging destination takes whole batches until it holds 8 MiB.
+        let message = "x".repeat(64 * 1024);
+        for _ in 0..500 {
+            say(&logger, Level::Info, "akubra", &message);
+        }
+        let missing = dropped.get() - before;
+        assert!(missing > 0);
+        sink.take();
+        flush(&log).await;
+        say(&logger, Level::Info, "akubra", "after");
+        flush(&log).await;
+        let text = sink.text();
+        assert_eq!(text.lines().filter(|line| line.ends_with('x')).count() as u64, 500 - missing);
+        let gaps =
+            text.lines().filter_map(|line| line.split_once("main_log: ")?.1.split_once(" lines are missing"));
+        assert_eq!(gaps.map(|(n, _)| n.parse::<u64>().unwrap()).sum::<u64>(), missing);
+        assert!(text.ends_with(" INFO akubra: after\n"));
+    }
+}

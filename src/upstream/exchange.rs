@@ -1,0 +1,372 @@
+//! One request to one backend and its answer.
+//!
+//! [`Connection`] is the sending half of an exchange, [`Answer`] the receiving half. A connection goes back to
+//! its pool only after a complete exchange on which both sides agreed; dropping either half closes it, so that
+//! a request which was not finished is never completed by accident.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, Version, header};
+use pingora_core::protocols::{
+    Stream, http::v1::client::HttpSession, http::v1::client::http_req_header_to_wire, l4::ext::TCP_INFO,
+};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_timeout::timeout;
+
+use super::{
+    failure::{Cause, Failure, Phase, cause_of},
+    peer::Lease,
+    wire::{Sent, Step, Wire},
+};
+use crate::{config::Transport, topology::Backend};
+
+/// How a request's body is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// No body, or one of this many bytes.
+    Length(u64),
+    Chunked,
+}
+
+/// A request's head in the form in which it is sent, shared by all sub-requests of one client request.
+#[derive(Debug, Clone)]
+pub struct Head {
+    wire: Bytes,
+    pub framing: Framing,
+    /// HEAD: the answer has no body whatever its headers say.
+    is_head: bool,
+}
+
+impl Head {
+    /// Serialises a head. `header` carries the framing headers that `framing` says.
+    pub fn new(header: &RequestHeader, framing: Framing) -> Result<Head, Cause> {
+        let wire = http_req_header_to_wire(header)
+            .ok_or_else(|| Cause::Unsendable("the request target holds forbidden bytes".into()))?;
+        Ok(Head { wire: wire.freeze(), framing, is_head: header.method == http::Method::HEAD })
+    }
+
+    /// Whether the request is complete with its head.
+    pub fn has_no_body(&self) -> bool {
+        self.framing == Framing::Length(0)
+    }
+}
+
+/// Deadlines and limits of exchanges.
+pub(super) struct Limits {
+    pub transport: Transport,
+    /// Longest time without any progress in sending or receiving.
+    pub stall: Duration,
+}
+
+/// A connection that is lent out for one exchange: its sending half.
+pub struct Connection {
+    wire: Box<Wire>,
+    lease: Lease,
+    limits: Arc<Limits>,
+    started: Instant,
+    framing: Framing,
+    is_head: bool,
+}
+
+impl Connection {
+    pub(super) fn new(wire: Box<Wire>, lease: Lease, limits: Arc<Limits>, head: &Head) -> Self {
+        let mut connection = Connection {
+            wire,
+            lease,
+            limits,
+            started: Instant::now(),
+            framing: head.framing,
+            is_head: head.is_head,
+        };
+        connection.wire.push(head.wire.clone());
+        connection
+    }
+
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.lease.peer.backend
+    }
+
+    /// Whether the connection has carried an exchange before, and so may be stale.
+    pub fn is_reused(&self) -> bool {
+        self.wire.is_reused()
+    }
+
+    /// Queues a piece of the body, framed. Empty pieces are skipped: in a chunked body they would end it.
+    pub fn push_body(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        match self.framing {
+            Framing::Length(_) => self.wire.push(piece),
+            Framing::Chunked => {
+                self.wire.push(Bytes::from(format!("{:x}\r\n", piece.len())));
+                self.wire.push(piece);
+                self.wire.push(Bytes::from_static(b"\r\n"));
+            }
+        }
+    }
+
+    /// Bytes that are queued and not yet with the kernel.
+    pub fn queued(&self) -> usize {
+        self.wire.queued()
+    }
+
+    /// Queues the end of the body.
+    pub fn push_end(&mut self) {
+        if self.framing == Framing::Chunked {
+            self.wire.push(Bytes::from_static(b"0\r\n\r\n"));
+        }
+    }
+
+    /// Sends what is queued, until it is with the kernel or the backend begins to answer. May be cancelled.
+    pub async fn send(&mut self) -> Result<Sent, Failure> {
+        loop {
+            match timeout(self.limits.stall, poll_fn(|cx| self.wire.poll_send(cx))).await {
+                Ok(Ok(Step::Progress)) => {}
+                Ok(Ok(Step::Finished(sent))) => return Ok(sent),
+                Ok(Err(error)) => return Err(self.failure(Phase::Send, error.into())),
+                Err(_) => return Err(self.failure(Phase::Send, Cause::Deadline)),
+            }
+        }
+    }
+
+    /// Waits until the backend begins its final answer, with nothing left to send for now. May be cancelled.
+    pub async fn answering(&mut self) -> Result<(), Failure> {
+        poll_fn(|cx| self.wire.poll_answering(cx))
+            .await
+            .map_err(|error| self.failure(Phase::Send, error.into()))
+    }
+
+    /// Waits until the peer's kernel has acknowledged bytes of this exchange, or the backend answers. The kernel
+    /// tells nobody when that happens, so it is asked, ever less often.
+    pub async fn acknowledged(&mut self) -> Result<Sent, Failure> {
+        let deadline = Instant::now() + self.limits.stall;
+        let mut pause = Duration::from_millis(1);
+        while !self.wire.has_been_acknowledged() {
+            if Instant::now() >= deadline {
+                return Err(self.failure(Phase::Send, Cause::Deadline));
+            }
+            if let Ok(result) = tokio::time::timeout(pause, self.answering()).await {
+                return result.map(|()| Sent::Answering);
+            }
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        Ok(Sent::All)
+    }
+
+    /// Reads the final answer's head; informational ones are passed over.
+    ///
+    /// `phase` is what a failure means: [`Phase::Await`] once the whole request was sent, [`Phase::Send`] for an
+    /// early answer.
+    pub async fn answer(self, phase: Phase) -> Result<Answer, Failure> {
+        let Connection { wire, lease, limits, started, is_head, .. } = self;
+        let reused = wire.is_reused();
+        let mut probe =
+            Probe { fd: pingora_core::protocols::UniqueID::id(&*wire), acked: 0, since: Instant::now() };
+        let mut session = HttpSession::new(wire as Stream);
+        let failure = |session: &HttpSession, cause: Cause| {
+            let alive = session.stream().as_any().downcast_ref::<Wire>().is_none_or(Wire::has_shown_life);
+            let stale = reused && !alive && matches!(cause, Cause::Closed(_));
+            Failure { stale, ..Failure::new(&lease.peer.backend, phase, cause, started.elapsed()) }
+        };
+        let mut patience = limits.transport.response_header_timeout;
+        loop {
+            match timeout(patience, session.read_response()).await {
+                Ok(Ok(_)) => match session.get_status() {
+                    Some(status)
+                        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {}
+                    Some(StatusCode::SWITCHING_PROTOCOLS) => {
+                        return Err(failure(&session, Cause::Invalid("an upgrade nobody asked for".into())));
+                    }
+                    _ => break,
+                },
+                Ok(Err(error)) => return Err(failure(&session, cause_of(&error))),
+                Err(_) => match probe.patience(&limits) {
+                    Some(more) => patience = more,
+                    None => return Err(failure(&session, Cause::Deadline)),
+                },
+            }
+        }
+        let reusable = phase == Phase::Await;
+        let head = session.resp_header().cloned();
+        let head = head.ok_or_else(|| failure(&session, Cause::Invalid("no head".into())))?;
+        Ok(Answer { head, session: Box::new(session), lease, limits, started, is_head, reusable })
+    }
+
+    fn failure(&self, phase: Phase, cause: Cause) -> Failure {
+        let stale = self.wire.is_reused() && !self.wire.has_shown_life() && matches!(cause, Cause::Closed(_));
+        Failure { stale, ..Failure::new(self.backend(), phase, cause, self.started.elapsed()) }
+    }
+}
+
+/// Decides, when the answer's deadline has passed by the clock, whether it has passed by the rule: it starts when
+/// the backend has taken the last byte of the request, and megabytes may sit in our own socket's buffer. Asking
+/// only then keeps the common case free of system calls.
+struct Probe {
+    fd: i32,
+    acked: u64,
+    since: Instant,
+}
+
+impl Probe {
+    fn patience(&mut self, limits: &Limits) -> Option<Duration> {
+        let info = pingora_core::protocols::l4::ext::get_tcp_info(self.fd).ok()?;
+        if info.tcpi_bytes_acked > self.acked {
+            self.acked = info.tcpi_bytes_acked;
+            self.since = Instant::now();
+        }
+        patience(&info, self.since.elapsed(), limits.transport.response_header_timeout, limits.stall)
+    }
+}
+
+/// How much longer to wait for an answer's head; `None` = no longer.
+fn patience(info: &TCP_INFO, unmoved: Duration, header: Duration, stall: Duration) -> Option<Duration> {
+    const LOOK_AGAIN: Duration = Duration::from_millis(500);
+    let taken = info.tcpi_unacked == 0 && info.tcpi_notsent_bytes == 0;
+    let left = if taken {
+        header.checked_sub(Duration::from_millis(info.tcpi_last_ack_recv.into()))?
+    } else {
+        stall.checked_sub(unmoved)?.min(LOOK_AGAIN)
+    };
+    (!left.is_zero()).then_some(left)
+}
+
+/// A backend's final answer: the receiving half of an exchange.
+pub struct Answer {
+    head: ResponseHeader,
+    session: Box<HttpSession>,
+    lease: Lease,
+    limits: Arc<Limits>,
+    started: Instant,
+    is_head: bool,
+    /// Not after an early answer: the backend still waits for the rest of the request.
+    reusable: bool,
+}
+
+impl Answer {
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.lease.peer.backend
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    pub fn head(&self) -> &ResponseHeader {
+        &self.head
+    }
+
+    /// The next piece of the body, `None` at its proper end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        if self.is_done() {
+            return Ok(None);
+        }
+        match timeout(self.limits.stall, self.session.read_body_bytes()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(error)) => Err(self.failure(cause_of(&error))),
+            Err(_) => Err(self.failure(Cause::Deadline)),
+        }
+    }
+
+    /// Whether the body has been read to its end.
+    pub fn is_done(&mut self) -> bool {
+        self.is_head || self.session.is_body_done()
+    }
+
+    /// Reads the body whole if it is no longer than `limit` bytes, and returns the connection to its pool.
+    pub async fn collect(mut self, limit: usize) -> Body {
+        let mut whole = BytesMut::new();
+        loop {
+            match self.chunk().await {
+                Ok(None) => {
+                    self.release().await;
+                    return Body::Whole(whole.freeze());
+                }
+                Ok(Some(piece)) => whole.extend_from_slice(&piece),
+                Err(failure) => return Body::Broken(whole.freeze(), failure),
+            }
+            if whole.len() > limit {
+                return Body::Long(whole.freeze(), Box::new(self));
+            }
+        }
+    }
+
+    /// Returns the connection to its pool, if the exchange ended so that it can carry another.
+    pub async fn release(mut self) {
+        if !self.reusable || !self.is_done() {
+            return;
+        }
+        let wire = match self.is_head {
+            false => {
+                self.session.respect_keepalive();
+                self.session.reuse().await
+            }
+            // The session does not know that the answer to HEAD has no body.
+            true => says_keep_alive(&self.head).then(|| self.session.into_inner()),
+        };
+        if let Some(wire) = wire.and_then(|stream| stream.into_any().downcast::<Wire>().ok()) {
+            self.lease.peer.keep(wire, &self.limits.transport);
+        }
+    }
+
+    fn failure(&self, cause: Cause) -> Failure {
+        Failure::new(self.backend(), Phase::Receive, cause, self.started.elapsed())
+    }
+}
+
+/// The body of an answer, as far as [`Answer::collect`] read it.
+pub enum Body {
+    Whole(Bytes),
+    /// Longer than the limit: what was read, and the rest to be read.
+    Long(Bytes, Box<Answer>),
+    /// The answer broke off after these bytes.
+    Broken(Bytes, Failure),
+}
+
+fn says_keep_alive(head: &ResponseHeader) -> bool {
+    let close = head.headers.get_all(header::CONNECTION).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close")))
+    });
+    head.version == Version::HTTP_11 && !close
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: Duration = Duration::from_secs(5);
+    const STALL: Duration = Duration::from_secs(60);
+
+    fn info(unacked: u32, unsent: u32, last_ack_ms: u32) -> TCP_INFO {
+        // A TCP_INFO can only be had from a socket: any will do, the fields are set here.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+        let mut info = pingora_core::protocols::l4::ext::get_tcp_info(fd).unwrap();
+        (info.tcpi_unacked, info.tcpi_notsent_bytes, info.tcpi_last_ack_recv) =
+            (unacked, unsent, last_ack_ms);
+        info
+    }
+
+    #[test]
+    fn the_answers_deadline_starts_when_the_last_byte_was_taken() {
+        let moved = Duration::ZERO;
+        assert_eq!(patience(&info(0, 0, 5_000), moved, HEADER, STALL), None);
+        assert_eq!(patience(&info(0, 0, 9_000), moved, HEADER, STALL), None);
+        assert_eq!(patience(&info(0, 0, 1_200), moved, HEADER, STALL), Some(Duration::from_millis(3_800)));
+        assert_eq!(patience(&info(3, 0, 9_000), moved, HEADER, STALL), Some(Duration::from_millis(500)));
+        assert_eq!(patience(&info(0, 9, 9_000), moved, HEADER, STALL), Some(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn a_backend_that_takes_nothing_for_the_stall_time_is_given_up() {
+        assert_eq!(patience(&info(0, 9, 100), STALL, HEADER, STALL), None);
+    }
+}

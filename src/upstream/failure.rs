@@ -1,0 +1,113 @@
+//! How an exchange with a backend can fail: which backend, in which phase, after how long, and why.
+//!
+//! The phase decides what may have happened at the backend. Before the end of the request was sent nothing
+//! can have been stored; once the whole request has gone out and no final answer came, nobody knows.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::topology::Backend;
+
+/// The part of an exchange that was under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Waiting for one of `MaxConnsPerBackend` connections.
+    Limit,
+    /// The backend's name has no address.
+    Resolve,
+    Dial,
+    /// Sending the request's head or body.
+    Send,
+    /// The whole request has gone out, the final answer's head has not come.
+    Await,
+    /// The answer's head is here, its body is not complete.
+    Receive,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Limit => "waiting for a free connection",
+            Phase::Resolve => "resolving the name",
+            Phase::Dial => "connecting",
+            Phase::Send => "sending the request",
+            Phase::Await => "waiting for the answer",
+            Phase::Receive => "reading the answer's body",
+        })
+    }
+}
+
+/// Why it failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    #[error("{0} connections are in use, the limit")]
+    Limit(usize),
+    #[error("no address is known")]
+    Unresolved,
+    #[error("the deadline passed")]
+    Deadline,
+    /// End of stream or reset.
+    #[error("the connection was closed ({0})")]
+    Closed(String),
+    #[error("{0}")]
+    Io(String),
+    /// What came is not a valid answer.
+    #[error("invalid answer: {0}")]
+    Invalid(String),
+    #[error("the request cannot be sent: {0}")]
+    Unsendable(String),
+}
+
+/// A failed exchange.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{url}: {cause} while {phase}, after {elapsed:?}")]
+pub struct Failure {
+    pub url: Arc<str>,
+    pub phase: Phase,
+    pub cause: Cause,
+    pub elapsed: Duration,
+    /// A reused connection died before any byte of an answer: the request may be sent once more on a fresh one.
+    pub stale: bool,
+}
+
+impl Failure {
+    pub fn new(backend: &Backend, phase: Phase, cause: Cause, elapsed: Duration) -> Self {
+        Failure { url: Arc::from(backend.url.as_str()), phase, cause, elapsed, stale: false }
+    }
+}
+
+impl From<std::io::Error> for Cause {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::*;
+        match error.kind() {
+            ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected | UnexpectedEof => {
+                Cause::Closed(error.to_string())
+            }
+            TimedOut => Cause::Deadline,
+            _ => Cause::Io(error.to_string()),
+        }
+    }
+}
+
+/// Reads a Pingora error: the context it carries is kept, bytes of answers that it quotes are cut short.
+pub(super) fn cause_of(error: &pingora_error::Error) -> Cause {
+    use pingora_error::ErrorType::*;
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    match error.etype() {
+        ConnectionClosed => Cause::Closed("end of stream".into()),
+        ReadTimedout | WriteTimedout | ConnectTimedout => Cause::Deadline,
+        InvalidHTTPHeader => Cause::Invalid(shortened(error)),
+        _ => match io {
+            Some(io) => Cause::from(std::io::Error::new(io.kind(), io.to_string())),
+            None => Cause::Io(shortened(error)),
+        },
+    }
+}
+
+fn shortened(error: &pingora_error::Error) -> String {
+    const MOST: usize = 200;
+    let text = error.to_string();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}

@@ -1,0 +1,143 @@
+//! What is known of one backend beyond its configuration: connections in use and idle.
+//!
+//! A pool of ours rather than Pingora's: it counts, caps connections per backend, ages idle ones, and asks the
+//! kernel about a connection before lending it out, without a task per idle connection.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    failure::{Cause, Failure, Phase},
+    wire::Wire,
+};
+use crate::{config::Transport, topology::Backend};
+
+/// One backend as the transport sees it.
+pub struct Peer {
+    pub backend: Arc<Backend>,
+    in_flight: AtomicUsize,
+    /// `MaxConnsPerBackend`, when there is a limit.
+    slots: Option<Arc<Semaphore>>,
+    limit: usize,
+    /// Most recently used last: lending from the end lets the rest age and close.
+    idle: Mutex<Vec<Idle>>,
+    idle_in_all: Arc<AtomicUsize>,
+}
+
+struct Idle {
+    wire: Box<Wire>,
+    since: Instant,
+}
+
+/// The right to use one connection; counts as in flight until dropped.
+pub(super) struct Lease {
+    pub peer: Arc<Peer>,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.peer.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Peer {
+    pub(super) fn new(backend: Arc<Backend>, limit: usize, idle_in_all: Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Peer {
+            backend,
+            in_flight: AtomicUsize::new(0),
+            slots: (limit > 0).then(|| Arc::new(Semaphore::new(limit))),
+            limit,
+            idle: Mutex::default(),
+            idle_in_all,
+        })
+    }
+
+    /// Exchanges under way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Waits for a free slot under `MaxConnsPerBackend`, at most `patience`.
+    pub(super) async fn lease(self: &Arc<Self>, patience: Duration) -> Result<Lease, Failure> {
+        let slot = match &self.slots {
+            None => None,
+            Some(slots) => Some(self.slot(slots, patience).await?),
+        };
+        self.in_flight.fetch_add(1, Relaxed);
+        Ok(Lease { peer: self.clone(), _slot: slot })
+    }
+
+    async fn slot(
+        &self,
+        slots: &Arc<Semaphore>,
+        patience: Duration,
+    ) -> Result<OwnedSemaphorePermit, Failure> {
+        let started = Instant::now();
+        if let Ok(slot) = slots.clone().try_acquire_owned() {
+            return Ok(slot);
+        }
+        match tokio::time::timeout(patience, slots.clone().acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => Err(Failure::new(&self.backend, Phase::Limit, Cause::Limit(self.limit), started.elapsed())),
+        }
+    }
+
+    /// The most recently used idle connection that is still sound.
+    pub(super) fn take_idle(&self, limits: &Transport) -> Option<Box<Wire>> {
+        loop {
+            let idle = self.idle().pop()?;
+            self.idle_in_all.fetch_sub(1, Relaxed);
+            if !expired(&idle, limits) && idle.wire.is_fresh_enough() {
+                return Some(idle.wire);
+            }
+        }
+    }
+
+    /// Makes room under `MaxConnsPerBackend` for a connection that has to be new.
+    pub(super) fn close_one_idle(&self) {
+        let mut idle = self.idle();
+        if self.limit > 0 && !idle.is_empty() && self.in_flight() + idle.len() > self.limit {
+            idle.remove(0);
+            self.idle_in_all.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Keeps a connection for later, within the limits.
+    pub(super) fn keep(&self, mut wire: Box<Wire>, limits: &Transport) {
+        let room_in_all =
+            limits.max_idle_conns == 0 || self.idle_in_all.load(Relaxed) < limits.max_idle_conns;
+        if limits.disable_keep_alives || !room_in_all {
+            return;
+        }
+        wire.rest();
+        let mut idle = self.idle();
+        if idle.len() < limits.max_idle_conns_per_host {
+            self.idle_in_all.fetch_add(1, Relaxed);
+            idle.push(Idle { wire, since: Instant::now() });
+        }
+    }
+
+    /// Closes idle connections that have aged out or that the backend has closed.
+    pub(super) fn sweep(&self, limits: &Transport) {
+        let mut idle = self.idle();
+        let before = idle.len();
+        idle.retain(|idle| !expired(idle, limits) && idle.wire.is_fresh_enough());
+        self.idle_in_all.fetch_sub(before - idle.len(), Relaxed);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn expired(idle: &Idle, limits: &Transport) -> bool {
+    limits.idle_conn_timeout.is_some_and(|age| idle.since.elapsed() >= age)
+}

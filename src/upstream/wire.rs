@@ -1,0 +1,332 @@
+//! One connection to a backend, with an eye on what comes back while something is still being sent.
+//!
+//! Pingora's client session either writes or reads. A backend that answers early (a 403 before the body is
+//! read) or closes must be noticed *while* a write blocks, and its answer must survive the reset that follows.
+//! So the sending side is ours: bytes are queued as `Bytes` and leave in vectored writes, head and first body
+//! bytes together; whatever arrives meanwhile is kept, and handed to Pingora's `HttpSession` through
+//! [`AsyncRead`] when the answer is read. All polling keeps its state here and may be cancelled at any point.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes, BytesMut};
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType,
+    l4::ext::{TCP_INFO, get_tcp_info},
+    raw_connect::ProxyDigest,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes of early answers that are kept; what is longer is left to the answer's parser to refuse.
+const INBOUND_LIMIT: usize = 64 * 1024;
+/// Slices in one vectored write.
+const SLICES: usize = 16;
+/// `TCP_ESTABLISHED` of linux/tcp_states.h.
+const ESTABLISHED: u8 = 1;
+
+/// What became of an attempt to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// All that was queued is with the kernel.
+    All,
+    /// The backend has begun its final answer: stop sending and read it.
+    Answering,
+}
+
+/// One step of sending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Progress,
+    Finished(Sent),
+}
+
+/// A connection and what is queued in both directions.
+pub(super) struct Wire {
+    io: Stream,
+    out: VecDeque<Bytes>,
+    inbound: BytesMut,
+    /// Bytes of the answer that have been read from here.
+    delivered: u64,
+    /// The peer closed its side.
+    ended: bool,
+    /// `tcpi_bytes_acked` and `tcpi_bytes_received` when the current exchange began.
+    acked_before: u64,
+    received_before: u64,
+    reused: bool,
+}
+
+impl Wire {
+    pub fn new(io: Stream) -> Self {
+        let mut wire = Wire {
+            io,
+            out: VecDeque::new(),
+            inbound: BytesMut::new(),
+            delivered: 0,
+            ended: false,
+            acked_before: 0,
+            received_before: 0,
+            reused: false,
+        };
+        wire.remember_counts();
+        wire
+    }
+
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Marks the end of an exchange; what comes from now on is unasked for.
+    pub fn rest(&mut self) {
+        self.reused = true;
+        self.delivered = 0;
+        self.remember_counts();
+    }
+
+    /// Whether an idle connection can carry another request: established, and nothing has come since
+    /// [`Wire::rest`]. The kernel is asked, since the reactor may not have been told yet of a FIN that is here.
+    pub fn is_fresh_enough(&self) -> bool {
+        match self.info() {
+            Some(info) => info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before,
+            None => false,
+        }
+    }
+
+    fn remember_counts(&mut self) {
+        if let Some(info) = self.info() {
+            self.acked_before = info.tcpi_bytes_acked;
+            self.received_before = info.tcpi_bytes_received;
+        }
+    }
+
+    pub fn info(&self) -> Option<TCP_INFO> {
+        get_tcp_info(self.io.id()).ok()
+    }
+
+    /// Whether the peer's kernel has acknowledged any byte of the current exchange, which a connection that is
+    /// closed at the other end never does.
+    pub fn has_been_acknowledged(&self) -> bool {
+        self.info().is_some_and(|info| info.tcpi_bytes_acked > self.acked_before)
+    }
+
+    /// Queues bytes; they leave with the next [`Wire::poll_send`].
+    pub fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.out.push_back(bytes);
+        }
+    }
+
+    pub fn queued(&self) -> usize {
+        self.out.iter().map(Bytes::len).sum()
+    }
+
+    /// Sends what is queued and watches for an early answer. An error is reported only when no answer can be
+    /// read: a backend that answers, closes and so resets our writes has its answer heard.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
+        // With nothing left to send, what comes back is the answer's reader's business.
+        if !self.out.is_empty() && self.poll_answering(cx)?.is_ready() {
+            return Poll::Ready(Ok(Step::Finished(Sent::Answering)));
+        }
+        let written = match self.poll_write_out(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(result) => result,
+        };
+        match written {
+            Ok(0) => Poll::Ready(Ok(Step::Finished(Sent::All))),
+            Ok(_) => Poll::Ready(Ok(Step::Progress)),
+            Err(error) => match self.poll_answering(cx) {
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(Step::Finished(Sent::Answering))),
+                _ => Poll::Ready(Err(error)),
+            },
+        }
+    }
+
+    /// Writes once; 0 = nothing was left to write and all is flushed.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.out.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            return Poll::Ready(Ok(0));
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for (slice, bytes) in slices.iter_mut().zip(&self.out) {
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let mut left = written;
+        while left > 0 {
+            let Some(front) = self.out.front_mut() else { break };
+            if left < front.len() {
+                front.advance(left);
+                break;
+            }
+            left -= front.len();
+            self.out.pop_front();
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    /// Ready when the first byte of a final answer is here; informational answers (RFC 9110, 15.2) are passed
+    /// over. An error when the peer closed before that.
+    pub fn poll_answering(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match first_answer(&self.inbound) {
+                First::Final => return Poll::Ready(Ok(())),
+                First::Informational(length) => {
+                    self.inbound.advance(length);
+                    continue;
+                }
+                First::Incomplete if self.inbound.len() >= INBOUND_LIMIT => return Poll::Ready(Ok(())),
+                First::Incomplete => {}
+            }
+            if self.ended {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let mut space = [0u8; 4096];
+            let mut buffer = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+            match buffer.filled() {
+                [] => self.ended = true,
+                bytes => self.inbound.extend_from_slice(bytes),
+            }
+        }
+    }
+
+    /// Whether any byte of an answer has come.
+    pub fn has_shown_life(&self) -> bool {
+        self.delivered > 0 || !self.inbound.is_empty()
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum First {
+    /// Too little to tell.
+    Incomplete,
+    /// An informational head of this many bytes.
+    Informational(usize),
+    /// Anything else, garbage included: the parser will judge it.
+    Final,
+}
+
+/// What stands at the front of the bytes that came back.
+fn first_answer(bytes: &[u8]) -> First {
+    const PREFIX: &[u8] = b"HTTP/1.";
+    const STATUS_AT: usize = 9;
+    let known = bytes.len().min(PREFIX.len());
+    if bytes[..known] != PREFIX[..known] {
+        return First::Final;
+    }
+    match bytes.get(STATUS_AT) {
+        None => First::Incomplete,
+        Some(b'1') if !bytes[STATUS_AT..].starts_with(b"101") => {
+            match bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                Some(at) => First::Informational(at + 4),
+                None => First::Incomplete,
+            }
+        }
+        Some(_) => First::Final,
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if !self.inbound.is_empty() {
+            let length = self.inbound.len().min(buf.remaining());
+            buf.put_slice(&self.inbound.split_to(length));
+        } else if !self.ended {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        }
+        self.delivered += (buf.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire")
+            .field("fd", &self.io.id())
+            .field("reused", &self.reused)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Wire {
+    async fn shutdown(&mut self) {
+        self.io.shutdown().await
+    }
+}
+impl UniqueID for Wire {
+    fn id(&self) -> UniqueIDType {
+        self.io.id()
+    }
+}
+impl Ssl for Wire {}
+impl GetTimingDigest for Wire {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+impl GetProxyDigest for Wire {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+impl GetSocketDigest for Wire {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+impl Peek for Wire {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn informational_answers_are_told_from_final_ones() {
+        let cases: &[(&[u8], First)] = &[
+            (b"", First::Incomplete),
+            (b"HTTP/1.", First::Incomplete),
+            (b"HTTP/1.1 ", First::Incomplete),
+            (b"HTTP/1.1 2", First::Final),
+            (b"HTTP/1.1 100 Continue\r\n", First::Incomplete),
+            (b"HTTP/1.1 100 Continue\r\n\r\n", First::Informational(25)),
+            (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200", First::Informational(37)),
+            (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", First::Final),
+            (b"garbage", First::Final),
+            (b"HTTQ", First::Final),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(first_answer(bytes), *expected, "{}", bytes.escape_ascii());
+        }
+    }
+}
