@@ -99,6 +99,8 @@ impl Gateway {
         session.set_write_timeout(Some(self.config.client_write_timeout));
         // A next request that is sent early must be read as one, not swallowed with the body before it.
         session.downstream_session.set_pipelining_enabled(true);
+        // Whether an answer comes before the end of the body is known here; Pingora would also close after 100.
+        session.downstream_session.set_close_on_response_before_downstream_finish(false);
         session.req_header_mut().remove_header(&header::UPGRADE);
         if self.activity.is_draining() {
             session.set_keepalive(None);

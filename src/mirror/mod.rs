@@ -128,6 +128,8 @@ impl Mirror {
             .map(|(cluster, backend)| {
                 let (queue, feed) = Queue::new(self.config.replica_buffer);
                 let progress = Arc::new(Progress::default());
+                let object = job.object.clone();
+                let earlier = object.as_ref().and_then(|object| self.order.under_way(object, backend.id));
                 let sub_request = SubRequest {
                     upstream: self.upstream.clone(),
                     order: self.order.clone(),
@@ -137,7 +139,8 @@ impl Mirror {
                     head: job.head.clone(),
                     reuse: job.reuse,
                     judge: job.judge,
-                    object: job.object.clone(),
+                    object,
+                    earlier,
                     feed,
                     progress: progress.clone(),
                     replay_buffer: self.config.replay_buffer,

@@ -98,25 +98,15 @@ impl Order {
             .collect()
     }
 
-    /// Waits until no committed write to the object is under way on the backend, at most `patience`: a write
-    /// that follows another does not even begin before.
-    pub async fn settled(&self, object: &Object, backend: BackendId, patience: Duration) {
-        if let Some(place) = self.last(object, backend) {
-            // Past the patience the caller goes on: its commit will abort what is still before it.
-            let waited = tokio::time::timeout(patience, place.ended.wait()).await;
-            if waited.is_err() {
-                log::debug!("an earlier write to the same object is still under way on backend {backend}");
-            }
-        }
-    }
-
-    fn last(&self, object: &Object, backend: BackendId) -> Option<Arc<Place>> {
+    /// The last committed write to the object that is under way on the backend: a write that follows it does not
+    /// even begin before it has ended.
+    pub fn under_way(&self, object: &Object, backend: BackendId) -> Option<Earlier> {
         if self.entries.load(Relaxed) == 0 {
             return None;
         }
         let shard = self.shard(object);
         let line = shard.unfinished.get(object)?;
-        line.iter().find(|(id, _)| *id == backend).map(|(_, place)| place.clone())
+        line.iter().find(|(id, _)| *id == backend).map(|(_, place)| Earlier(place.clone()))
     }
 
     /// Remembers whether a backend has the object's last write.
@@ -172,6 +162,19 @@ impl Order {
     fn shard(&self, object: &[u8]) -> MutexGuard<'_, Shard> {
         let at = self.hasher.hash_one(object) as usize % SHARDS;
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A write that was under way when a later one came.
+#[derive(Debug)]
+pub struct Earlier(Arc<Place>);
+
+impl Earlier {
+    /// Waits for its end, at most `patience`: then the later write goes on, and aborts it at its own commit.
+    pub async fn ended(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.0.ended.wait()).await.is_err() {
+            log::debug!("an earlier write to the same object is still under way after {patience:?}");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use pingora_http::RequestHeader;
 
 use super::{
     body::{Feed, Piece},
-    order::{Object, Order, Ticket},
+    order::{Earlier, Object, Order, Ticket},
     reply::{End, Judge, Progress},
 };
 use crate::{
@@ -40,6 +40,8 @@ pub(super) struct SubRequest {
     pub reuse: Reuse,
     pub judge: Judge,
     pub object: Option<Object>,
+    /// The write to the same object that this one must not overtake.
+    pub earlier: Option<Earlier>,
     pub feed: Feed,
     pub progress: Arc<Progress>,
     pub replay_buffer: usize,
@@ -68,8 +70,8 @@ impl SubRequest {
             let error = format!("{}: under maintenance", backend.url);
             return End::without_answer(backend, cluster, super::Kind::NotApplied, error);
         }
-        if let Some(object) = &self.object {
-            self.order.settled(object, backend.id, self.patience).await;
+        if let Some(earlier) = &self.earlier {
+            earlier.ended(self.patience).await;
         }
         let mut kept = Kept::default();
         let end = match self.exchange(&mut kept).await {

@@ -45,6 +45,7 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         client_write_timeout: Duration::from_secs(60),
         server: Default::default(),
         unsupported: vec![],
+        warnings: Vec::new(),
     }
 }
 

@@ -88,26 +88,18 @@ impl From<std::io::Error> for Cause {
     }
 }
 
-/// Reads a Pingora error: the context it carries is kept, bytes of answers that it quotes are cut short.
+/// Reads a Pingora error. Its own text quotes whole peers and answers: what is kept is the cause.
 pub(super) fn cause_of(error: &pingora_error::Error) -> Cause {
     use pingora_error::ErrorType::*;
     let io = error.root_cause().downcast_ref::<std::io::Error>();
     match error.etype() {
         ConnectionClosed => Cause::Closed("end of stream".into()),
         ReadTimedout | WriteTimedout | ConnectTimedout => Cause::Deadline,
-        InvalidHTTPHeader => Cause::Invalid(shortened(error)),
-        _ => match io {
+        ConnectRefused => Cause::Io("connection refused".into()),
+        InvalidHTTPHeader => Cause::Invalid("its head cannot be parsed".into()),
+        other => match io {
             Some(io) => Cause::from(std::io::Error::new(io.kind(), io.to_string())),
-            None => Cause::Io(shortened(error)),
+            None => Cause::Io(other.as_str().to_owned()),
         },
-    }
-}
-
-fn shortened(error: &pingora_error::Error) -> String {
-    const MOST: usize = 200;
-    let text = error.to_string();
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
     }
 }
