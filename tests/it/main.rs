@@ -7,6 +7,8 @@
 mod fixture;
 mod fixtures;
 mod imports;
+mod lifecycle;
+mod logs;
 mod mirror_clients;
 mod mirror_early;
 mod mirror_failures;
@@ -19,3 +21,4 @@ mod operations;
 mod reads;
 mod refusals;
 mod regions;
+mod s3_clients;

@@ -82,7 +82,8 @@ fn a_connection_that_the_backend_says_it_closes_is_not_used_again() {
         for number in 0..10 {
             let reply = client.request("PUT", &format!("/bucket/{number}"), &[], b"hello").await;
             // That word is between the backend and us.
-            assert_eq!((reply.status, reply.header("connection")), (200, None));
+            assert_eq!(reply.status, 200);
+            assert_ne!(reply.header("connection"), Some("close"));
         }
         gateway.stop_in_sync().await;
         assert_eq!((a.requests().len(), a.accepted()), (10, 10));
