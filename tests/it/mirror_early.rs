@@ -29,7 +29,7 @@ fn an_early_answer_ends_that_sub_request_only() {
 fn an_early_answer_is_noticed_while_the_upload_goes_on() {
     run(async {
         let (a, b) = pair().await;
-        a.will(Behaviour::answers_early(403, AfterEarly::StopReading));
+        a.will(Behaviour::answers_early(403, AfterEarly::KeepReading));
         let gateway = Gateway::over(&[&a, &b]).start().await;
         let body = noise(12 << 20);
         let mut client = gateway.client().await;
