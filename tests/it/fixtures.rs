@@ -32,6 +32,7 @@ fn a_good_backend_is_a_small_s3() {
         let received = &backend.requests()[0];
         assert_eq!((received.method.as_str(), received.path()), ("PUT", "/b/k"));
         assert!(received.is_complete() && received.ended && received.answered == 200);
+        assert!(received.head.starts_with(b"PUT /b/k") && received.head.ends_with(b"\r\n\r\n"));
         client.delete_object().bucket("b").key("k").send().await.unwrap();
         let missing = client.head_object().bucket("b").key("k").send().await.unwrap_err();
         assert!(missing.into_service_error().is_not_found());

@@ -1,0 +1,103 @@
+//! The order of writes to one object: on each backend a later write starts only when the earlier one there
+//! has ended, so that a PUT on a slow backend cannot overtake the DELETE that followed it.
+
+use std::time::{Duration, Instant};
+
+use crate::fixture::*;
+
+#[test]
+fn a_delete_waits_for_the_put_that_hangs_before_it() {
+    run(async {
+        let (a, b) = pair().await;
+        a.will_once_on("PUT", Behaviour::hangs(Phase::AfterBody));
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+        let mut client = gateway.client().await;
+        client.head("DELETE", "/bucket/key", &[]).await;
+        b.wait_for_request("DELETE at b", |request| request.method == "DELETE" && request.ended).await;
+        assert!(client.stays_silent(Duration::from_millis(100)).await);
+        assert_eq!(a.methods(), ["PUT"]);
+        a.release();
+        assert_eq!(client.reply("DELETE").await.status, 204);
+        gateway.stop_in_sync().await;
+        for backend in [&a, &b] {
+            assert_eq!(backend.methods(), ["PUT", "DELETE"]);
+            assert!(backend.paths().is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_second_put_waits_for_the_first_only_where_that_still_runs() {
+    run(async {
+        let (a, b) = pair().await;
+        a.will_once(Behaviour::hangs(Phase::AfterBody));
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        assert_eq!(gateway.put("/bucket/key", b"first").await.status, 200);
+        // The client's answer comes from `b`, which has nothing unfinished.
+        assert_eq!(gateway.put("/bucket/key", b"second").await.status, 200);
+        assert_eq!(a.requests().len(), 1);
+        a.release();
+        a.wait_for_request("the second PUT", |request| request.body.as_deref() == Some(b"second")).await;
+        gateway.stop_in_sync().await;
+        for backend in [&a, &b] {
+            assert_eq!(backend.stored_bytes("/bucket/key").unwrap(), "second");
+        }
+    });
+}
+
+#[test]
+fn a_write_that_hangs_too_long_is_given_up_for_its_successor() {
+    run(async {
+        let (a, b) = pair().await;
+        a.will_once(Behaviour::hangs(Phase::AfterBody));
+        let setup =
+            Gateway::over(&[&a, &b]).set("SlowBackendTimeout", "400ms").set("ResponseHeaderTimeout", "1m");
+        let mut gateway = setup.start().await;
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+        let start = Instant::now();
+        assert_eq!(gateway.delete("/bucket/key").await.status, 204);
+        let elapsed = start.elapsed();
+        assert!((Duration::from_millis(300)..Duration::from_secs(5)).contains(&elapsed), "{elapsed:?}");
+        let first = &a.requests()[0];
+        assert!(first.ended && first.answered == 0, "{first:?}");
+        let records = gateway.stop().await.records;
+        let record = record_of(&records, &a);
+        assert_eq!((&record["method"], &record["outcome"]), (&"PUT".into(), &"unknown".into()));
+        assert_eq!(a.methods(), ["PUT", "DELETE"]);
+    });
+}
+
+#[test]
+fn writes_to_other_objects_do_not_wait() {
+    run(async {
+        let (a, b) = pair().await;
+        a.will_once(Behaviour::hangs(Phase::AfterBody));
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+        assert_eq!(gateway.put("/bucket/other", b"hello").await.status, 200);
+        a.wait_for_object("/bucket/other").await;
+        a.release();
+        gateway.stop_in_sync().await;
+    });
+}
+
+#[test]
+fn many_writes_to_one_object_end_with_the_last_on_both() {
+    run(async {
+        let (a, b) = pair().await;
+        a.will(Behaviour::reads_at(200_000));
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        let mut client = gateway.client().await;
+        for number in 0..20 {
+            let reply =
+                client.request("PUT", "/bucket/key", &[], format!("{number:-<5000}").as_bytes()).await;
+            assert_eq!(reply.status, 200);
+        }
+        gateway.stop_in_sync().await;
+        for backend in [&a, &b] {
+            assert!(backend.stored_bytes("/bucket/key").unwrap().starts_with(b"19"));
+            assert_eq!(backend.requests().len(), 20);
+        }
+    });
+}

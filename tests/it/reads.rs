@@ -1,0 +1,411 @@
+//! Reads of objects: one backend of the home cluster, then the next, then cluster by cluster backwards;
+//! what goes on and what does not; answers passed on untouched and never ended as if complete.
+
+use std::time::Duration;
+
+use crate::fixture::*;
+
+/// Objects live on `new`; `old` is where they were before.
+fn old_and_new(old: &[&dyn Endpoint], new: &[&dyn Endpoint]) -> Setup {
+    Setup::new()
+        .cluster("old", old)
+        .cluster("new", new)
+        .region(Region::new("grown", &[("old", 0.0), ("new", 1.0)]).default_region())
+}
+
+#[test]
+fn a_read_asks_one_backend() {
+    run(async {
+        let (a, b) = pair().await;
+        a.holds("/bucket/key", "hello");
+        b.holds("/bucket/key", "hello");
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        assert_eq!(gateway.get("/bucket/key").await.text(), "hello");
+        gateway.stop_in_sync().await;
+        assert_eq!(a.requests().len() + b.requests().len(), 1);
+    });
+}
+
+#[test]
+fn a_read_goes_to_the_next_backend_when_one_fails() {
+    run(async {
+        for behaviour in [
+            Behaviour::resets(Phase::Accepted),
+            Behaviour::closes(Phase::AfterHead),
+            Behaviour::answers_garbage(),
+            Behaviour::hangs(Phase::AfterHead),
+            Behaviour::answers(500),
+            Behaviour::answers(503),
+            Behaviour::answers(403),
+            Behaviour::answers(404),
+        ] {
+            let (a, b) = pair().await;
+            a.will(behaviour.clone());
+            b.holds("/bucket/key", "hello");
+            let gateway = Gateway::over(&[&a, &b]).set("ResponseHeaderTimeout", "300ms").start().await;
+            for _ in 0..6 {
+                let reply = gateway.get("/bucket/key").await;
+                assert_eq!((reply.status, reply.text().as_str()), (200, "hello"), "{behaviour:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_read_goes_to_the_next_backend_when_one_refuses() {
+    run(async {
+        let (a, b) = (Misbehaving::refusing().await, Misbehaving::start().await);
+        b.holds("/bucket/key", "hello");
+        let gateway = Gateway::over(&[&a, &b]).start().await;
+        for method in ["GET", "HEAD", "GET", "HEAD", "GET", "HEAD"] {
+            assert_eq!(gateway.request(method, "/bucket/key", &[], b"").await.status, 200);
+        }
+    });
+}
+
+#[test]
+fn no_other_answer_makes_a_read_go_on() {
+    run(async {
+        for status in [301, 304, 400, 401, 405, 409, 412, 416, 429] {
+            let (old, new) = pair().await;
+            old.holds("/bucket/key", "an old version");
+            new.will(Behaviour::answers(status));
+            let gateway = old_and_new(&[&old], &[&new]).start().await;
+            assert_eq!(gateway.get("/bucket/key").await.status, status);
+            assert!(old.requests().is_empty(), "{status}");
+        }
+    });
+}
+
+#[test]
+fn an_object_that_is_not_at_home_is_found_on_the_cluster_before() {
+    run(async {
+        let (old, new) = pair().await;
+        old.holds("/bucket/key", "hello");
+        let mut gateway = old_and_new(&[&old], &[&new]).start().await;
+        for method in ["GET", "HEAD"] {
+            let reply = gateway.request(method, "/bucket/key", &[], b"").await;
+            assert_eq!((reply.status, reply.header("content-length")), (200, Some("5")));
+        }
+        let logs = gateway.stop_in_sync().await;
+        assert_eq!(logs.misplacements.len(), 2);
+        let expected = serde_json::json!({"Key": "/bucket/key", "Expected": "new", "Actual": "old"});
+        assert_eq!(logs.misplacements[0], expected);
+    });
+}
+
+#[test]
+fn backtracking_keeps_the_connections() {
+    run(async {
+        let (old, new) = pair().await;
+        old.holds("/bucket/key", "hello");
+        let gateway = old_and_new(&[&old], &[&new]).start().await;
+        let mut client = gateway.client().await;
+        for _ in 0..20 {
+            assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.text(), "hello");
+        }
+        assert!(new.accepted() <= 2 && old.accepted() <= 2, "{} and {}", new.accepted(), old.accepted());
+    });
+}
+
+#[test]
+fn writes_never_backtrack() {
+    run(async {
+        let (old, new) = pair().await;
+        new.will(Behaviour::answers(404));
+        let gateway = old_and_new(&[&old], &[&new]).start().await;
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 404);
+        assert!(old.requests().is_empty());
+    });
+}
+
+#[test]
+fn what_no_backend_has_is_404() {
+    run(async {
+        let (old, new) = pair().await;
+        let mut gateway = old_and_new(&[&old], &[&new]).start().await;
+        let reply = gateway.get("/bucket/none").await;
+        assert!(reply.status == 404 && reply.text().contains("NoSuchKey"), "{reply:?}");
+        assert_eq!((old.requests().len(), new.requests().len()), (1, 1));
+        assert!(gateway.stop_in_sync().await.misplacements.is_empty());
+    });
+}
+
+#[test]
+fn one_404_in_every_cluster_is_enough_for_404() {
+    run(async {
+        let (a, b) = (Misbehaving::refusing().await, Misbehaving::start().await);
+        let (c, d) = pair().await;
+        c.will(Behaviour::answers(500));
+        let gateway = old_and_new(&[&a, &b], &[&c, &d]).start().await;
+        assert_eq!(gateway.get("/bucket/none").await.status, 404);
+    });
+}
+
+#[test]
+fn a_cluster_that_is_down_never_turns_into_404() {
+    run(async {
+        for (old_is, new_is, expected) in [
+            (404, 500, 500..600),
+            (500, 404, 500..600),
+            (403, 500, 500..600),
+            (500, 403, 500..600),
+            (403, 404, 403..404),
+            (404, 403, 403..404),
+        ] {
+            let (old, new) = pair().await;
+            old.will(Behaviour::answers(old_is));
+            new.will(Behaviour::answers(new_is));
+            let gateway = old_and_new(&[&old], &[&new]).start().await;
+            let status = gateway.get("/bucket/key").await.status;
+            assert!(expected.contains(&status), "{old_is} and {new_is} made {status}");
+        }
+    });
+}
+
+#[test]
+fn where_no_backend_can_be_reached_a_read_is_503() {
+    run(async {
+        let (a, b) = (Misbehaving::refusing().await, Misbehaving::refusing().await);
+        let gateway = Gateway::over(&[&a, &b]).start().await;
+        let reply = gateway.get("/bucket/key").await;
+        let code = if reply.text().contains("SlowDown") { "SlowDown" } else { "ServiceUnavailable" };
+        reply.assert_error(503, code);
+    });
+}
+
+#[test]
+fn a_404_beside_a_good_answer_is_a_recorded_divergence() {
+    run(async {
+        let (a, b) = pair().await;
+        b.holds("/bucket/key", "hello");
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        // Which backend is asked first is chance: until `a` was.
+        while a.requests().is_empty() {
+            assert_eq!(gateway.get("/bucket/key").await.text(), "hello");
+        }
+        let records = gateway.stop().await.records;
+        let record = record_of(&records[..1], &a);
+        assert_eq!((&record["method"], &record["status"]), (&"GET".into(), &404.into()));
+        assert_eq!(record["successhost"], b.url());
+    });
+}
+
+#[test]
+fn ranges_conditions_and_heads_pass_untouched() {
+    run(async {
+        let (a, b) = pair().await;
+        let body = noise(100_000);
+        a.holds("/bucket/key", body.clone());
+        b.holds("/bucket/key", body.clone());
+        let etag = format!("\"{}\"", hex_md5(&body));
+        let gateway = Gateway::over(&[&a, &b]).start().await;
+        let range = gateway.request("GET", "/bucket/key", &[("Range", "bytes=100-199")], b"").await;
+        assert_eq!((range.status, range.body), (206, body.slice(100..200)));
+        let unmodified = gateway.request("GET", "/bucket/key", &[("If-None-Match", &etag)], b"").await;
+        assert_eq!((unmodified.status, unmodified.header("etag")), (304, Some(etag.as_str())));
+        let failed = gateway.request("GET", "/bucket/key", &[("If-Match", "\"other\"")], b"").await;
+        assert_eq!(failed.status, 412);
+        let beyond = gateway.request("GET", "/bucket/key", &[("Range", "bytes=200000-")], b"").await;
+        assert_eq!(beyond.status, 416);
+        let mut client = gateway.client().await;
+        let head = client.request("HEAD", "/bucket/key", &[], b"").await;
+        assert_eq!((head.status, head.header("content-length")), (200, Some("100000")));
+        assert!(head.header("last-modified").is_some());
+        assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.body, body);
+    });
+}
+
+#[test]
+fn a_chunked_answer_and_one_without_length_arrive_whole() {
+    run(async {
+        let a = Misbehaving::start().await;
+        let body = noise(500_000);
+        a.holds("/bucket/key", body.clone());
+        let gateway = Gateway::over(&[&a]).start().await;
+        let mut client = gateway.client().await;
+        for framing in [Framing::Chunked, Framing::UntilClose, Framing::Length] {
+            a.will(Behaviour::good().framed(framing));
+            let reply = client.request("GET", "/bucket/key", &[], b"").await;
+            assert!(reply.status == 200 && reply.complete && reply.body == body, "{framing:?}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_passed_on_as_broken() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/key", noise(500_000));
+        let gateway = Gateway::over(&[&a]).start().await;
+        for behaviour in [
+            Behaviour::closes(Phase::MidAnswerBody(200_000)),
+            Behaviour::resets(Phase::MidAnswerBody(200_000)),
+            Behaviour::closes(Phase::MidAnswerBody(200_000)).framed(Framing::Chunked),
+            Behaviour::resets(Phase::MidAnswerBody(200_000)).framed(Framing::Chunked),
+            Behaviour::good().framed(Framing::PromisesMore(10)),
+            Behaviour::resets(Phase::AfterAnswerHead),
+        ] {
+            a.will_once_on("GET", behaviour.clone());
+            let mut client = gateway.client().await;
+            client.head("GET", "/bucket/key", &[]).await;
+            if let Some(reply) = client.reply_or_end("GET").await {
+                assert!(!reply.complete || reply.status >= 500, "{behaviour:?}: {}", reply.status);
+            }
+            client.closed().await;
+        }
+        let entry = &gateway.wait_for_access(1).await[0];
+        assert_ne!(entry["error"], "", "{entry}");
+    });
+}
+
+#[test]
+fn an_answer_longer_than_it_promised_does_not_spoil_the_next() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/key", "0123456789");
+        let gateway = Gateway::over(&[&a]).start().await;
+        let mut client = gateway.client().await;
+        for _ in 0..5 {
+            a.will_once(Behaviour::good().framed(Framing::PromisesLess(4)));
+            assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.text(), "012345");
+            assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.text(), "0123456789");
+        }
+    });
+}
+
+#[test]
+fn a_trickling_answer_is_passed_on_as_it_comes() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/key", noise(100_000));
+        a.will(Behaviour::hangs(Phase::MidAnswerBody(40_000)));
+        let gateway = Gateway::over(&[&a]).start().await;
+        let mut client = gateway.client().await;
+        client.head("GET", "/bucket/key", &[]).await;
+        let (status, _) = soon("the head", client.read_head()).await.unwrap();
+        assert_eq!(status, 200);
+        client.read_at_least(40_000).await;
+        a.release();
+        client.read_at_least(100_000).await;
+    });
+}
+
+#[test]
+fn a_client_that_stops_reading_does_not_hold_the_backend_for_ever() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/key", noise(8 << 20));
+        let gateway = Gateway::over(&[&a]).set("ClientWriteTimeout", "500ms").start().await;
+        let mut client = Client::connect_with_small_window(gateway.address()).await;
+        client.head("GET", "/bucket/key", &[]).await;
+        a.wait_for_request("the request", |request| request.answered == 200).await;
+        a.wait_for_open_connections(0).await;
+        let reply = client.reply_or_end("GET").await.unwrap();
+        assert!(!reply.complete);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_frees_the_backend() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/key", noise(8 << 20));
+        let gateway = Gateway::over(&[&a]).start().await;
+        let mut client = Client::connect_with_small_window(gateway.address()).await;
+        client.head("GET", "/bucket/key", &[]).await;
+        a.wait_for_request("the request", |request| request.answered == 200).await;
+        client.reset();
+        a.wait_for_open_connections(0).await;
+    });
+}
+
+#[test]
+fn a_backend_that_hangs_in_its_answer_is_given_up() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/key", "hello");
+        a.will(Behaviour::hangs(Phase::MidAnswerBody(2)));
+        let gateway = Gateway::over(&[&a]).set("ResponseHeaderTimeout", "300ms").start().await;
+        let mut client = gateway.client().await;
+        client.head("GET", "/bucket/key", &[]).await;
+        // No end that looks complete; how long a silent body is waited for is the gateway's affair.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        a.refuse().await;
+        let reply = client.reply_or_end("GET").await;
+        assert!(reply.is_none_or(|reply| !reply.complete));
+    });
+}
+
+#[test]
+fn with_read_policy_race_the_first_good_answer_wins() {
+    run(async {
+        let (a, b) = pair().await;
+        a.holds("/bucket/key", "hello");
+        b.holds("/bucket/key", "hello");
+        a.will(Behaviour::hangs(Phase::AfterBody));
+        let setup = Setup::new().cluster("both", &[&a, &b]);
+        let region = Region::new("racing", &[("both", 1.0)]).default_region().set("ReadPolicy", "race");
+        let gateway = setup.region(region).start().await;
+        for _ in 0..5 {
+            assert_eq!(gateway.get("/bucket/key").await.text(), "hello");
+        }
+        a.wait_for_requests(5).await;
+        b.wait_for_requests(5).await;
+    });
+}
+
+#[test]
+fn with_read_policy_race_a_bad_answer_does_not_win() {
+    run(async {
+        let (a, b) = pair().await;
+        b.holds("/bucket/key", "hello");
+        b.will(Behaviour::hangs(Phase::AfterBody));
+        let region = Region::new("racing", &[("both", 1.0)]).default_region().set("ReadPolicy", "race");
+        let gateway = Setup::new().cluster("both", &[&a, &b]).region(region).start().await;
+        let mut client = gateway.client().await;
+        client.head("GET", "/bucket/key", &[]).await;
+        a.wait_for_request("404 of a", |request| request.answered == 404).await;
+        b.wait_for_request("GET at b", Received::is_complete).await;
+        b.release();
+        assert_eq!(client.reply("GET").await.text(), "hello");
+    });
+}
+
+#[test]
+fn a_backend_that_missed_the_last_write_is_asked_last() {
+    run(async {
+        let (a, b) = pair().await;
+        a.holds("/bucket/key", "old");
+        b.holds("/bucket/key", "old");
+        a.will_once(Behaviour::answers(500));
+        let gateway = Gateway::over(&[&a, &b]).start().await;
+        assert_eq!(gateway.put("/bucket/key", b"new").await.status, 200);
+        gateway.wait_for_records(1).await;
+        for _ in 0..20 {
+            assert_eq!(gateway.get("/bucket/key").await.text(), "new");
+        }
+        assert_eq!(a.methods(), ["PUT"]);
+        // A later write that succeeds makes it equal again.
+        assert_eq!(gateway.put("/bucket/key", b"newest").await.status, 200);
+        while !a.methods().contains(&"GET".to_string()) {
+            assert_eq!(gateway.get("/bucket/key").await.text(), "newest");
+        }
+    });
+}
+
+#[test]
+fn a_backend_whose_write_is_unfinished_is_asked_last() {
+    run(async {
+        let (a, b) = pair().await;
+        a.holds("/bucket/key", "old");
+        a.will_once_on("PUT", Behaviour::hangs(Phase::AfterBody));
+        let gateway = Gateway::over(&[&a, &b]).start().await;
+        assert_eq!(gateway.put("/bucket/key", b"new").await.status, 200);
+        for _ in 0..20 {
+            assert_eq!(gateway.get("/bucket/key").await.text(), "new");
+        }
+        assert_eq!(a.methods(), ["PUT"]);
+        a.release();
+    });
+}
