@@ -322,6 +322,7 @@ impl Rest {
         let mut places: Vec<_> = self.subs.all.iter().map(|_| None).collect();
         for sub in self.subs.pending() {
             let pending = &self.subs.all[sub];
+            pending.progress.detached.store(true, std::sync::atomic::Ordering::Relaxed);
             places[sub] = self.background.admit(pending.backend.id, pending.queue.waiting());
             if places[sub].is_none() {
                 let end = self.subs.cut(sub, "too much work for it waits in the background");

@@ -56,6 +56,8 @@ pub enum Judge {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     whole: AtomicBool,
+    /// Set when the client has its answer and nobody waits for this sub-request any more.
+    pub detached: AtomicBool,
 }
 
 impl Progress {

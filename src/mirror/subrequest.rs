@@ -112,11 +112,12 @@ impl SubRequest {
         let head = self.upstream.head(&self.backend, &self.header, &self.head)?;
         let patience = self.upstream.dial_timeout();
         let mut connection = self.upstream.connect(&self.backend, &head, reuse, patience).await?;
+        log::debug!("{}: sending on a {} connection", self.backend.url, connection.age());
         for piece in &kept.pieces {
             connection.push_body(piece.clone());
         }
         if let Sent::Answering = self.send_body(&mut connection, kept).await? {
-            return Ok((connection.answer(Phase::Send).await?, true));
+            return Ok((connection.answer(Phase::Send, &self.progress.detached).await?, true));
         }
         self.complete(connection, kept).await
     }
@@ -194,6 +195,9 @@ impl SubRequest {
             ticket.turn(patience).await;
         }
         let progress = &self.progress;
+        if connection.answers_early().await? {
+            return Ok((connection.answer(Phase::Send, &progress.detached).await?, true));
+        }
         if let Some(last) = &kept.last {
             connection.push_body(last.clone());
         }
@@ -201,8 +205,8 @@ impl SubRequest {
             connection.push_end();
             progress.completing();
             match connection.send().await? {
-                Sent::All => Ok((connection.answer(Phase::Await).await?, false)),
-                Sent::Answering => Ok((connection.answer(Phase::Send).await?, true)),
+                Sent::All => Ok((connection.answer(Phase::Await, &progress.detached).await?, false)),
+                Sent::Answering => Ok((connection.answer(Phase::Send, &progress.detached).await?, true)),
             }
         };
         let outcome = match &ticket {

@@ -126,7 +126,7 @@ pub fn classify(
     };
     let operation = match &target {
         _ if method == Method::OPTIONS => Operation::Options,
-        Target::Object { .. } => object_operation(method, &query, copy_source.as_ref()),
+        Target::Object { .. } => object_operation(method, &query, headers, copy_source.as_ref()),
         target => bucket_operation(method, &query, headers, target),
     };
     Ok(S3Request {
@@ -164,7 +164,12 @@ fn target_of(path: &[u8]) -> Target {
     }
 }
 
-fn object_operation(method: &Method, query: &Query, source: Option<&CopySource>) -> Operation {
+fn object_operation(
+    method: &Method,
+    query: &Query,
+    headers: &HeaderMap,
+    source: Option<&CopySource>,
+) -> Operation {
     use Multipart::*;
     match *method {
         Method::GET | Method::HEAD if query.upload_id => Operation::Multipart(List),
@@ -175,6 +180,7 @@ fn object_operation(method: &Method, query: &Query, source: Option<&CopySource>)
             Some(source) => Operation::Copy { source_ring_key: source.ring_key.clone() },
             None => Operation::Write,
         },
+        Method::POST if is_form(headers) => Operation::FormPost,
         Method::POST if query.upload_id => Operation::Multipart(Complete),
         Method::POST if query.uploads => Operation::Multipart(Initiate),
         Method::DELETE if query.upload_id => Operation::Multipart(Abort),

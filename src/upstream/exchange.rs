@@ -6,7 +6,10 @@
 
 use std::{
     future::poll_fn,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -71,6 +74,8 @@ pub struct Connection {
     started: Instant,
     framing: Framing,
     is_head: bool,
+    /// Something has been sent.
+    begun: bool,
 }
 
 impl Connection {
@@ -82,6 +87,7 @@ impl Connection {
             started: Instant::now(),
             framing: head.framing,
             is_head: head.is_head,
+            begun: false,
         };
         connection.wire.push(head.wire.clone());
         connection
@@ -94,6 +100,11 @@ impl Connection {
     /// Whether the connection has carried an exchange before, and so may be stale.
     pub fn is_reused(&self) -> bool {
         self.wire.is_reused()
+    }
+
+    /// For logs.
+    pub fn age(&self) -> &'static str {
+        if self.is_reused() { "reused" } else { "fresh" }
     }
 
     /// Queues a piece of the body, framed. Empty pieces are skipped: in a chunked body they would end it.
@@ -125,6 +136,7 @@ impl Connection {
 
     /// Sends what is queued, until it is with the kernel or the backend begins to answer. May be cancelled.
     pub async fn send(&mut self) -> Result<Sent, Failure> {
+        self.begun = true;
         loop {
             match timeout(self.limits.stall, poll_fn(|cx| self.wire.poll_send(cx))).await {
                 Ok(Ok(Step::Progress)) => {}
@@ -140,6 +152,22 @@ impl Connection {
         poll_fn(|cx| self.wire.poll_answering(cx))
             .await
             .map_err(|error| self.failure(Phase::Send, error.into()))
+    }
+
+    /// Whether the backend began its final answer before the request is complete. To be asked before the bytes
+    /// that complete it are sent; an answer that comes later than that is one to the whole request.
+    pub async fn answers_early(&mut self) -> Result<bool, Failure> {
+        /// For the reactor to hand over what the kernel has.
+        const HAND_OVER: Duration = Duration::from_millis(50);
+        // When nothing has been sent yet there is nothing to answer.
+        if !self.begun || !self.wire.has_unread_answer() {
+            return Ok(false);
+        }
+        match tokio::time::timeout(HAND_OVER, self.answering()).await {
+            Ok(answering) => answering.map(|()| true),
+            // It was an informational one.
+            Err(_) => Ok(false),
+        }
     }
 
     /// Waits until the peer's kernel has acknowledged bytes of this exchange, or the backend answers. The kernel
@@ -162,8 +190,9 @@ impl Connection {
     /// Reads the final answer's head; informational ones are passed over.
     ///
     /// `phase` is what a failure means: [`Phase::Await`] once the whole request was sent, [`Phase::Send`] for an
-    /// early answer.
-    pub async fn answer(self, phase: Phase) -> Result<Answer, Failure> {
+    /// early answer. `detached` may be set at any time: from then on nobody waits, and the shorter of
+    /// `ResponseHeaderTimeout` and the stall time applies.
+    pub async fn answer(self, phase: Phase, detached: &AtomicBool) -> Result<Answer, Failure> {
         let Connection { wire, lease, limits, started, is_head, .. } = self;
         let reused = wire.is_reused();
         let mut probe =
@@ -174,7 +203,8 @@ impl Connection {
             let stale = reused && !alive && matches!(cause, Cause::Closed(_));
             Failure { stale, ..Failure::new(&lease.peer.backend, phase, cause, started.elapsed()) }
         };
-        let mut patience = limits.transport.response_header_timeout;
+        let header = limits.transport.response_header_timeout;
+        let mut patience = header.min(limits.stall);
         loop {
             match timeout(patience, session.read_response()).await {
                 Ok(Ok(_)) => match session.get_status() {
@@ -186,7 +216,7 @@ impl Connection {
                     _ => break,
                 },
                 Ok(Err(error)) => return Err(failure(&session, cause_of(&error))),
-                Err(_) => match probe.patience(&limits) {
+                Err(_) => match probe.patience(&limits, detached.load(Relaxed)) {
                     Some(more) => patience = more,
                     None => return Err(failure(&session, Cause::Deadline)),
                 },
@@ -214,13 +244,16 @@ struct Probe {
 }
 
 impl Probe {
-    fn patience(&mut self, limits: &Limits) -> Option<Duration> {
+    fn patience(&mut self, limits: &Limits, detached: bool) -> Option<Duration> {
         let info = pingora_core::protocols::l4::ext::get_tcp_info(self.fd).ok()?;
         if info.tcpi_bytes_acked > self.acked {
             self.acked = info.tcpi_bytes_acked;
             self.since = Instant::now();
         }
-        patience(&info, self.since.elapsed(), limits.transport.response_header_timeout, limits.stall)
+        let header = limits.transport.response_header_timeout;
+        let header = if detached { header.min(limits.stall) } else { header };
+        patience(&info, self.since.elapsed(), header, limits.stall)
+            .map(|left| if detached { left } else { left.min(limits.stall) })
     }
 }
 

@@ -16,7 +16,10 @@ mod wire;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::{Duration, Instant},
 };
 
@@ -170,7 +173,7 @@ impl Upstream {
     ) -> Result<Answer, Failure> {
         let mut connection = self.connect(backend, head, reuse, patience).await?;
         connection.send().await?;
-        connection.answer(Phase::Await).await
+        connection.answer(Phase::Await, &AtomicBool::new(false)).await
     }
 
     /// Closes idle connections that have aged out or died, for ever.

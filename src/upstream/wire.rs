@@ -53,10 +53,13 @@ pub(super) struct Wire {
     io: Stream,
     out: VecDeque<Bytes>,
     inbound: BytesMut,
-    /// Bytes of the answer that have been read from here.
+    /// Bytes of the current answer that have been read from the socket, and from here.
+    taken: u64,
     delivered: u64,
     /// The peer closed its side.
     ended: bool,
+    /// Writing failed: only an answer that is already on its way can come.
+    broken: Option<io::Error>,
     /// `tcpi_bytes_acked` and `tcpi_bytes_received` when the current exchange began.
     acked_before: u64,
     received_before: u64,
@@ -69,8 +72,10 @@ impl Wire {
             io,
             out: VecDeque::new(),
             inbound: BytesMut::new(),
+            taken: 0,
             delivered: 0,
             ended: false,
+            broken: None,
             acked_before: 0,
             received_before: 0,
             reused: false,
@@ -86,7 +91,7 @@ impl Wire {
     /// Marks the end of an exchange; what comes from now on is unasked for.
     pub fn rest(&mut self) {
         self.reused = true;
-        self.delivered = 0;
+        (self.taken, self.delivered) = (0, 0);
         self.remember_counts();
     }
 
@@ -116,6 +121,12 @@ impl Wire {
         self.info().is_some_and(|info| info.tcpi_bytes_acked > self.acked_before)
     }
 
+    /// Whether the kernel has bytes of an answer that the reactor has not told of: while a task is busy sending,
+    /// it does not hear what comes back.
+    pub fn has_unread_answer(&self) -> bool {
+        self.info().is_some_and(|info| info.tcpi_bytes_received > self.received_before + self.taken)
+    }
+
     /// Queues bytes; they leave with the next [`Wire::poll_send`].
     pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
@@ -128,24 +139,25 @@ impl Wire {
     }
 
     /// Sends what is queued and watches for an early answer. An error is reported only when no answer can be
-    /// read: a backend that answers, closes and so resets our writes has its answer heard.
+    /// read: a backend that answers, closes and so resets our writes has its answer heard (RFC 9112, 9.6).
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
         // With nothing left to send, what comes back is the answer's reader's business.
-        if !self.out.is_empty() && self.poll_answering(cx)?.is_ready() {
+        if self.broken.is_none() && !self.out.is_empty() && self.poll_answering(cx)?.is_ready() {
             return Poll::Ready(Ok(Step::Finished(Sent::Answering)));
         }
-        let written = match self.poll_write_out(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(result) => result,
-        };
-        match written {
-            Ok(0) => Poll::Ready(Ok(Step::Finished(Sent::All))),
-            Ok(_) => Poll::Ready(Ok(Step::Progress)),
-            Err(error) => match self.poll_answering(cx) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(Step::Finished(Sent::Answering))),
-                _ => Poll::Ready(Err(error)),
-            },
+        if self.broken.is_none() {
+            match ready!(self.poll_write_out(cx)) {
+                Ok(0) => return Poll::Ready(Ok(Step::Finished(Sent::All))),
+                Ok(_) => return Poll::Ready(Ok(Step::Progress)),
+                Err(error) => self.broken = Some(error),
+            }
         }
+        // The kernel has what came before the reset, but the reactor may not have heard of it yet.
+        let answering = ready!(self.poll_answering(cx));
+        Poll::Ready(match (answering, self.broken.take()) {
+            (Err(_), Some(error)) => Err(error),
+            (answering, _) => answering.map(|()| Step::Finished(Sent::Answering)),
+        })
     }
 
     /// Writes once; 0 = nothing was left to write and all is flushed.
@@ -198,7 +210,10 @@ impl Wire {
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
             match buffer.filled() {
                 [] => self.ended = true,
-                bytes => self.inbound.extend_from_slice(bytes),
+                bytes => {
+                    self.taken += bytes.len() as u64;
+                    self.inbound.extend_from_slice(bytes);
+                }
             }
         }
     }
@@ -251,6 +266,7 @@ impl AsyncRead for Wire {
             buf.put_slice(&self.inbound.split_to(length));
         } else if !self.ended {
             ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            self.taken += (buf.filled().len() - before) as u64;
         }
         self.delivered += (buf.filled().len() - before) as u64;
         Poll::Ready(Ok(()))
