@@ -65,28 +65,44 @@ fn where_all_answer_early_the_client_need_not_send_the_rest() {
 #[test]
 fn the_client_sees_an_early_answer_although_it_still_sends() {
     run(async {
-        let (a, b) = pair().await;
-        let gateway = Gateway::over(&[&a, &b]).start().await;
         let body = noise(1_500_000);
-        for round in 0..30 {
+        let mut chunked = format!("{:x}\r\n", body.len()).into_bytes();
+        chunked.extend_from_slice(&body);
+        chunked.extend_from_slice(b"\r\n0\r\n\r\n");
+        for after in AFTER {
+            let (a, b) = pair().await;
             for backend in [&a, &b] {
-                backend.will(Behaviour::answers_early(403, AFTER[round % 3]));
+                backend.will(Behaviour::answers_early(403, after));
             }
-            let mut client = gateway.client().await;
-            if round % 2 == 0 {
-                client.head("PUT", "/bucket/key", &[("Content-Length", "1500000")]).await;
-                client.try_send(&body).await;
-            } else {
-                client.head("PUT", "/bucket/key", &[("Transfer-Encoding", "chunked")]).await;
-                let mut chunk = b"16e360\r\n".to_vec();
-                chunk.extend_from_slice(&body);
-                chunk.extend_from_slice(b"\r\n0\r\n\r\n");
-                client.try_send(&chunk).await;
+            let gateway = Gateway::over(&[&a, &b]).start().await;
+            let framings = [
+                (("Content-Length", "1500000"), body.as_ref()),
+                (("Transfer-Encoding", "chunked"), &chunked),
+            ];
+            for (round, (header, bytes)) in framings.into_iter().cycle().take(10).enumerate() {
+                let mut client = gateway.client().await;
+                client.head("PUT", &format!("/bucket/{round}"), &[header]).await;
+                client.try_send(bytes).await;
+                let reply = client.reply_or_end("PUT").await;
+                let status = reply.as_ref().map(|reply| (reply.status, reply.complete));
+                assert_eq!(status, Some((403, true)), "{after:?}, round {round}: {reply:?}");
             }
-            let reply = client.reply_or_end("PUT").await;
-            let status = reply.as_ref().map(|reply| (reply.status, reply.complete));
-            assert_eq!(status, Some((403, true)), "round {round}: {reply:?}");
         }
+    });
+}
+
+#[test]
+fn a_connection_that_was_answered_early_and_is_not_read_is_not_used_again() {
+    run(async {
+        let (a, b) = pair().await;
+        a.will_once(Behaviour::answers_early(403, AfterEarly::StopReading));
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        // All of it fits into the sockets, so that the request looks sent.
+        assert_eq!(gateway.put("/bucket/one", &noise(600_000)).await.status, 200);
+        gateway.wait_for_records(1).await;
+        assert_eq!(gateway.put("/bucket/two", b"hello").await.status, 200);
+        a.wait_for_object("/bucket/two").await;
+        assert_eq!(gateway.stop().await.records.len(), 1);
     });
 }
 
