@@ -26,7 +26,7 @@ test:
 	@scripts/install-missing
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps --all-features --document-private-items
 	$(CARGO) test --locked --features demo
 
 deny:

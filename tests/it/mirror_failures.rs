@@ -253,3 +253,37 @@ fn a_backend_under_maintenance_gets_nothing_and_is_recorded() {
         assert_eq!(a.accepted(), 0);
     });
 }
+
+#[test]
+fn where_no_backend_answers_in_time_the_client_gets_503_and_all_are_recorded() {
+    run(async {
+        let (a, b) = pair().await;
+        for backend in [&a, &b] {
+            backend.will(Behaviour::hangs(Phase::AfterBody));
+        }
+        let mut gateway = Gateway::over(&[&a, &b]).set("ResponseHeaderTimeout", "300ms").start().await;
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 503);
+        let records = gateway.stop().await.records;
+        for backend in [&a, &b] {
+            assert_eq!(record_of(&records, backend)["outcome"], "unknown");
+        }
+    });
+}
+
+#[test]
+fn backends_have_names_and_one_that_does_not_resolve_has_failed() {
+    run(async {
+        let named = Misbehaving::start().await;
+        let by_name = Url(format!("http://localhost:{}", named.address().port()));
+        let nameless = Url("http://no-such-host.invalid:9000".to_string());
+        let mut gateway = Gateway::over(&[&nameless, &by_name]).start().await;
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+        assert_eq!(gateway.get("/bucket/key").await.text(), "hello");
+        let records = gateway.stop().await.records;
+        let record = record_of(&records, &nameless);
+        assert_eq!(
+            (&record["outcome"], &record["successhost"]),
+            (&"not applied".into(), &by_name.url().into())
+        );
+    });
+}

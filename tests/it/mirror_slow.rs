@@ -107,22 +107,30 @@ fn small_puts_never_wait_for_a_backend_that_hangs() {
 fn a_backend_that_cannot_be_connected_to_costs_a_small_put_nothing() {
     run(async {
         let b = Misbehaving::start().await;
-        // Nobody answers for this network: connecting neither succeeds nor fails.
-        let gateway = Gateway::over(&[&Unreachable, &b]).set("DialTimeout", "700ms").start().await;
+        // Nobody answers in the network for documentation: connecting neither succeeds nor fails.
+        let a = Url("http://192.0.2.1:9".to_string());
+        let gateway = Gateway::over(&[&a, &b]).set("DialTimeout", "700ms").start().await;
         let start = Instant::now();
         assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
         assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
-        assert_eq!(record_of(&gateway.wait_for_records(1).await, &Unreachable)["outcome"], "not applied");
+        assert_eq!(record_of(&gateway.wait_for_records(1).await, &a)["outcome"], "not applied");
     });
 }
 
-/// An address of the range for documentation.
-struct Unreachable;
-
-impl Endpoint for Unreachable {
-    fn url(&self) -> String {
-        "http://192.0.2.1:9".to_string()
-    }
+#[test]
+fn the_wait_for_an_answer_begins_when_the_backend_has_the_last_byte() {
+    run(async {
+        let (a, b) = pair().await;
+        // Two seconds of reading, most of it out of the gateway's socket buffer.
+        a.will(Behaviour::reads_at(1_500_000));
+        let setup =
+            Gateway::over(&[&a, &b]).set("ResponseHeaderTimeout", "600ms").set("SlowBackendTimeout", "1m");
+        let mut gateway = setup.start().await;
+        let body = noise(3_000_000);
+        assert_eq!(gateway.put("/bucket/key", &body).await.status, 200);
+        assert_eq!(a.wait_for_object("/bucket/key").await.md5, hex_md5(&body));
+        gateway.stop_in_sync().await;
+    });
 }
 
 #[test]
