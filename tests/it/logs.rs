@@ -18,7 +18,9 @@ fn the_access_log_has_a_line_per_request() {
         assert_eq!(gateway.get("/bucket/%zz").await.status, 400);
         let access = gateway.stop().await.access;
         assert_eq!(access.len(), 3, "{access:#?}");
-        let put = &access[0];
+        // Lines are written when their requests have ended, in no order among connections.
+        let line_of = |status: u16| access.iter().find(|line| line["status"] == status).unwrap();
+        let put = line_of(200);
         for (field, value) in [
             ("method", "PUT"),
             ("host", "some.host:80"),
@@ -32,11 +34,11 @@ fn the_access_log_has_a_line_per_request() {
         ] {
             assert_eq!(put[field], value, "{field} of {put}");
         }
-        assert_eq!((&put["status"], &put["bytes_in"], &put["asked"]), (&200.into(), &5.into(), &2.into()));
+        assert_eq!((&put["bytes_in"], &put["asked"]), (&5.into(), &2.into()));
         assert!(put["duration"].as_f64().unwrap() < 15_000.0, "{put}");
         DateTime::parse_from_rfc3339(put["ts"].as_str().unwrap()).unwrap();
-        assert_eq!((&access[1]["status"], &access[2]["status"]), (&404.into(), &400.into()));
-        assert!(access[1]["bytes_out"].as_u64().unwrap() > 0);
+        assert_eq!(line_of(400)["path"], "/bucket/%zz");
+        assert!(line_of(404)["bytes_out"].as_u64().unwrap() > 0);
     });
 }
 
