@@ -36,7 +36,7 @@ pub(super) struct Subs {
 
 /// What happened among the sub-requests.
 pub(super) enum Happened {
-    Ended(usize, End),
+    Ended(usize, Box<End>),
     /// All queues have room again.
     Room,
 }
@@ -68,7 +68,7 @@ impl Subs {
             let Some(future) = &mut sub.future else { continue };
             if let Poll::Ready(end) = future.as_mut().poll(cx) {
                 sub.future = None;
-                return Poll::Ready(Happened::Ended(index, end));
+                return Poll::Ready(Happened::Ended(index, Box::new(end)));
             }
         }
         match for_room && self.all_have_room() {
