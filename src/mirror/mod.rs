@@ -192,7 +192,7 @@ impl Run<'_> {
             decision = tokio::select! {
                 biased;
                 () = self.mirror.stop.wait() => self.cut_all("the gateway is stopping"),
-                happened = self.subs.next(paused) => self.happened(happened),
+                happened = self.subs.next(paused.then(|| self.pace.rooms())) => self.happened(happened),
                 piece = body.next(), if may_read => self.take(piece?, &mut body_read),
                 () = sleep(check), if check.is_some() => self.drop_overdue(),
             };
@@ -313,7 +313,7 @@ impl Rest {
             tokio::select! {
                 biased;
                 () = stop.wait() => self.cut_pending("the gateway is stopping"),
-                happened = self.subs.next(false) => if let Happened::Ended(sub, end) = happened {
+                happened = self.subs.next(None) => if let Happened::Ended(sub, end) = happened {
                     self.replies[sub] = Some(end.reply);
                     places[sub] = None;
                 },
