@@ -195,11 +195,13 @@ fn with_read_policy_race_the_first_good_answer_wins() {
         let (a, b) = pair().await;
         for backend in [&a, &b] {
             backend.holds("/bucket/key", "hello");
-            backend.will(Behaviour::hangs(Phase::AfterBody));
         }
         let region = Region::new("racing", &[("both", 1.0)]).default_region().set("ReadPolicy", "race");
         let gateway = Setup::new().cluster("both", &[&a, &b]).region(region).start().await;
         for (count, winner) in (1..).zip([&a, &b, &a]) {
+            for backend in [&a, &b] {
+                backend.will(Behaviour::hangs(Phase::AfterBody));
+            }
             let mut client = gateway.client().await;
             client.head("GET", "/bucket/key", &[]).await;
             a.wait_for_requests(count).await;
