@@ -39,7 +39,10 @@ use crate::{
     mirror::{Job, Mirror, Rest},
     s3::{Operation, S3Error},
     synclog::Misplacement,
-    telemetry::Logs,
+    telemetry::{
+        Logs,
+        metrics::{METRICS, ReplyCounters, method_label},
+    },
     topology::{Cluster, Topology},
     upstream::{Framing, Head, Upstream},
 };
@@ -52,7 +55,9 @@ pub struct Gateway {
     mirror: Mirror,
     logs: Logs,
     activity: Arc<Activity>,
-    /// The health path, CORS and OPTIONS: whether AdditionalResponseHeaders answers preflight requests.
+    /// By backend id.
+    replies: Arc<[ReplyCounters]>,
+    /// Whether AdditionalResponseHeaders answers preflight requests.
     answers_cors: bool,
 }
 
@@ -64,13 +69,14 @@ impl Gateway {
         logs: Logs,
         activity: Arc<Activity>,
     ) -> Self {
-        let backends = topology.backends.len();
-        let mirror = Mirror::new(upstream.clone(), config.mirror.clone(), backends, activity.stop.clone());
+        let (backends, stop) = (&topology.backends, activity.stop.clone());
+        let mirror = Mirror::new(upstream.clone(), config.mirror.clone(), backends, stop);
+        let replies = backends.iter().map(|backend| ReplyCounters::of(&backend.url)).collect();
         let answers_cors = config
             .additional_response_headers
             .iter()
             .any(|(name, _)| *name == header::ACCESS_CONTROL_ALLOW_ORIGIN);
-        Gateway { config, topology, upstream, mirror, logs, activity, answers_cors }
+        Gateway { config, topology, upstream, mirror, logs, activity, replies, answers_cors }
     }
 
     fn responder<'a>(&'a self, session: &'a mut Session, context: &'a mut Context) -> Responder<'a> {
@@ -208,6 +214,7 @@ impl Gateway {
             expected: recorder.clusters[0].name.clone(),
             actual: recorder.clusters[cluster].name.clone(),
         };
+        METRICS.misplacements.inc();
         self.logs.synclog.misplaced(misplacement).await;
     }
 
@@ -305,6 +312,7 @@ impl Gateway {
         let request = session.req_header();
         Recorder {
             synclog: self.logs.synclog.clone(),
+            replies: self.replies.clone(),
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             useragent: context::header(session, "user-agent"),
@@ -369,6 +377,12 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
         if !context.unlogged {
             let entry = context.entry(session);
+            let method = method_label(&entry.method);
+            let status = session.response_written().map(|answer| answer.status);
+            let status = status.as_ref().map_or("none", |status| status.as_str());
+            METRICS.requests.with_label_values(&[method, status]).inc();
+            let duration = METRICS.request_duration.with_label_values(&[method]);
+            duration.observe(entry.duration.as_secs_f64());
             self.logs.access.log(entry);
         }
     }
