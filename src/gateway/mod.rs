@@ -21,9 +21,11 @@ mod write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{Method, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use self::{
@@ -43,8 +45,8 @@ use crate::{
         Logs,
         metrics::{METRICS, ReplyCounters, method_label},
     },
-    topology::{Cluster, Topology},
-    upstream::{Framing, Head, Upstream},
+    topology::{Backend, Cluster, Topology},
+    upstream::{Body, Cause, Framing, Head, Upstream},
 };
 
 /// Everything a request needs. One per process.
@@ -141,8 +143,9 @@ impl Gateway {
             }
             Operation::BucketRead { .. } => return self.read(session, context, route).await,
             Operation::Options if self.answers_cors => {
-                let head = pingora_http::ResponseHeader::build(200, Some(8))?;
-                return self.responder(session, context).whole(head, Default::default(), true).await;
+                let head = ResponseHeader::build(200, Some(8))?;
+                let body_read = session.downstream_session.is_body_done();
+                return self.responder(session, context).whole(head, Bytes::new(), body_read).await;
             }
             Operation::Options => return self.read(session, context, route).await,
             Operation::FormPost => S3Error::form_post(),
@@ -160,7 +163,10 @@ impl Gateway {
         if route.request.operation == Operation::Options {
             header.set_method(Method::HEAD);
         }
-        let head = Head::new(&header, framing).map_err(unsendable)?;
+        let head = match Head::new(&header, framing) {
+            Ok(head) => head,
+            Err(cause) => return self.unsendable(session, context, cause).await,
+        };
         let clusters = route.clusters_to_read();
         let object = write::object_name(&route.request.target);
         let read = read::Read {
@@ -168,62 +174,66 @@ impl Gateway {
             header: &header,
             head: &head,
             policy: route.region.read_policy,
+            replies: &self.replies,
             lagging: object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default(),
         };
         let found = read.run(&clusters).await;
         context.asked = found.asked;
         context.good = usize::from(found.good);
         context.error.clone_from(&found.error);
-        let recorder = self.recorder(session, context, &route, clusters, Vec::new());
+        if let Some((cluster, _)) = &found.by {
+            context.cluster.clone_from(&clusters[*cluster].name);
+        }
         let body_read = session.downstream_session.is_body_done();
+        let mut responder = self.responder(session, context);
         let outcome = match found.answer {
-            Some(_) if route.request.operation == Operation::Options => {
-                let head = pingora_http::ResponseHeader::build(200, Some(8))?;
-                self.responder(session, context).whole(head, Default::default(), body_read).await
+            // Like the answer to HEAD, but with a body: an empty one.
+            Some((mut head, _)) if route.request.operation == Operation::Options => {
+                head.remove_header(&header::CONTENT_LENGTH);
+                responder.backend((head, Body::Whole(Bytes::new())), body_read).await
             }
-            Some(answer) => self.responder(session, context).backend(answer, body_read).await,
+            Some(answer) => responder.backend(answer, body_read).await,
             None => {
                 let refusal = S3Error::service_unavailable("no backend could answer");
-                self.responder(session, context).refuse(&refusal, body_read).await
+                responder.refuse(&refusal, body_read).await
             }
         };
         if let (Some((cluster, backend)), true) = (found.by, found.good) {
-            self.record_read(&recorder, cluster, &backend, &found.absent_at_home, &route).await;
-            context.cluster.clone_from(&recorder.clusters[cluster].name);
+            match cluster {
+                0 if found.absent_at_home.is_empty() => {}
+                0 => {
+                    let recorder = self.recorder(session, context, &route, clusters, Vec::new());
+                    recorder.read(&found.absent_at_home, &backend).await;
+                }
+                elsewhere => self.record_misplacement(&route, &clusters, elsewhere).await,
+            }
         }
         outcome
     }
 
-    async fn record_read(
-        &self,
-        recorder: &Recorder,
-        cluster: usize,
-        backend: &Arc<crate::topology::Backend>,
-        absent: &[Arc<crate::topology::Backend>],
-        route: &Route,
-    ) {
+    /// Records that an object was found on another cluster than its home, the first of `clusters`.
+    async fn record_misplacement(&self, route: &Route, clusters: &[Arc<Cluster>], found_on: usize) {
         if route.request.operation != Operation::Read {
             return;
         }
-        if cluster == 0 {
-            recorder.read(absent, backend).await;
-            return;
-        }
+        METRICS.misplacements.inc();
         let misplacement = Misplacement {
             key: String::from_utf8_lossy(&route.request.ring_key).into_owned(),
-            expected: recorder.clusters[0].name.clone(),
-            actual: recorder.clusters[cluster].name.clone(),
+            expected: clusters[0].name.clone(),
+            actual: clusters[found_on].name.clone(),
         };
-        METRICS.misplacements.inc();
         self.logs.synclog.misplaced(misplacement).await;
     }
 
     /// All backends at once.
     async fn write(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
         let header = self.header(session, context, route.framing)?;
-        let head = Head::new(&header, route.framing).map_err(unsendable)?;
+        let head = match Head::new(&header, route.framing) {
+            Ok(head) => head,
+            Err(cause) => return self.unsendable(session, context, cause).await,
+        };
         let request = session.req_header();
-        let usable = |backend: &crate::topology::Backend| self.upstream.is_usable(backend);
+        let usable = |backend: &Backend| self.upstream.is_usable(backend);
         let plan: Plan =
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
         context.asked = plan.targets.len();
@@ -277,6 +287,12 @@ impl Gateway {
         }
     }
 
+    async fn unsendable(&self, session: &mut Session, context: &mut Context, cause: Cause) -> Result<()> {
+        let body_read = session.downstream_session.is_body_done();
+        let refusal = S3Error::bad_request(cause.to_string());
+        self.responder(session, context).refuse(&refusal, body_read).await
+    }
+
     /// Waits for the replies that are still to come and records what they say.
     fn record_write(&self, rest: Rest, recorder: Recorder) -> impl Future<Output = ()> + Send + use<> {
         let running = self.activity.background();
@@ -307,7 +323,7 @@ impl Gateway {
         context: &Context,
         route: &Route,
         clusters: Vec<Arc<Cluster>>,
-        left_out: Vec<Arc<crate::topology::Backend>>,
+        left_out: Vec<Arc<Backend>>,
     ) -> Recorder {
         let request = session.req_header();
         Recorder {
@@ -331,10 +347,6 @@ impl Gateway {
             left_out,
         }
     }
-}
-
-fn unsendable(cause: crate::upstream::Cause) -> Box<Error> {
-    Error::explain(ErrorType::InvalidHTTPHeader, cause.to_string())
 }
 
 #[async_trait]
