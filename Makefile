@@ -26,8 +26,9 @@ test:
 	@scripts/install-missing
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps --all-features --document-private-items
-	$(CARGO) test --locked --features demo
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --document-private-items
+	$(CARGO) test --locked --features demo --doc
+	$(CARGO) test --locked --features demo --lib --bins --tests
 
 deny:
 	@scripts/install-missing
