@@ -128,26 +128,6 @@ fn connections_that_close_at_random_are_no_divergence() {
     });
 }
 
-/// 10,000 of them take a while: for the occasional run, `cargo test -- --ignored`.
-#[test]
-#[ignore = "takes a minute"]
-fn ten_thousand_puts_over_connections_that_close_at_random_are_no_divergence() {
-    run(async {
-        let (a, b) = pair().await;
-        for backend in [&a, &b] {
-            backend.will(Behaviour::closes_idle_connections_at_random(4));
-        }
-        let mut gateway = Gateway::over(&[&a, &b]).start().await;
-        let tasks: Vec<_> =
-            (0..8).map(|client| tokio::spawn(put_many(gateway.address(), client, 1250))).collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        gateway.stop_in_sync().await;
-        assert_eq!((a.paths().len(), b.paths().len()), (10_000, 10_000));
-    });
-}
-
 async fn put_many(gateway: std::net::SocketAddr, client: usize, count: usize) {
     let mut connection = Client::connect(gateway).await;
     let body = noise(4096);
