@@ -9,11 +9,12 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use pingora_core::{
-    protocols::l4::socket::SocketAddr,
+    apps::{HttpServerApp, ReusedHttpStream},
+    protocols::{http::ServerSession, l4::socket::SocketAddr},
     server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch},
     services::{Service, listening},
 };
-use pingora_proxy::{HttpProxy, http_proxy_service_with_name};
+use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -55,7 +56,8 @@ pub fn run(mut config: Config, daemon: bool) -> anyhow::Result<()> {
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf);
     server.bootstrap();
-    let mut listening = http_proxy_service_with_name(&server.configuration, gateway, "gateway");
+    let app = App(Arc::new(http_proxy(&server.configuration, gateway)));
+    let mut listening = listening::Service::new("gateway".to_owned(), app);
     match &config.listen {
         Listen::Tcp(address) => listening.add_tcp(&address.to_string()),
         Listen::Unix(path) => listening.add_uds(&path.to_string_lossy(), None),
@@ -82,9 +84,24 @@ fn probe(listen: &Listen) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Pingora's proxy, but for the end: Pingora would cut open connections when the listeners close, while ours are
+/// served until the process ends, and told so (503 on the health path, `Connection: close`).
+struct App(Arc<HttpProxy<Gateway>>);
+
+#[async_trait]
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.0.process_new_http(session, shutdown).await
+    }
+}
+
 /// Pingora's listening service, with listeners that close when we say so, and the gateway's own tasks.
 struct GatewayService {
-    listening: listening::Service<HttpProxy<Gateway>>,
+    listening: listening::Service<App>,
     closing: ShutdownWatch,
     listen: Listen,
     logs: Logs,

@@ -74,7 +74,8 @@ impl Gateway {
     }
 
     fn responder<'a>(&'a self, session: &'a mut Session, context: &'a mut Context) -> Responder<'a> {
-        Responder { session, context, extra: &self.config.additional_response_headers }
+        let extra = &self.config.additional_response_headers;
+        Responder { session, context, extra, draining: self.activity.is_draining() }
     }
 
     /// Serves a request from admission to answer.
@@ -102,9 +103,6 @@ impl Gateway {
         // Whether an answer comes before the end of the body is known here; Pingora would also close after 100.
         session.downstream_session.set_close_on_response_before_downstream_finish(false);
         session.req_header_mut().remove_header(&header::UPGRADE);
-        if self.activity.is_draining() {
-            session.set_keepalive(None);
-        }
     }
 
     fn is_health_check(&self, session: &Session) -> bool {

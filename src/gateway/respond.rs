@@ -20,6 +20,8 @@ pub struct Responder<'a> {
     pub session: &'a mut Session,
     pub context: &'a mut Context,
     pub extra: &'a [(HeaderName, HeaderValue)],
+    /// The process is about to end: connections are not kept.
+    pub draining: bool,
 }
 
 impl Responder<'_> {
@@ -32,9 +34,7 @@ impl Responder<'_> {
         };
         let request = self.session.req_header();
         let head = head::for_client(&head, length, self.extra, &self.context.id, request)?;
-        if !body_read {
-            self.session.set_keepalive(None);
-        }
+        self.keep_alive_if(body_read);
         match body {
             Body::Whole(bytes) => self.write(head, bytes).await?,
             Body::Broken(bytes, failure) => {
@@ -79,12 +79,16 @@ impl Responder<'_> {
     pub async fn whole(&mut self, mut head: ResponseHeader, body: Bytes, body_read: bool) -> Result<()> {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
         head::add_ours(&mut head, self.extra, &self.context.id)?;
-        if !body_read {
-            self.session.set_keepalive(None);
-        }
+        self.keep_alive_if(body_read);
         self.write(head, body).await?;
         self.linger_unless(body_read).await;
         Ok(())
+    }
+
+    fn keep_alive_if(&mut self, body_read: bool) {
+        if !body_read || self.draining {
+            self.session.set_keepalive(None);
+        }
     }
 
     async fn write(&mut self, head: ResponseHeader, body: Bytes) -> Result<()> {

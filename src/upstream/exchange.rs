@@ -193,7 +193,8 @@ impl Connection {
     /// early answer. `detached` may be set at any time: from then on nobody waits, and the shorter of
     /// `ResponseHeaderTimeout` and the stall time applies.
     pub async fn answer(self, phase: Phase, detached: &AtomicBool) -> Result<Answer, Failure> {
-        let Connection { wire, lease, limits, started, is_head, .. } = self;
+        let Connection { wire, lease, limits, started, framing, is_head, .. } = self;
+        let has_body = framing != Framing::Length(0);
         let reused = wire.is_reused();
         let mut probe =
             Probe { fd: pingora_core::protocols::UniqueID::id(&*wire), acked: 0, since: Instant::now() };
@@ -222,9 +223,11 @@ impl Connection {
                 },
             }
         }
-        let reusable = phase == Phase::Await;
         let head = session.resp_header().cloned();
         let head = head.ok_or_else(|| failure(&session, Cause::Invalid("no head".into())))?;
+        // A backend that turns a body down may have left it unread: the next request would wait behind it.
+        let turned_down = has_body && !head.status.is_success();
+        let reusable = phase == Phase::Await && !turned_down;
         Ok(Answer { head, session: Box::new(session), lease, limits, started, is_head, reusable })
     }
 
@@ -277,7 +280,7 @@ pub struct Answer {
     limits: Arc<Limits>,
     started: Instant,
     is_head: bool,
-    /// Not after an early answer: the backend still waits for the rest of the request.
+    /// Not after an early answer, or one that turned a body down: the backend may wait for the rest of it.
     reusable: bool,
 }
 

@@ -24,6 +24,7 @@ use std::{
 };
 
 use pingora_core::{connectors::TransportConnector, upstreams::peer::BasicPeer};
+use pingora_error::{ErrorType, OrErr};
 
 use self::{exchange::Limits, wire::Wire};
 pub use self::{
@@ -188,8 +189,14 @@ impl Upstream {
     }
 }
 
+/// A peer whose connections are reset when they are closed. Whatever is closed is either complete, and then there
+/// is nothing to lose, or given up: then the bytes that still wait in our socket must not reach the backend, which
+/// could otherwise complete a write after a later one.
 fn peer_at(address: SocketAddr) -> BasicPeer {
     let mut peer = BasicPeer::new("127.0.0.1:0");
     peer._address = pingora_core::protocols::l4::socket::SocketAddr::Inet(address);
+    peer.options.upstream_tcp_sock_tweak_hook = Some(Arc::new(|socket: &tokio::net::TcpSocket| {
+        socket.set_zero_linger().or_err(ErrorType::SocketError, "cannot set SO_LINGER")
+    }));
     peer
 }

@@ -347,11 +347,10 @@ fn with_read_policy_race_the_first_good_answer_wins() {
         let setup = Setup::new().cluster("both", &[&a, &b]);
         let region = Region::new("racing", &[("both", 1.0)]).default_region().set("ReadPolicy", "race");
         let gateway = setup.region(region).start().await;
-        for _ in 0..5 {
-            assert_eq!(gateway.get("/bucket/key").await.text(), "hello");
-        }
-        a.wait_for_requests(5).await;
-        b.wait_for_requests(5).await;
+        // Both are asked; b wins while a hangs.
+        assert_eq!(gateway.get("/bucket/key").await.text(), "hello");
+        a.wait_for_requests(1).await;
+        b.wait_for_requests(1).await;
     });
 }
 
