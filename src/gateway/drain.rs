@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::mirror::Latch;
+use crate::{mirror::Latch, telemetry::metrics::METRICS};
 
 /// Counts of what runs. Cheap to share.
 #[derive(Debug, Default)]
@@ -45,6 +45,9 @@ impl Activity {
 
     fn begin(self: &Arc<Self>, background: bool) -> Running {
         self.count(background).fetch_add(1, SeqCst);
+        if !background {
+            METRICS.requests_in_flight.inc();
+        }
         Running { activity: self.clone(), background }
     }
 
@@ -99,6 +102,9 @@ impl Activity {
 impl Drop for Running {
     fn drop(&mut self) {
         self.activity.count(self.background).fetch_sub(1, SeqCst);
+        if !self.background {
+            METRICS.requests_in_flight.dec();
+        }
         if self.activity.is_draining() {
             self.activity.less.notify_waiters();
         }

@@ -21,9 +21,11 @@ mod write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{Method, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use self::{
@@ -39,9 +41,12 @@ use crate::{
     mirror::{Job, Mirror, Rest},
     s3::{Operation, S3Error},
     synclog::Misplacement,
-    telemetry::Logs,
-    topology::{Cluster, Topology},
-    upstream::{Framing, Head, Upstream},
+    telemetry::{
+        Logs,
+        metrics::{METRICS, ReplyCounters, method_label},
+    },
+    topology::{Backend, Cluster, Topology},
+    upstream::{Body, Cause, Framing, Head, Upstream},
 };
 
 /// Everything a request needs. One per process.
@@ -52,7 +57,9 @@ pub struct Gateway {
     mirror: Mirror,
     logs: Logs,
     activity: Arc<Activity>,
-    /// The health path, CORS and OPTIONS: whether AdditionalResponseHeaders answers preflight requests.
+    /// By backend id.
+    replies: Arc<[ReplyCounters]>,
+    /// Whether AdditionalResponseHeaders answers preflight requests.
     answers_cors: bool,
 }
 
@@ -64,13 +71,14 @@ impl Gateway {
         logs: Logs,
         activity: Arc<Activity>,
     ) -> Self {
-        let backends = topology.backends.len();
-        let mirror = Mirror::new(upstream.clone(), config.mirror.clone(), backends, activity.stop.clone());
+        let (backends, stop) = (&topology.backends, activity.stop.clone());
+        let mirror = Mirror::new(upstream.clone(), config.mirror.clone(), backends, stop);
+        let replies = backends.iter().map(|backend| ReplyCounters::of(&backend.url)).collect();
         let answers_cors = config
             .additional_response_headers
             .iter()
             .any(|(name, _)| *name == header::ACCESS_CONTROL_ALLOW_ORIGIN);
-        Gateway { config, topology, upstream, mirror, logs, activity, answers_cors }
+        Gateway { config, topology, upstream, mirror, logs, activity, replies, answers_cors }
     }
 
     fn responder<'a>(&'a self, session: &'a mut Session, context: &'a mut Context) -> Responder<'a> {
@@ -135,8 +143,9 @@ impl Gateway {
             }
             Operation::BucketRead { .. } => return self.read(session, context, route).await,
             Operation::Options if self.answers_cors => {
-                let head = pingora_http::ResponseHeader::build(200, Some(8))?;
-                return self.responder(session, context).whole(head, Default::default(), true).await;
+                let head = ResponseHeader::build(200, Some(8))?;
+                let body_read = session.downstream_session.is_body_done();
+                return self.responder(session, context).whole(head, Bytes::new(), body_read).await;
             }
             Operation::Options => return self.read(session, context, route).await,
             Operation::FormPost => S3Error::form_post(),
@@ -154,7 +163,10 @@ impl Gateway {
         if route.request.operation == Operation::Options {
             header.set_method(Method::HEAD);
         }
-        let head = Head::new(&header, framing).map_err(unsendable)?;
+        let head = match Head::new(&header, framing) {
+            Ok(head) => head,
+            Err(cause) => return self.unsendable(session, context, cause).await,
+        };
         let clusters = route.clusters_to_read();
         let object = write::object_name(&route.request.target);
         let read = read::Read {
@@ -162,51 +174,53 @@ impl Gateway {
             header: &header,
             head: &head,
             policy: route.region.read_policy,
+            replies: &self.replies,
             lagging: object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default(),
         };
         let found = read.run(&clusters).await;
         context.asked = found.asked;
         context.good = usize::from(found.good);
         context.error.clone_from(&found.error);
-        let recorder = self.recorder(session, context, &route, clusters, Vec::new());
+        if let Some((cluster, _)) = &found.by {
+            context.cluster.clone_from(&clusters[*cluster].name);
+        }
         let body_read = session.downstream_session.is_body_done();
+        let mut responder = self.responder(session, context);
         let outcome = match found.answer {
-            Some(_) if route.request.operation == Operation::Options => {
-                let head = pingora_http::ResponseHeader::build(200, Some(8))?;
-                self.responder(session, context).whole(head, Default::default(), body_read).await
+            // Like the answer to HEAD, but with a body: an empty one.
+            Some((mut head, _)) if route.request.operation == Operation::Options => {
+                head.remove_header(&header::CONTENT_LENGTH);
+                responder.backend((head, Body::Whole(Bytes::new())), body_read).await
             }
-            Some(answer) => self.responder(session, context).backend(answer, body_read).await,
+            Some(answer) => responder.backend(answer, body_read).await,
             None => {
                 let refusal = S3Error::service_unavailable("no backend could answer");
-                self.responder(session, context).refuse(&refusal, body_read).await
+                responder.refuse(&refusal, body_read).await
             }
         };
         if let (Some((cluster, backend)), true) = (found.by, found.good) {
-            self.record_read(&recorder, cluster, &backend, &found.absent_at_home, &route).await;
-            context.cluster.clone_from(&recorder.clusters[cluster].name);
+            match cluster {
+                0 if found.absent_at_home.is_empty() => {}
+                0 => {
+                    let recorder = self.recorder(session, context, &route, clusters, Vec::new());
+                    recorder.read(&found.absent_at_home, &backend).await;
+                }
+                elsewhere => self.record_misplacement(&route, &clusters, elsewhere).await,
+            }
         }
         outcome
     }
 
-    async fn record_read(
-        &self,
-        recorder: &Recorder,
-        cluster: usize,
-        backend: &Arc<crate::topology::Backend>,
-        absent: &[Arc<crate::topology::Backend>],
-        route: &Route,
-    ) {
+    /// Records that an object was found on another cluster than its home, the first of `clusters`.
+    async fn record_misplacement(&self, route: &Route, clusters: &[Arc<Cluster>], found_on: usize) {
         if route.request.operation != Operation::Read {
             return;
         }
-        if cluster == 0 {
-            recorder.read(absent, backend).await;
-            return;
-        }
+        METRICS.misplacements.inc();
         let misplacement = Misplacement {
             key: String::from_utf8_lossy(&route.request.ring_key).into_owned(),
-            expected: recorder.clusters[0].name.clone(),
-            actual: recorder.clusters[cluster].name.clone(),
+            expected: clusters[0].name.clone(),
+            actual: clusters[found_on].name.clone(),
         };
         self.logs.synclog.misplaced(misplacement).await;
     }
@@ -214,9 +228,12 @@ impl Gateway {
     /// All backends at once.
     async fn write(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
         let header = self.header(session, context, route.framing)?;
-        let head = Head::new(&header, route.framing).map_err(unsendable)?;
+        let head = match Head::new(&header, route.framing) {
+            Ok(head) => head,
+            Err(cause) => return self.unsendable(session, context, cause).await,
+        };
         let request = session.req_header();
-        let usable = |backend: &crate::topology::Backend| self.upstream.is_usable(backend);
+        let usable = |backend: &Backend| self.upstream.is_usable(backend);
         let plan: Plan =
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
         context.asked = plan.targets.len();
@@ -270,6 +287,12 @@ impl Gateway {
         }
     }
 
+    async fn unsendable(&self, session: &mut Session, context: &mut Context, cause: Cause) -> Result<()> {
+        let body_read = session.downstream_session.is_body_done();
+        let refusal = S3Error::bad_request(cause.to_string());
+        self.responder(session, context).refuse(&refusal, body_read).await
+    }
+
     /// Waits for the replies that are still to come and records what they say.
     fn record_write(&self, rest: Rest, recorder: Recorder) -> impl Future<Output = ()> + Send + use<> {
         let running = self.activity.background();
@@ -300,11 +323,12 @@ impl Gateway {
         context: &Context,
         route: &Route,
         clusters: Vec<Arc<Cluster>>,
-        left_out: Vec<Arc<crate::topology::Backend>>,
+        left_out: Vec<Arc<Backend>>,
     ) -> Recorder {
         let request = session.req_header();
         Recorder {
             synclog: self.logs.synclog.clone(),
+            replies: self.replies.clone(),
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             useragent: context::header(session, "user-agent"),
@@ -323,10 +347,6 @@ impl Gateway {
             left_out,
         }
     }
-}
-
-fn unsendable(cause: crate::upstream::Cause) -> Box<Error> {
-    Error::explain(ErrorType::InvalidHTTPHeader, cause.to_string())
 }
 
 #[async_trait]
@@ -369,6 +389,12 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
         if !context.unlogged {
             let entry = context.entry(session);
+            let method = method_label(&entry.method);
+            let status = session.response_written().map(|answer| answer.status);
+            let status = status.as_ref().map_or("none", |status| status.as_str());
+            METRICS.requests.with_label_values(&[method, status]).inc();
+            let duration = METRICS.request_duration.with_label_values(&[method]);
+            duration.observe(entry.duration.as_secs_f64());
             self.logs.access.log(entry);
         }
     }

@@ -8,13 +8,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::StatusCode;
 use pingora_http::ResponseHeader;
 
 use super::search::{Finding, Search};
 use crate::{
     config::ReadPolicy,
+    telemetry::metrics::{ReplyCounters, ReplyOutcome},
     topology::{Backend, BackendId, Cluster},
-    upstream::{Answer, Body, Failure, Head, Upstream},
+    upstream::{Answer, Body, Failure, Head, Phase, Upstream},
 };
 
 /// Error answers are kept up to this size, to be passed on if nothing better is found.
@@ -26,6 +28,8 @@ pub struct Read<'a> {
     pub header: &'a pingora_http::RequestHeader,
     pub head: &'a Head,
     pub policy: ReadPolicy,
+    /// By backend id.
+    pub replies: &'a [ReplyCounters],
     /// To be asked last.
     pub lagging: Vec<BackendId>,
 }
@@ -132,8 +136,22 @@ impl Read<'_> {
 
     async fn ask(&self, backend: &Backend, patience: Duration) -> Result<Answer, Failure> {
         let head = self.upstream.head(backend, self.header, self.head)?;
-        self.upstream.ask(backend, &head, patience).await
+        let outcome = self.upstream.ask(backend, &head, patience).await;
+        let reply = match &outcome {
+            Ok(answer) if is_good(answer.status()) => ReplyOutcome::Good,
+            Err(failure) if failure.phase >= Phase::Await => ReplyOutcome::Unknown,
+            _ => ReplyOutcome::NotApplied,
+        };
+        if let Some(counters) = self.replies.get(backend.id) {
+            counters.count(&self.header.method, reply);
+        }
+        outcome
     }
+}
+
+/// For reads 3xx is good, too: "not modified" is what was asked for.
+fn is_good(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
 }
 
 /// What a search has come to.
@@ -196,7 +214,7 @@ impl State {
     }
 
     fn found(self, cluster: usize, answer: Answer) -> Found {
-        let good = answer.status().is_success() || answer.status().is_redirection();
+        let good = is_good(answer.status());
         let head = Box::new(answer.head().clone());
         Found {
             answer: Some((head, Body::Long(Bytes::new(), Box::new(answer)))),

@@ -10,6 +10,7 @@ use crate::{
     mirror::{Judge, Kind, Reply, Rule, verdict::divergences},
     s3::{Multipart, Operation, S3Request, Target},
     synclog::{Record, SyncLog, record::Outcome},
+    telemetry::metrics::{METRICS, ReplyCounters, ReplyOutcome, method_label},
     topology::{Backend, Cluster, Region},
     upstream::Reuse,
 };
@@ -116,6 +117,8 @@ fn sticky(
 /// What the records of one request have in common.
 pub struct Recorder {
     pub synclog: SyncLog,
+    /// By backend id.
+    pub replies: Arc<[ReplyCounters]>,
     pub method: Method,
     pub path: String,
     pub useragent: String,
@@ -136,9 +139,12 @@ impl Recorder {
     pub async fn write(&self, replies: &[Reply]) {
         let seen: Vec<_> = replies.iter().map(|reply| (reply.kind, reply.etag.as_deref())).collect();
         let divergent = divergences(&seen, self.compare_etags);
+        for reply in replies {
+            self.count(reply);
+        }
         for (reply, _) in replies.iter().zip(divergent).filter(|(_, diverges)| *diverges) {
             let good = self.good_for(replies, reply);
-            self.synclog.record(self.record(reply, good)).await;
+            self.diverged(reply, good).await;
         }
         if let Some(good) = replies.iter().find(|reply| reply.kind == Kind::Good) {
             for backend in &self.left_out {
@@ -151,7 +157,7 @@ impl Recorder {
                     error: format!("{}: the multipart upload went to one backend only", backend.url),
                     ..good.clone()
                 };
-                self.synclog.record(self.record(&reply, Some(good))).await;
+                self.diverged(&reply, Some(good)).await;
             }
         }
     }
@@ -171,7 +177,18 @@ impl Recorder {
         for backend in absent {
             let error = format!("{}: has no such object, {} has it", backend.url, found.url);
             let missing = reply(backend, Kind::NotApplied, 404, error);
-            self.synclog.record(self.record(&missing, Some(&good))).await;
+            self.diverged(&missing, Some(&good)).await;
+        }
+    }
+
+    fn count(&self, reply: &Reply) {
+        let outcome = match reply.kind {
+            Kind::Good => ReplyOutcome::Good,
+            Kind::NotApplied => ReplyOutcome::NotApplied,
+            Kind::Unknown => ReplyOutcome::Unknown,
+        };
+        if let Some(counters) = self.replies.get(reply.backend.id) {
+            counters.count(&self.method, outcome);
         }
     }
 
@@ -180,6 +197,12 @@ impl Recorder {
         let good = |reply: &&Reply| reply.kind == Kind::Good && reply.backend.id != failed.backend.id;
         let near = replies.iter().filter(|reply| reply.cluster == failed.cluster).find(good);
         near.or_else(|| replies.iter().find(good))
+    }
+
+    async fn diverged(&self, failed: &Reply, good: Option<&Reply>) {
+        let labels = [failed.backend.url.as_str(), method_label(&self.method)];
+        METRICS.divergences.with_label_values(&labels).inc();
+        self.synclog.record(self.record(failed, good)).await;
     }
 
     fn record(&self, failed: &Reply, good: Option<&Reply>) -> Record {

@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use crate::topology::BackendId;
+use crate::{
+    telemetry::metrics::BackendMetrics,
+    topology::{Backend, BackendId},
+};
 
 /// The books of all backends.
 #[derive(Debug)]
@@ -15,10 +18,11 @@ pub(super) struct Background {
     backends: Vec<Load>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Load {
     requests: AtomicUsize,
     bytes: AtomicUsize,
+    metrics: BackendMetrics,
 }
 
 /// One sub-request in the background; its share is given back when dropped.
@@ -29,8 +33,14 @@ pub(super) struct Place {
 }
 
 impl Background {
-    pub fn new(backends: usize, most_requests: usize, most_bytes: usize) -> Arc<Self> {
-        let backends = (0..backends).map(|_| Load::default()).collect();
+    /// `backends` in the order of their ids.
+    pub fn new(backends: &[Arc<Backend>], most_requests: usize, most_bytes: usize) -> Arc<Self> {
+        let load = |backend: &Arc<Backend>| Load {
+            requests: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            metrics: BackendMetrics::of(&backend.url),
+        };
+        let backends = backends.iter().map(load).collect();
         Arc::new(Background { most_requests, most_bytes, backends })
     }
 
@@ -39,6 +49,8 @@ impl Background {
         let load = self.backends.get(backend)?;
         let requests = load.requests.fetch_add(1, Relaxed);
         let waiting = load.bytes.fetch_add(bytes, Relaxed);
+        load.metrics.background_requests.inc();
+        load.metrics.background_bytes.add(bytes as i64);
         let place = Place { background: self.clone(), backend, bytes };
         (requests < self.most_requests && waiting + bytes <= self.most_bytes).then_some(place)
     }
@@ -49,6 +61,8 @@ impl Drop for Place {
         if let Some(load) = self.background.backends.get(self.backend) {
             load.requests.fetch_sub(1, Relaxed);
             load.bytes.fetch_sub(self.bytes, Relaxed);
+            load.metrics.background_requests.dec();
+            load.metrics.background_bytes.sub(self.bytes as i64);
         }
     }
 }
@@ -59,7 +73,11 @@ mod tests {
 
     #[test]
     fn count_and_bytes_are_bounded_per_backend_and_given_back() {
-        let background = Background::new(2, 2, 100);
+        let backend = |id| {
+            let (url, host) = (format!("http://background-{id}"), format!("background-{id}"));
+            Arc::new(Backend { id, url, host, port: 80, maintained: false })
+        };
+        let background = Background::new(&[backend(0), backend(1)], 2, 100);
         let first = background.admit(0, 60);
         assert!(first.is_some());
         assert!(background.admit(0, 60).is_none(), "too many bytes");

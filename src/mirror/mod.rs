@@ -94,8 +94,13 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// `backends` is the number of backends of the topology.
-    pub fn new(upstream: Arc<Upstream>, config: MirrorConfig, backends: usize, stop: Arc<Latch>) -> Self {
+    /// `backends` are those of the topology.
+    pub fn new(
+        upstream: Arc<Upstream>,
+        config: MirrorConfig,
+        backends: &[Arc<Backend>],
+        stop: Arc<Latch>,
+    ) -> Self {
         let background = Background::new(backends, config.background_requests, config.background_bytes);
         Mirror { upstream, order: Order::new(), config, background, stop }
     }
@@ -118,7 +123,7 @@ impl Mirror {
         let replies = subs.all.iter().map(|_| None).collect();
         let run =
             Run { mirror: self, subs, verdict, pace, replies, answers: Vec::new(), length, received: 0 };
-        run.to_decision(body).await
+        run.until_decided(body).await
     }
 
     fn begin(&self, job: Job) -> Subs {
@@ -168,7 +173,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_decision<S: Source>(mut self, body: &mut S) -> Result<Outcome, S::Error> {
+    async fn until_decided<S: Source>(mut self, body: &mut S) -> Result<Outcome, S::Error> {
         let mut body_read = self.length == Some(0);
         let mut decision = if body_read { self.commit() } else { None };
         if !body_read {
@@ -187,7 +192,7 @@ impl Run<'_> {
             decision = tokio::select! {
                 biased;
                 () = self.mirror.stop.wait() => self.cut_all("the gateway is stopping"),
-                happened = self.subs.next(paused) => self.happened(happened),
+                happened = self.subs.next(paused.then(|| self.pace.rooms())) => self.happened(happened),
                 piece = body.next(), if may_read => self.take(piece?, &mut body_read),
                 () = sleep(check), if check.is_some() => self.drop_overdue(),
             };
@@ -236,7 +241,7 @@ impl Run<'_> {
     fn happened(&mut self, happened: Happened) -> Option<Decision> {
         match happened {
             Happened::Room => None,
-            Happened::Ended(sub, end) => self.ended(sub, end),
+            Happened::Ended(sub, end) => self.ended(sub, *end),
         }
     }
 
@@ -308,7 +313,7 @@ impl Rest {
             tokio::select! {
                 biased;
                 () = stop.wait() => self.cut_pending("the gateway is stopping"),
-                happened = self.subs.next(false) => if let Happened::Ended(sub, end) = happened {
+                happened = self.subs.next(None) => if let Happened::Ended(sub, end) = happened {
                     self.replies[sub] = Some(end.reply);
                     places[sub] = None;
                 },

@@ -55,6 +55,11 @@ impl Pace {
         self.rooms.extend(rooms);
     }
 
+    /// The state of the queues as last observed.
+    pub fn rooms(&self) -> &[Room] {
+        &self.rooms
+    }
+
     /// A backend to be dropped now, if any.
     pub fn overdue(&self) -> Option<usize> {
         let limit = self.allowance + self.elapsed() / 2;

@@ -36,8 +36,8 @@ pub(super) struct Subs {
 
 /// What happened among the sub-requests.
 pub(super) enum Happened {
-    Ended(usize, End),
-    /// All queues have room again.
+    Ended(usize, Box<End>),
+    /// A queue has filled up, or has room again.
     Room,
 }
 
@@ -58,22 +58,23 @@ impl Subs {
         })
     }
 
-    /// Drives all sub-requests until one ends, or, if `for_room`, until all queues have room. May be cancelled.
-    pub async fn next(&mut self, for_room: bool) -> Happened {
-        poll_fn(|cx| self.poll_next(cx, for_room)).await
+    /// Drives all sub-requests until one ends, or until the queues' state is no longer `known` (while nothing is
+    /// read from the client, any change matters: who holds up the upload is judged by it). May be cancelled.
+    pub async fn next(&mut self, known: Option<&[Room]>) -> Happened {
+        poll_fn(|cx| self.poll_next(cx, known)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>, for_room: bool) -> Poll<Happened> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, known: Option<&[Room]>) -> Poll<Happened> {
         for (index, sub) in self.all.iter_mut().enumerate() {
             let Some(future) = &mut sub.future else { continue };
             if let Poll::Ready(end) = future.as_mut().poll(cx) {
                 sub.future = None;
-                return Poll::Ready(Happened::Ended(index, end));
+                return Poll::Ready(Happened::Ended(index, Box::new(end)));
             }
         }
-        match for_room && self.all_have_room() {
-            true => Poll::Ready(Happened::Room),
-            false => Poll::Pending,
+        match known {
+            Some(known) if !self.rooms().eq(known.iter().copied()) => Poll::Ready(Happened::Room),
+            _ => Poll::Pending,
         }
     }
 

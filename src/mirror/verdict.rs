@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn the_first_good_reply_is_the_answer_once_the_body_has_ended() {
         let answer = |sub| Decision::Answer(sub);
-        let cases: &[(&[Event], Option<(usize, Decision)>)] = &[
+        type Row<'a> = (&'a [Event], Option<(usize, Decision)>);
+        let cases: &[Row] = &[
             (&[BodyEnded, Reply(1, good())], Some((1, answer(1)))),
             (&[Reply(1, good()), BodyEnded], Some((1, answer(1)))),
             (&[BodyEnded, Reply(0, refused()), Reply(1, good())], Some((2, answer(1)))),

@@ -177,6 +177,41 @@ impl BackendMetrics {
     }
 }
 
+/// Replies of one backend, counted by method and outcome.
+#[derive(Debug, Clone)]
+pub struct ReplyCounters {
+    /// By [`METHODS`], then by [`OUTCOMES`].
+    children: Vec<[IntCounter; OUTCOMES.len()]>,
+}
+
+const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "other"];
+const OUTCOMES: [&str; 3] = ["good", "not applied", "unknown"];
+
+/// Index among the outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyOutcome {
+    Good,
+    NotApplied,
+    Unknown,
+}
+
+impl ReplyCounters {
+    pub fn of(backend: &str) -> ReplyCounters {
+        let child = |method, outcome| METRICS.replies.with_label_values(&[backend, method, outcome]);
+        ReplyCounters {
+            children: METHODS.iter().map(|method| OUTCOMES.map(|outcome| child(method, outcome))).collect(),
+        }
+    }
+
+    pub fn count(&self, method: &Method, outcome: ReplyOutcome) {
+        let label = method_label(method);
+        let row = METHODS.iter().position(|known| *known == label);
+        if let Some(row) = row.and_then(|row| self.children.get(row)) {
+            row[outcome as usize].inc();
+        }
+    }
+}
+
 /// The children of one log's channel.
 #[derive(Debug, Clone)]
 pub struct LogMetrics {

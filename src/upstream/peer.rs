@@ -17,7 +17,7 @@ use super::{
     failure::{Cause, Failure, Phase},
     wire::Wire,
 };
-use crate::{config::Transport, topology::Backend};
+use crate::{config::Transport, telemetry::metrics::BackendMetrics, topology::Backend};
 
 /// One backend as the transport sees it.
 pub struct Peer {
@@ -29,6 +29,7 @@ pub struct Peer {
     /// Most recently used last: lending from the end lets the rest age and close.
     idle: Mutex<Vec<Idle>>,
     idle_in_all: Arc<AtomicUsize>,
+    metrics: BackendMetrics,
 }
 
 struct Idle {
@@ -39,18 +40,22 @@ struct Idle {
 /// The right to use one connection; counts as in flight until dropped.
 pub(super) struct Lease {
     pub peer: Arc<Peer>,
+    since: Instant,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.peer.in_flight.fetch_sub(1, Relaxed);
+        self.peer.metrics.busy_connections.dec();
+        self.peer.metrics.exchange_duration.observe(self.since.elapsed().as_secs_f64());
     }
 }
 
 impl Peer {
     pub(super) fn new(backend: Arc<Backend>, limit: usize, idle_in_all: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Peer {
+            metrics: BackendMetrics::of(&backend.url),
             backend,
             in_flight: AtomicUsize::new(0),
             slots: (limit > 0).then(|| Arc::new(Semaphore::new(limit))),
@@ -72,7 +77,8 @@ impl Peer {
             Some(slots) => Some(self.slot(slots, patience).await?),
         };
         self.in_flight.fetch_add(1, Relaxed);
-        Ok(Lease { peer: self.clone(), _slot: slot })
+        self.metrics.busy_connections.inc();
+        Ok(Lease { peer: self.clone(), since: Instant::now(), _slot: slot })
     }
 
     async fn slot(
@@ -94,7 +100,7 @@ impl Peer {
     pub(super) fn take_idle(&self, limits: &Transport) -> Option<Box<Wire>> {
         loop {
             let idle = self.idle().pop()?;
-            self.idle_in_all.fetch_sub(1, Relaxed);
+            self.count_idle(-1);
             if !expired(&idle, limits) && idle.wire.is_fresh_enough() {
                 return Some(idle.wire);
             }
@@ -106,7 +112,7 @@ impl Peer {
         let mut idle = self.idle();
         if self.limit > 0 && !idle.is_empty() && self.in_flight() + idle.len() > self.limit {
             idle.remove(0);
-            self.idle_in_all.fetch_sub(1, Relaxed);
+            self.count_idle(-1);
         }
     }
 
@@ -120,7 +126,7 @@ impl Peer {
         wire.rest();
         let mut idle = self.idle();
         if idle.len() < limits.max_idle_conns_per_host {
-            self.idle_in_all.fetch_add(1, Relaxed);
+            self.count_idle(1);
             idle.push(Idle { wire, since: Instant::now() });
         }
     }
@@ -130,7 +136,14 @@ impl Peer {
         let mut idle = self.idle();
         let before = idle.len();
         idle.retain(|idle| !expired(idle, limits) && idle.wire.is_fresh_enough());
-        self.idle_in_all.fetch_sub(before - idle.len(), Relaxed);
+        let gone = before - idle.len();
+        self.count_idle(-(gone as isize));
+    }
+
+    fn count_idle(&self, change: isize) {
+        // Two's complement: adding a negative number is subtracting.
+        self.idle_in_all.fetch_add(change as usize, Relaxed);
+        self.metrics.idle_connections.add(change as i64);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {

@@ -232,7 +232,7 @@ fn forms_are_recognised() {
         ("/", "Multipart/Form-Data ;boundary=x", FormPost),
         ("/b?delete", "application/xml", BucketWrite),
         ("/b", "multipart/form-data-x", BucketWrite),
-        ("/b/k", "multipart/form-data; boundary=x", Write),
+        ("/b/k", "multipart/form-data; boundary=x", FormPost),
     ] {
         let request = with_headers("POST", target, &[("content-type", content_type)]);
         assert_eq!(request.operation, operation, "{target} {content_type}");
