@@ -177,6 +177,7 @@ async fn a_slow_backend_that_is_dropped(sheet: Arc<Sheet>) {
 
 async fn a_stopped_backend(sheet: Arc<Sheet>) {
     const PUTS: usize = 50;
+    const LARGE_PUTS: usize = 3;
     let (stopped, healthy) = (backend(), backend());
     let alone = Gateway::over(&[&healthy]).logging(LOGGING).start().await;
     let mut both = Gateway::over(&[&stopped, &healthy]).logging(LOGGING).start().await;
@@ -196,21 +197,28 @@ async fn a_stopped_backend(sheet: Arc<Sheet>) {
     sheet.figure("4 KiB PUT to both, one stopped", show(&with), "20 ms more than alone", kept);
 
     let mut times = Vec::new();
-    for number in 0..3 {
+    for number in 0..LARGE_PUTS {
         times.push(upload(&alone, &format!("/bucket/large-{number}"), 64 * MIB).await.took);
     }
     let without = Times::of(times).median;
-    stopped.pause();
-    let with = upload(&both, "/bucket/large", 64 * MIB).await;
-    stopped.go_on();
-    let more = with.took.saturating_sub(without);
-    let kept = with.status == 200 && more <= Duration::from_millis(10_100);
-    let measured = format!("{:.3?} instead of {without:.3?}, {more:.3?} more", with.took);
+    let mut times = Vec::new();
+    for number in 0..LARGE_PUTS {
+        stopped.pause();
+        let upload = upload(&both, &format!("/bucket/large-{number}"), 64 * MIB).await;
+        stopped.go_on();
+        assert_eq!(upload.status, 200);
+        times.push(upload.took);
+    }
+    let with = Times::of(times).median;
+    let more = with.saturating_sub(without);
+    let measured = format!("{with:.3?} instead of {without:.3?}, {more:.3?} more (medians)");
+    let kept = more <= Duration::from_millis(10_100);
     sheet.figure("64 MiB PUT to both, one stopped", measured, "10.1 s more than alone", kept);
     let records = both.stop().await.records;
-    let kept = records.len() == 1 && records[0]["path"] == "/bucket/large";
-    let measured = format!("{} of {} PUTs", records.len(), 3 * PUTS + 1);
-    sheet.figure("  recorded of it all", measured, "the one of 64 MiB", kept);
+    let large = |path: &serde_json::Value| path.as_str().is_some_and(|path| path.contains("large"));
+    let kept = records.len() == LARGE_PUTS && records.iter().all(|record| large(&record["path"]));
+    let measured = format!("{} of {} PUTs", records.len(), 3 * PUTS + LARGE_PUTS);
+    sheet.figure("  recorded of it all", measured, format!("the {LARGE_PUTS} of 64 MiB"), kept);
 }
 
 async fn connections_that_close_at_random(sheet: Arc<Sheet>) {
@@ -231,15 +239,19 @@ async fn connections_that_close_at_random(sheet: Arc<Sheet>) {
             let (address, noise) = (gateway.address(), noise.clone());
             tokio::spawn(async move {
                 let mut connection = Client::connect(address).await;
+                let mut good = 0;
                 for number in (client..PUTS).step_by(CLIENTS) {
-                    let reply = connection.request("PUT", &path(number), &[], &body(&noise, number)).await;
-                    assert_eq!(reply.status, 200, "{reply:?}");
+                    let body = body(&noise, number);
+                    let reply = connection.request("PUT", &path(number), &[], &body).await;
+                    good += usize::from(reply.status == 200);
                 }
+                good
             })
         })
         .collect();
+    let mut good = 0;
     for task in tasks {
-        task.await.unwrap();
+        good += task.await.unwrap();
     }
     let took = start.elapsed();
     let logs = gateway.stop().await;
@@ -248,11 +260,15 @@ async fn connections_that_close_at_random(sheet: Arc<Sheet>) {
         [&a, &b].iter().all(|backend| backend.stored(&path(*number)).is_some_and(|object| object.md5 == md5))
     };
     let whole = (0..PUTS).filter(whole).count();
-    let measured = format!("{} recorded, {whole} objects whole on both, in {took:.1?}", logs.records.len());
-    let kept = logs.records.is_empty() && whole == PUTS;
+    let records = &logs.records;
+    let measured = format!(
+        "{good} good answers, {whole} objects whole on both, {} recorded, in {took:.1?}",
+        records.len()
+    );
+    let kept = good == PUTS && whole == PUTS && records.is_empty();
     let what = "10,000 PUTs of 4 KiB to 600 KiB over connections that close at random";
-    sheet.figure(what, measured, "0, 10000", kept);
-    for record in logs.records.iter().take(3) {
+    sheet.figure(what, measured, "10000, 10000, 0", kept);
+    for record in records.iter().take(3) {
         sheet.note("  recorded", format!("{} ({} bytes)", record["error"], record["content-length"]));
     }
     let count = |text: &str| logs.main.lines().filter(|line| line.contains(text)).count();
