@@ -198,12 +198,13 @@ impl SubRequest {
         if kept.gone {
             return Ok(Sent::All);
         }
-        if connection.is_reused() && kept.bytes + piece.len() <= self.replay_buffer {
+        if connection.is_reused() {
+            // Kept in any case: if the connection turns out to be dead below, the second try needs this one too.
             kept.bytes += piece.len();
             kept.pieces.push(piece.clone());
-            return Ok(Sent::All);
-        }
-        if connection.is_reused() {
+            if kept.bytes <= self.replay_buffer {
+                return Ok(Sent::All);
+            }
             if let Sent::Answering = connection.send().await? {
                 return Ok(Sent::Answering);
             }

@@ -185,7 +185,7 @@ impl Connection {
         }
     }
 
-    /// Waits until the peer's kernel has acknowledged bytes of this exchange, or the backend answers. The kernel
+    /// Waits until the peer's acknowledgements show that it reads this exchange, or the backend answers. The kernel
     /// tells nobody when that happens, so it is asked, ever less often.
     pub async fn acknowledged(&mut self) -> Result<Sent, Failure> {
         let deadline = Instant::now() + self.limits.stall;
