@@ -1,7 +1,7 @@
 //! The gateway: the Pingora `ProxyHttp` service that clients talk to.
 //!
 //! The spine of a request, each step one call into one module:
-//! admit ([`admit`]) -> region and operation ([`route`]) -> home cluster -> read ([`read`]) or mirror ([`write`],
+//! admit ([`admit`]) -> region and operation ([`route`]) -> home cluster -> read ([`read`]) or mirror ([`mod@write`],
 //! [`crate::mirror`]) -> verdict -> respond ([`respond`]) -> record ([`write::Recorder`], access log).
 //!
 //! Everything happens in `request_filter`, which then tells Pingora that the answer was sent. An `Err` from there
