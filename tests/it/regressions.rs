@@ -232,7 +232,7 @@ async fn writes_arrive_in_order(a: &Misbehaving, bodies: [bytes::Bytes; 3]) {
     let b = Misbehaving::start().await;
     let setup = Gateway::over(&[a, &b])
         .set("SlowBackendTimeout", "300ms")
-        .set("ReplicaBuffer", "8MiB")
+        .set("ReplicaBuffer", "16MiB")
         .set("ResponseHeaderTimeout", "1m");
     let mut gateway = setup.start().await;
     for body in &bodies {
@@ -256,8 +256,9 @@ async fn writes_arrive_in_order(a: &Misbehaving, bodies: [bytes::Bytes; 3]) {
 #[test]
 fn a_write_that_is_held_up_in_its_body_never_completes_after_a_later_one() {
     run(async {
-        let large = noise(3 << 20);
-        let other = noise(2 << 20);
+        // More than the sockets hold.
+        let large = noise(8 << 20);
+        let other = noise(7 << 20);
         // The first alone, and the first two.
         for hanging in 1..=2 {
             let a = Misbehaving::start().await;
@@ -286,6 +287,6 @@ fn a_write_to_a_backend_that_reads_nothing_never_completes_after_a_later_one() {
         for _ in 0..2 {
             a.will_once(Behaviour::hangs(Phase::Accepted));
         }
-        writes_arrive_in_order(&a, [noise(1 << 20), noise(2 << 20), noise(300)]).await;
+        writes_arrive_in_order(&a, [noise(8 << 20), noise(7 << 20), noise(300)]).await;
     });
 }

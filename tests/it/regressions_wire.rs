@@ -64,7 +64,30 @@ fn a_second_answer_is_not_taken_for_the_next_one() {
 
 #[test]
 fn a_second_answer_to_a_write_is_not_taken_for_the_next_one() {
-    run(async { surplus_does_no_harm("PUT", b"hello").await });
+    run(async {
+        surplus_does_no_harm("PUT", b"hello").await;
+        surplus_does_no_harm("DELETE", b"").await;
+    });
+}
+
+#[test]
+fn a_second_answer_is_noticed_although_it_begins_where_a_read_of_the_first_ends() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/other", "hello");
+        let gateway = Gateway::over(&[&a]).start().await;
+        let mut client = gateway.client().await;
+        let foreign = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nforeign";
+        // With its head of 67 bytes the answer is around 4 KiB, and 64 KiB more.
+        for length in (4020..4040).chain(4020 + (64 << 10)..4040 + (64 << 10)) {
+            let answer = Answer::new(200).body(noise(length));
+            a.will_once(Behaviour::answers(answer).followed_by(foreign));
+            let reply = client.request("GET", "/bucket/key", &[], b"").await;
+            assert!(reply.status == 200 && reply.complete && reply.body.len() == length, "{length}");
+            let reply = client.request("GET", "/bucket/other", &[], b"").await;
+            assert_eq!((reply.status, reply.text().as_str()), (200, "hello"), "{length}");
+        }
+    });
 }
 
 /// After an answer with something behind it, the next requests get their own answers.
@@ -78,7 +101,12 @@ async fn surplus_does_no_harm(method: &str, body: &[u8]) {
         for round in 0..6 {
             a.will_once_on(method, Behaviour::good().followed_by(surplus.clone()));
             let reply = client.request(method, "/bucket/key", &[], body).await;
-            assert!(reply.status == 200 && reply.complete, "{} {round}: {reply:?}", surplus.len());
+            assert!(
+                matches!(reply.status, 200 | 204) && reply.complete,
+                "{} {round}: {reply:?}",
+                surplus.len()
+            );
+            a.holds("/bucket/key", noise(20));
             let reply = client.request("GET", "/bucket/other", &[], b"").await;
             assert_eq!((reply.status, reply.text().as_str()), (200, "hello"), "{} {round}", surplus.len());
             let reply = client.request("PUT", "/bucket/new", &[], b"new").await;
@@ -234,6 +262,44 @@ fn idle_connections_are_answered_and_closed_during_the_drain() {
         assert!(logs.records.is_empty(), "{:#?}", logs.records);
         for backend in [&a, &b] {
             assert_eq!(backend.paths(), ["/bucket/key", "/bucket/late"]);
+        }
+    });
+}
+
+#[test]
+fn what_arrives_while_the_drain_ends_is_stored_everywhere_or_recorded() {
+    run(async {
+        for _ in 0..5 {
+            let (a, b) = pair().await;
+            let mut gateway = Gateway::over(&[&a, &b]).start().await;
+            let mut idle = Vec::new();
+            for _ in 0..8 {
+                let mut client = gateway.client().await;
+                assert_eq!(client.request("GET", "/bucket/none", &[], b"").await.status, 404);
+                idle.push(client);
+            }
+            a.will_once_on("PUT", Behaviour::hangs(Phase::AfterBody));
+            assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+            a.wait_for_request("the upload", |r| r.method == "PUT" && r.is_complete()).await;
+            gateway.signal("TERM");
+            gateway.wait_for_refusal().await;
+            a.release();
+            for (number, client) in idle.iter_mut().enumerate() {
+                let head = client.head_text("PUT", &format!("/bucket/{number}"), &[("Content-Length", "4")]);
+                client.try_send(format!("{head}late").as_bytes()).await;
+            }
+            let mut answered = Vec::new();
+            for client in &mut idle {
+                answered.push(client.reply_or_end("PUT").await.is_some_and(|reply| reply.status == 200));
+            }
+            let records = gateway.ended().await.records;
+            for (number, answered) in answered.into_iter().enumerate() {
+                let path = format!("/bucket/{number}");
+                let stored = [&a, &b].map(|backend| backend.stored(&path).is_some());
+                let recorded = records.iter().any(|record| record["path"] == path);
+                assert!(stored[0] == stored[1] || recorded, "{path}: {stored:?}, {records:#?}");
+                assert!(!answered || stored.contains(&true), "{path} is nowhere");
+            }
         }
     });
 }
