@@ -30,7 +30,7 @@ fn early_200s_of_all_backends_are_no_success() {
             client.head("PUT", "/bucket/key", &[("Content-Length", "1500000")]).await;
             client.send(&noise(100)).await;
             client.reply("PUT").await.assert_error(503, "ServiceUnavailable");
-            client.closed().await;
+            drop(client);
             let logs = gateway.stop().await;
             assert!(logs.records.iter().all(|record| record["successhost"] == ""), "{:#?}", logs.records);
             assert_eq!(logs.access[0]["status"], 503);
