@@ -2,12 +2,13 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test deny clean
+.PHONY: help build demo test figures deny clean
 
 help:
 	@echo "make build   the program, optimised: target/release/akubra"
 	@echo "make demo    the gateway on 127.0.0.1:8080 in front of S3 servers of its own, to try it"
 	@echo "make test    everything that CI checks"
+	@echo "make figures measures what the README promises, into load-tests/FIGURES.md (a few minutes, a quiet machine)"
 	@echo "make deny    licences, sources and bans of the dependencies (installs cargo-deny)"
 	@echo "make clean   removes what was built"
 
@@ -29,6 +30,12 @@ test:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --document-private-items
 	$(CARGO) test --locked --features demo --doc
 	$(CARGO) test --locked --features demo --lib --bins --tests
+
+# The program as `make demo` builds it, as a process of its own, against limits; fails where one is not kept.
+figures:
+	@scripts/install-missing
+	AKUBRA_FIGURES=load-tests/FIGURES.md $(CARGO) test --profile demo --features demo --locked --test it \
+		figures:: -- --ignored --test-threads=1 --nocapture
 
 deny:
 	@scripts/install-missing

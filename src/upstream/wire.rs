@@ -56,6 +56,8 @@ pub(super) struct Wire {
     /// Bytes of the current answer that have been read from the socket, and from here.
     taken: u64,
     delivered: u64,
+    /// Bytes of informational answers that were passed over before the parser saw them.
+    passed_over: u64,
     /// The peer closed its side.
     ended: bool,
     /// Writing failed: only an answer that is already on its way can come.
@@ -63,6 +65,10 @@ pub(super) struct Wire {
     /// `tcpi_bytes_acked` and `tcpi_bytes_received` when the current exchange began.
     acked_before: u64,
     received_before: u64,
+    /// The peer's receive window then.
+    window: u64,
+    /// Bytes of the current exchange that the kernel has taken.
+    sent: u64,
     reused: bool,
 }
 
@@ -74,10 +80,13 @@ impl Wire {
             inbound: BytesMut::new(),
             taken: 0,
             delivered: 0,
+            passed_over: 0,
             ended: false,
             broken: None,
             acked_before: 0,
             received_before: 0,
+            window: 0,
+            sent: 0,
             reused: false,
         };
         wire.remember_counts();
@@ -91,7 +100,7 @@ impl Wire {
     /// Marks the end of an exchange; what comes from now on is unasked for.
     pub fn rest(&mut self) {
         self.reused = true;
-        (self.taken, self.delivered) = (0, 0);
+        (self.sent, self.taken, self.delivered, self.passed_over) = (0, 0, 0, 0);
         self.remember_counts();
     }
 
@@ -108,6 +117,7 @@ impl Wire {
         if let Some(info) = self.info() {
             self.acked_before = info.tcpi_bytes_acked;
             self.received_before = info.tcpi_bytes_received;
+            self.window = info.tcpi_snd_wnd.into();
         }
     }
 
@@ -115,10 +125,15 @@ impl Wire {
         get_tcp_info(self.io.id()).ok()
     }
 
-    /// Whether the peer's kernel has acknowledged any byte of the current exchange, which a connection that is
-    /// closed at the other end never does.
+    /// Whether the peer has acknowledged more of the current exchange than its kernel would take for an
+    /// application that reads no more and is about to close. A connection that is closed at the other end
+    /// acknowledges nothing at all; that much is the proof where the window has room for all that was sent, but
+    /// for the two segments whose acknowledgement may be delayed (RFC 9293, 3.8.6.3).
     pub fn has_been_acknowledged(&self) -> bool {
-        self.info().is_some_and(|info| info.tcpi_bytes_acked > self.acked_before)
+        self.info().is_some_and(|info| {
+            let acked = info.tcpi_bytes_acked.saturating_sub(self.acked_before);
+            acked > unread(self.window, self.sent, info.tcpi_snd_mss.into())
+        })
     }
 
     /// Whether the kernel has bytes of an answer that the reactor has not told of: while a task is busy sending,
@@ -176,6 +191,7 @@ impl Wire {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        self.sent += written as u64;
         let mut left = written;
         while left > 0 {
             let Some(front) = self.out.front_mut() else { break };
@@ -197,6 +213,7 @@ impl Wire {
                 First::Final => return Poll::Ready(Ok(())),
                 First::Informational(length) => {
                     self.inbound.advance(length);
+                    self.passed_over += length as u64;
                     continue;
                 }
                 First::Incomplete if self.inbound.len() >= INBOUND_LIMIT => return Poll::Ready(Ok(())),
@@ -218,10 +235,27 @@ impl Wire {
         }
     }
 
-    /// Whether any byte of an answer has come.
+    /// Whether any byte of an answer has come, be it an informational one.
     pub fn has_shown_life(&self) -> bool {
-        self.delivered > 0 || !self.inbound.is_empty()
+        self.taken > 0
     }
+
+    /// Bytes of the answer that its parser has read.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether everything that came has gone to the answer's parser. What is left over would be taken for the
+    /// answer to the next request.
+    pub fn is_drained(&self) -> bool {
+        self.taken == self.delivered + self.passed_over
+            && self.info().is_some_and(|info| info.tcpi_bytes_received == self.received_before + self.taken)
+    }
+}
+
+/// How much of what was sent may be acknowledged without any of it having been read.
+fn unread(window: u64, sent: u64, segment: u64) -> u64 {
+    window.min(sent.saturating_sub(2 * segment))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -326,6 +360,16 @@ impl Peek for Wire {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_peers_kernel_takes_is_no_sign_of_life() {
+        // More than the window can only be taken if someone reads.
+        assert_eq!(unread(65_536, 262_144, 1448), 65_536);
+        // All of it fits: all of it but what may be acknowledged late.
+        assert_eq!(unread(1 << 20, 262_144, 1448), 262_144 - 2 * 1448);
+        // One byte is all that can be asked for.
+        assert_eq!(unread(65_536, 2_000, 1448), 0);
+    }
 
     #[test]
     fn informational_answers_are_told_from_final_ones() {

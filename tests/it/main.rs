@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
+mod figures;
 mod fixture;
 mod fixtures;
 mod imports;
@@ -22,4 +23,6 @@ mod operations;
 mod reads;
 mod refusals;
 mod regions;
+mod regressions;
+mod regressions_wire;
 mod s3_clients;
