@@ -10,13 +10,19 @@ const LARGE: usize = 12 << 20;
 
 /// What a PUT of this size comes to with one backend behaving like this: its record.
 async fn put_with(bad: Behaviour, size: usize) -> Value {
+    put_through(|setup| setup, bad, size).await
+}
+
+/// The same where the gateway loses patience soon.
+async fn put_impatiently_with(bad: Behaviour, size: usize) -> Value {
+    let deadlines = |setup: Setup| setup.set("ResponseHeaderTimeout", "1s").set("SlowBackendTimeout", "1s");
+    put_through(deadlines, bad, size).await
+}
+
+async fn put_through(configure: impl Fn(Setup) -> Setup, bad: Behaviour, size: usize) -> Value {
     let (a, b) = pair().await;
     a.will(bad);
-    let mut gateway = Gateway::over(&[&a, &b])
-        .set("ResponseHeaderTimeout", "400ms")
-        .set("SlowBackendTimeout", "300ms")
-        .start()
-        .await;
+    let mut gateway = configure(Gateway::over(&[&a, &b])).start().await;
     let body = noise(size);
     let reply = gateway.put("/bucket/key", &body).await;
     assert_eq!(reply.status, 200);
@@ -98,7 +104,7 @@ fn a_connection_that_ends_after_the_body_leaves_the_outcome_unknown() {
 #[test]
 fn an_answer_that_never_comes_leaves_the_outcome_unknown() {
     run(async {
-        let record = put_with(Behaviour::hangs(Phase::AfterBody), 5).await;
+        let record = put_impatiently_with(Behaviour::hangs(Phase::AfterBody), 5).await;
         assert_eq!((&record["outcome"], &record["status"]), (&"unknown".into(), &0.into()), "{record}");
     });
 }
@@ -107,7 +113,7 @@ fn an_answer_that_never_comes_leaves_the_outcome_unknown() {
 fn a_backend_that_never_reads_is_not_good() {
     run(async {
         for phase in [Phase::Accepted, Phase::AfterHead, Phase::MidBody(100_000)] {
-            let record = put_with(Behaviour::hangs(phase), LARGE).await;
+            let record = put_impatiently_with(Behaviour::hangs(phase), LARGE).await;
             assert_eq!(
                 (&record["outcome"], &record["status"]),
                 (&"not applied".into(), &0.into()),

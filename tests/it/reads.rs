@@ -40,7 +40,7 @@ fn a_read_goes_to_the_next_backend_when_one_fails() {
             let (a, b) = pair().await;
             a.will(behaviour.clone());
             b.holds("/bucket/key", "hello");
-            let gateway = Gateway::over(&[&a, &b]).set("ResponseHeaderTimeout", "300ms").start().await;
+            let gateway = Gateway::over(&[&a, &b]).set("ResponseHeaderTimeout", "800ms").start().await;
             for _ in 0..6 {
                 let reply = gateway.get("/bucket/key").await;
                 assert_eq!((reply.status, reply.text().as_str()), (200, "hello"), "{behaviour:?}");
