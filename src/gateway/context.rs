@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use chrono::{DateTime, Utc};
 use pingora_proxy::Session;
 
-use super::drain::Running;
+use super::drain::{Admitted, Running};
 use crate::{telemetry::access_log::AccessEntry, topology::Region};
 
 /// Per-request state.
@@ -25,6 +25,8 @@ pub struct Context {
     pub bytes_out: u64,
     /// The health path is not logged: balancers ask it all the time.
     pub unlogged: bool,
+    /// Its share of `MaxConcurrentRequests`.
+    pub admitted: Option<Admitted>,
     _running: Running,
 }
 
@@ -42,6 +44,7 @@ impl Context {
             bytes_in: 0,
             bytes_out: 0,
             unlogged: false,
+            admitted: None,
             _running: running,
         }
     }

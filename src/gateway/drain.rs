@@ -21,6 +21,8 @@ use crate::{mirror::Latch, telemetry::metrics::METRICS};
 pub struct Activity {
     draining: AtomicBool,
     requests: AtomicUsize,
+    /// Of the requests, those that count against `MaxConcurrentRequests`.
+    admitted: AtomicUsize,
     background: AtomicUsize,
     less: Notify,
     /// Set when the rest must end at once.
@@ -34,7 +36,24 @@ pub struct Running {
     background: bool,
 }
 
+/// A request's share of `MaxConcurrentRequests`, given back when dropped.
+#[derive(Debug)]
+pub struct Admitted(Arc<Activity>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.admitted.fetch_sub(1, SeqCst);
+    }
+}
+
 impl Activity {
+    /// Admits a request unless `most` are being served already; 0 = no limit.
+    pub fn admit(self: &Arc<Self>, most: usize) -> Option<Admitted> {
+        let before = self.admitted.fetch_add(1, SeqCst);
+        let admitted = Admitted(self.clone());
+        (most == 0 || before < most).then_some(admitted)
+    }
+
     pub fn request(self: &Arc<Self>) -> Running {
         self.begin(false)
     }
@@ -72,10 +91,10 @@ impl Activity {
     pub async fn drain(&self, grace: Duration) -> usize {
         /// For those that were cut off to say so.
         const LAST_WORDS: Duration = Duration::from_secs(2);
-        if tokio::time::timeout(grace, self.idle()).await.is_ok() {
-            return 0;
-        }
-        let left = self.running();
+        let ended = tokio::time::timeout(grace, self.idle()).await.is_ok();
+        let left = if ended { 0 } else { self.running() };
+        // Also when nothing is left: a write that begins on an open connection while the logs are flushed must
+        // not reach a backend.
         self.stop.set();
         if tokio::time::timeout(LAST_WORDS, self.idle()).await.is_err() {
             log::error!("{} requests did not end within {LAST_WORDS:?} of being cut off", self.running());
@@ -128,6 +147,15 @@ mod tests {
             drop(background);
         });
         assert_eq!((left, started.elapsed()), (0, Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn no_more_than_the_limit_are_admitted() {
+        let activity = Arc::new(Activity::default());
+        let first = activity.admit(1);
+        assert!(first.is_some() && activity.admit(1).is_none());
+        drop(first);
+        assert!(activity.admit(1).is_some() && activity.admit(0).is_some());
     }
 
     #[tokio::test(start_paused = true)]

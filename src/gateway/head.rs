@@ -17,15 +17,17 @@ const ESSENTIAL: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 
 type Extra = [(HeaderName, HeaderValue)];
 
-/// The head for backends.
+/// The head for backends, with the method that they are to see.
 pub fn for_backends(
     client: &RequestHeader,
+    method: Method,
     framing: Framing,
     extra: &Extra,
     request_id: &str,
 ) -> Result<RequestHeader> {
     let mut head = client.clone();
     head.set_version(Version::HTTP_11);
+    head.set_method(method);
     for name in hop_by_hop(&head.headers) {
         head.remove_header(&name);
     }
@@ -33,8 +35,10 @@ pub fn for_backends(
     head.remove_header(&header::EXPECT);
     match framing {
         Framing::Chunked => head.insert_header(header::TRANSFER_ENCODING, "chunked")?,
-        // A read's body, if it has one, stays here.
-        Framing::Length(0) if matches!(client.method, Method::GET | Method::HEAD) => {
+        // The client's own length may announce a body, which is not passed on with a read.
+        Framing::Length(0)
+            if head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") =>
+        {
             head.remove_header(&header::CONTENT_LENGTH);
         }
         Framing::Length(_) => {}
@@ -50,13 +54,12 @@ pub fn for_backends(
 
 /// The head for the client. `length` is the body's length where all of it is here.
 pub fn for_client(
-    backend: &ResponseHeader,
+    mut head: ResponseHeader,
     length: Option<usize>,
     extra: &Extra,
     request_id: &str,
     client: &RequestHeader,
 ) -> Result<ResponseHeader> {
-    let mut head = backend.clone();
     head.set_version(Version::HTTP_11);
     for name in hop_by_hop(&head.headers) {
         head.remove_header(&name);
@@ -131,7 +134,7 @@ mod tests {
             ("Authorization", "AWS4-HMAC-SHA256 ..."),
             ("x-amz-meta-a", "b"),
         ]);
-        let head = for_backends(&client, Framing::Length(5), &[], "ID").unwrap();
+        let head = for_backends(&client, Method::PUT, Framing::Length(5), &[], "ID").unwrap();
         let mut names: Vec<_> = head.headers.keys().map(|name| name.as_str().to_owned()).collect();
         names.sort();
         assert_eq!(names, ["authorization", "content-length", "host", "x-akubra-request-id", "x-amz-meta-a"]);
@@ -145,7 +148,7 @@ mod tests {
             (HeaderName::from_static("x-akubra-version"), HeaderValue::from_static("1")),
         ];
         let client = request(&[("Cache-Control", "private")]);
-        let head = for_backends(&client, Framing::Chunked, &extra, "ID").unwrap();
+        let head = for_backends(&client, Method::PUT, Framing::Chunked, &extra, "ID").unwrap();
         assert_eq!(head.headers["cache-control"], "private");
         assert_eq!(head.headers["x-akubra-version"], "1");
         assert_eq!(head.headers["transfer-encoding"], "chunked");
@@ -155,9 +158,9 @@ mod tests {
     fn an_answer_without_length_is_framed_again() {
         let backend = ResponseHeader::build(200, None).unwrap();
         let client = request(&[]);
-        let whole = for_client(&backend, Some(7), &[], "ID", &client).unwrap();
+        let whole = for_client(backend.clone(), Some(7), &[], "ID", &client).unwrap();
         assert_eq!(whole.headers["content-length"], "7");
-        let streamed = for_client(&backend, None, &[], "ID", &client).unwrap();
+        let streamed = for_client(backend, None, &[], "ID", &client).unwrap();
         assert_eq!(streamed.headers["transfer-encoding"], "chunked");
         assert_eq!(streamed.headers["x-amz-request-id"], "ID");
     }

@@ -27,6 +27,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_timeout::timeout;
 
 use self::{
     body::{BodyError, ClientBody},
@@ -38,7 +39,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    mirror::{Job, Mirror, Rest},
+    mirror::{Job, Kind, Mirror, Outcome, Rest},
     s3::{Operation, S3Error},
     synclog::Misplacement,
     telemetry::{
@@ -83,7 +84,8 @@ impl Gateway {
 
     fn responder<'a>(&'a self, session: &'a mut Session, context: &'a mut Context) -> Responder<'a> {
         let extra = &self.config.additional_response_headers;
-        Responder { session, context, extra, draining: self.activity.is_draining() }
+        let patience = self.config.client_write_timeout;
+        Responder { session, context, extra, activity: &self.activity, patience }
     }
 
     /// Serves a request from admission to answer.
@@ -120,10 +122,8 @@ impl Gateway {
 
     /// Admits a request and finds out what it is about and where it belongs.
     fn route(&self, session: &mut Session, context: &mut Context) -> Result<Route, S3Error> {
-        let most = self.config.max_concurrent_requests;
-        if most > 0 && self.activity.requests() > most {
-            return Err(S3Error::slow_down());
-        }
+        let admitted = self.activity.admit(self.config.max_concurrent_requests);
+        context.admitted = Some(admitted.ok_or_else(S3Error::slow_down)?);
         let route = route::find(&self.topology, session)?;
         context.region = Some(route.region.clone());
         match (route.framing, self.config.body_max_size) {
@@ -159,10 +159,11 @@ impl Gateway {
     /// One backend after another, home first.
     async fn read(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
         let framing = Framing::Length(0);
-        let mut header = self.header(session, context, framing)?;
-        if route.request.operation == Operation::Options {
-            header.set_method(Method::HEAD);
-        }
+        let method = match (&route.request.operation, session.req_header().method.clone()) {
+            (Operation::Options, _) => Method::HEAD,
+            (_, method) => method,
+        };
+        let header = self.header(session, context, method, framing)?;
         let head = match Head::new(&header, framing) {
             Ok(head) => head,
             Err(cause) => return self.unsendable(session, context, cause).await,
@@ -227,7 +228,8 @@ impl Gateway {
 
     /// All backends at once.
     async fn write(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
-        let header = self.header(session, context, route.framing)?;
+        let method = session.req_header().method.clone();
+        let header = self.header(session, context, method, route.framing)?;
         let head = match Head::new(&header, route.framing) {
             Ok(head) => head,
             Err(cause) => return self.unsendable(session, context, cause).await,
@@ -239,16 +241,21 @@ impl Gateway {
         context.asked = plan.targets.len();
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
         if pingora_core::protocols::http::v1::common::is_expect_continue_req(request) {
-            session.downstream_session.write_continue_response().await.map_err(|e| e.into_down())?;
+            let written = session.downstream_session.write_continue_response();
+            respond::in_time(timeout(self.config.client_write_timeout, written).await)?;
         }
-        let recorder = self.recorder(session, context, &route, plan.clusters, plan.left_out);
+        let object = write::object_name(&route.request.target);
+        let left_out = plan.left_out.clone();
+        let mut recorder = self.recorder(session, context, &route, plan.clusters, plan.left_out);
+        recorder.recorded = plan.recorded;
         let job = Job {
             header: Arc::new(header),
             head,
             targets: plan.targets,
             rule: plan.rule,
             judge: plan.judge,
-            object: plan.ordered.then(|| write::object_name(&route.request.target)).flatten(),
+            object: object.clone().filter(|_| plan.ordered),
+            whole_object: plan.whole_object,
             reuse: plan.reuse,
         };
         let mut body = ClientBody::new(session, self.config.body_max_size);
@@ -256,29 +263,12 @@ impl Gateway {
         context.bytes_in = body.received;
         match outcome {
             Ok(outcome) => {
-                context.good = outcome.rest.good();
-                let body_read = outcome.body_read;
-                let done = outcome.rest.is_done();
-                let recording = self.record_write(outcome.rest, recorder);
-                // What still runs must go on while the client takes its answer.
-                let recording = if done {
-                    Some(recording)
-                } else {
-                    tokio::spawn(recording);
-                    None
-                };
-                let mut responder = self.responder(session, context);
-                let answered = match outcome.answer {
-                    Some(answer) => responder.backend(answer, body_read).await,
-                    None => {
-                        let refusal = S3Error::service_unavailable("no backend took the request");
-                        responder.refuse(&refusal, body_read).await
-                    }
-                };
-                if let Some(recording) = recording {
-                    recording.await;
+                context.good = outcome.rest.replies().filter(|reply| reply.kind == Kind::Good).count();
+                let applied = outcome.rest.replies().any(|reply| reply.kind != Kind::NotApplied);
+                if let (true, Some(object)) = (applied, &object) {
+                    left_out.iter().for_each(|backend| self.mirror.order().note(object, backend.id, false));
                 }
-                answered
+                self.answer_write(session, context, outcome, recorder).await
             }
             Err(BodyError::Refused(refusal)) => {
                 self.responder(session, context).refuse(&refusal, false).await
@@ -291,6 +281,35 @@ impl Gateway {
         let body_read = session.downstream_session.is_body_done();
         let refusal = S3Error::bad_request(cause.to_string());
         self.responder(session, context).refuse(&refusal, body_read).await
+    }
+
+    /// Answers a write and records what its replies say, each without waiting for the other.
+    async fn answer_write(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        outcome: Outcome,
+        recorder: Recorder,
+    ) -> Result<()> {
+        let Outcome { answer, body_read, rest } = outcome;
+        let done = rest.is_done();
+        let recording = self.record_write(rest, recorder);
+        let mut responder = self.responder(session, context);
+        let answering = async {
+            match answer {
+                Some(answer) => responder.backend(answer, body_read).await,
+                None => {
+                    let refusal = S3Error::service_unavailable("no backend took the request");
+                    responder.refuse(&refusal, body_read).await
+                }
+            }
+        };
+        if done {
+            return tokio::join!(answering, recording).0;
+        }
+        // What still runs goes on while the client takes its answer, and after.
+        tokio::spawn(recording);
+        answering.await
     }
 
     /// Waits for the replies that are still to come and records what they say.
@@ -307,10 +326,12 @@ impl Gateway {
         &self,
         session: &Session,
         context: &Context,
+        method: Method,
         framing: Framing,
     ) -> Result<pingora_http::RequestHeader> {
         head::for_backends(
             session.req_header(),
+            method,
             framing,
             &self.config.additional_request_headers,
             &context.id,
@@ -345,6 +366,7 @@ impl Gateway {
             sub_resource: route.request.sub_resource.clone(),
             compare_etags: self.config.mirror.compare_etags,
             left_out,
+            recorded: true,
         }
     }
 }

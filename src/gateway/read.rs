@@ -54,6 +54,8 @@ impl Read<'_> {
         let mut state = State::default();
         for (index, cluster) in clusters.iter().enumerate() {
             state.search.enter_cluster();
+            state.absent_here = false;
+            state.lagging = self.lagging_in(cluster);
             let backends = self.in_order(cluster);
             if backends.is_empty() {
                 state.failed(format!("cluster {}: no backend can be asked", cluster.name));
@@ -91,13 +93,16 @@ impl Read<'_> {
         state: &mut State,
     ) -> Option<Answer> {
         for (at, backend) in backends.iter().enumerate() {
+            if state.is_answered_by_up_to_date(backend) {
+                break;
+            }
             // At its connection limit a backend is passed over while there is another.
             let patience = match at + 1 < backends.len() {
                 true => Duration::ZERO,
                 false => self.upstream.dial_timeout(),
             };
             let outcome = self.ask(backend, patience).await;
-            if let Some(answer) = state.take(cluster, backend, outcome).await {
+            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
@@ -118,20 +123,31 @@ impl Read<'_> {
         // A slow backend must not win with an old version because it missed the last write.
         let mut late = Vec::new();
         while let Some((backend, outcome)) = asked.next().await {
-            if self.lagging.contains(&backend.id) && !asked.is_empty() {
+            if state.lagging.contains(&backend.id) && !asked.is_empty() {
                 late.push((backend, outcome));
                 continue;
             }
-            if let Some(answer) = state.take(cluster, backend, outcome).await {
+            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
         for (backend, outcome) in late {
-            if let Some(answer) = state.take(cluster, backend, outcome).await {
+            if state.is_answered_by_up_to_date(backend) {
+                break;
+            }
+            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
         None
+    }
+
+    /// The backends of a cluster whose word on the object counts less than the others'. Where none has the last
+    /// write they are all alike.
+    fn lagging_in(&self, cluster: &Cluster) -> Vec<BackendId> {
+        let ids = cluster.backends.iter().map(|backend| backend.id);
+        let lagging: Vec<_> = ids.filter(|id| self.lagging.contains(id)).collect();
+        if lagging.len() == cluster.backends.len() { Vec::new() } else { lagging }
     }
 
     async fn ask(&self, backend: &Backend, patience: Duration) -> Result<Answer, Failure> {
@@ -163,6 +179,10 @@ struct State {
     telling: Option<(Box<ResponseHeader>, Body)>,
     absent: Option<(Box<ResponseHeader>, Body)>,
     absent_at_home: Vec<Arc<Backend>>,
+    /// A backend of the current cluster that has all writes said 404.
+    absent_here: bool,
+    /// Backends of the current cluster that missed the object's last write.
+    lagging: Vec<BackendId>,
     by: Option<Arc<Backend>>,
     error: String,
 }
@@ -178,6 +198,7 @@ impl State {
     /// Takes a backend's outcome; returns the answer if it ends the search.
     async fn take(
         &mut self,
+        upstream: &Upstream,
         cluster: usize,
         backend: &Arc<Backend>,
         outcome: Result<Answer, Failure>,
@@ -197,20 +218,30 @@ impl State {
             return Some(answer);
         }
         self.error = format!("{}: answered {}", backend.url, answer.status());
+        if finding == Finding::Absent && self.lagging.contains(&backend.id) {
+            // It missed the last write, which may have made the object: it does not know.
+            self.failed(format!("{}: answered 404, but missed the object's last write", backend.url));
+            return None;
+        }
         if finding == Finding::Absent && cluster == 0 {
             self.absent_at_home.push(backend.clone());
         }
+        self.absent_here |= finding == Finding::Absent;
         let telling = self.search.note(finding);
-        if telling || (finding == Finding::Absent && self.absent.is_none()) {
-            let kept = keep(answer).await;
-            match finding {
-                Finding::Absent => self.absent = Some(kept),
-                _ => self.telling = Some(kept),
-            }
-        } else if let Body::Long(_, answer) = answer.collect(KEPT_MOST).await {
-            drop(answer);
+        let kept = keep(answer, upstream.response_header_timeout()).await;
+        match finding {
+            Finding::Absent if self.absent.is_none() => self.absent = Some(kept),
+            Finding::Absent => {}
+            _ if telling => self.telling = Some(kept),
+            _ => {}
         }
         None
+    }
+
+    /// Whether a backend that has all writes says that the object is gone: one that missed the last write, which
+    /// may have been a DELETE, has nothing to add.
+    fn is_answered_by_up_to_date(&self, next: &Backend) -> bool {
+        self.absent_here && self.lagging.contains(&next.id)
     }
 
     fn found(self, cluster: usize, answer: Answer) -> Found {
@@ -241,13 +272,13 @@ impl State {
     }
 }
 
-/// Reads an error answer whole, so that it can be passed on later.
-async fn keep(answer: Answer) -> (Box<ResponseHeader>, Body) {
+/// Reads an error answer whole, so that it can be passed on later and its connection used again. Its status is
+/// what matters: a body that is long or slow is not worth waiting for.
+async fn keep(answer: Answer, patience: Duration) -> (Box<ResponseHeader>, Body) {
     let mut head = Box::new(answer.head().clone());
-    match answer.collect(KEPT_MOST).await {
-        Body::Whole(bytes) => (head, Body::Whole(bytes)),
-        // Its status is what matters: the rest is not worth a connection.
-        Body::Long(..) | Body::Broken(..) => {
+    match tokio::time::timeout(patience, answer.collect(KEPT_MOST)).await {
+        Ok(Body::Whole(bytes)) => (head, Body::Whole(bytes)),
+        _ => {
             head.remove_header(&http::header::CONTENT_LENGTH);
             (head, Body::Whole(Bytes::new()))
         }

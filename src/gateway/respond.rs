@@ -7,8 +7,9 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use pingora_timeout::timeout;
 
-use super::{context::Context, head};
+use super::{context::Context, drain::Activity, head};
 use crate::{s3::S3Error, upstream::Body};
 
 /// How long and how much a client may go on sending after it was answered.
@@ -20,20 +21,32 @@ pub struct Responder<'a> {
     pub session: &'a mut Session,
     pub context: &'a mut Context,
     pub extra: &'a [(HeaderName, HeaderValue)],
-    /// The process is about to end: connections are not kept.
-    pub draining: bool,
+    pub activity: &'a Activity,
+    /// `ClientWriteTimeout`: how long a client may take nothing.
+    pub patience: Duration,
 }
 
 impl Responder<'_> {
     /// Passes a backend's answer on. `body_read` = the client's request has been read to its end.
     pub async fn backend(&mut self, answer: (Box<ResponseHeader>, Body), body_read: bool) -> Result<()> {
         let (head, body) = answer;
+        let body = match body {
+            // The backend's connection is free before the client takes the answer.
+            Body::Long(bytes, mut answer) => match answer.is_done() {
+                true => {
+                    answer.release().await;
+                    Body::Whole(bytes)
+                }
+                false => Body::Long(bytes, answer),
+            },
+            body => body,
+        };
         let length = match &body {
             Body::Whole(bytes) => Some(bytes.len()),
             _ => None,
         };
         let request = self.session.req_header();
-        let head = head::for_client(&head, length, self.extra, &self.context.id, request)?;
+        let head = head::for_client(*head, length, self.extra, &self.context.id, request)?;
         self.keep_alive_if(body_read);
         match body {
             Body::Whole(bytes) => self.write(head, bytes).await?,
@@ -53,6 +66,7 @@ impl Responder<'_> {
                     }
                 }
                 answer.release().await;
+                self.served();
                 self.end().await?;
             }
         }
@@ -85,25 +99,33 @@ impl Responder<'_> {
         Ok(())
     }
 
+    /// The request is no load any more: a client that has its answer may send the next one at once, and what one
+    /// that was refused still sends holds up nobody.
+    fn served(&mut self) {
+        self.context.admitted = None;
+    }
+
     fn keep_alive_if(&mut self, body_read: bool) {
-        if !body_read || self.draining {
+        if !body_read || self.activity.is_draining() {
             self.session.set_keepalive(None);
         }
     }
 
     async fn write(&mut self, head: ResponseHeader, body: Bytes) -> Result<()> {
+        self.served();
         let bodiless = body.is_empty() || self.session.req_header().method == Method::HEAD;
         self.begin(head, bodiless).await?;
         if !bodiless {
             self.context.bytes_out += body.len() as u64;
-            self.session.write_response_body(Some(body), true).await.map_err(|e| e.into_down())?;
-            return Ok(());
+            return in_time(timeout(self.patience, self.session.write_response_body(Some(body), true)).await);
         }
         self.end().await
     }
 
+    /// Pingora's own write timeout covers bodies only.
     async fn begin(&mut self, head: ResponseHeader, end: bool) -> Result<()> {
-        self.session.write_response_header(Box::new(head), end).await.map_err(|e| e.into_down())
+        let written = timeout(self.patience, self.session.write_response_header(Box::new(head), end)).await;
+        in_time(written)
     }
 
     async fn piece(&mut self, bytes: Bytes) -> Result<()> {
@@ -111,11 +133,11 @@ impl Responder<'_> {
             return Ok(());
         }
         self.context.bytes_out += bytes.len() as u64;
-        self.session.write_response_body(Some(bytes), false).await.map_err(|e| e.into_down())
+        in_time(timeout(self.patience, self.session.write_response_body(Some(bytes), false)).await)
     }
 
     async fn end(&mut self) -> Result<()> {
-        self.session.write_response_body(None, true).await.map_err(|e| e.into_down())
+        in_time(timeout(self.patience, self.session.write_response_body(None, true)).await)
     }
 
     /// The backend's answer broke off: an error, so that the client's connection is cut and never ends as if
@@ -126,17 +148,28 @@ impl Responder<'_> {
     }
 
     async fn linger_unless(&mut self, body_read: bool) {
-        if !body_read {
-            linger(self.session).await;
+        if body_read || self.activity.stop.is_set() {
+            return;
         }
+        linger(self.session, self.patience).await;
+    }
+}
+
+/// The outcome of a write under a deadline; what goes wrong is the client's doing.
+pub fn in_time(outcome: std::result::Result<Result<()>, pingora_timeout::Elapsed>) -> Result<()> {
+    match outcome {
+        Ok(written) => written.map_err(|error| error.into_down()),
+        Err(_) => Err(Error::explain(ErrorType::WriteTimedout, "the client takes no answer").into_down()),
     }
 }
 
 /// Lets a client that still sends hear the answer: our side is shut down, and what comes is read and discarded
 /// for a while. Closing at once would reset the connection and take the answer with it (RFC 9112, 9.6).
-async fn linger(session: &mut Session) {
+async fn linger(session: &mut Session, patience: Duration) {
     let downstream = &mut session.downstream_session;
-    downstream.shutdown().await;
+    if timeout(patience, downstream.shutdown()).await.is_err() {
+        return;
+    }
     let discard = async {
         let mut left = LINGER_BYTES;
         while let Ok(Some(bytes)) = downstream.read_request_body().await {

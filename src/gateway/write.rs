@@ -25,6 +25,10 @@ pub struct Plan {
     pub reuse: Reuse,
     /// Writes to the object are kept in order.
     pub ordered: bool,
+    /// A good reply means that the backend has the object's last version.
+    pub whole_object: bool,
+    /// Whether replies that differ are a divergence: not of reads, nor of parts of an upload.
+    pub recorded: bool,
     /// Backends that did not take part although they should have: a completed multipart upload's others.
     pub left_out: Vec<Arc<Backend>>,
 }
@@ -65,6 +69,8 @@ pub fn plan(
         judge: judge(request, method),
         reuse: reuse(request, method, headers),
         ordered: is_ordered(request, method),
+        whole_object: !request.home_only || matches!(request.operation, Operation::Multipart(_)),
+        recorded: is_recorded(request, method),
         left_out,
     }
 }
@@ -97,6 +103,11 @@ fn is_ordered(request: &S3Request, method: &Method) -> bool {
         _ => false,
     };
     object && !part && !matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn is_recorded(request: &S3Request, method: &Method) -> bool {
+    let passing = matches!(request.operation, Operation::Multipart(step) if step != Multipart::Complete);
+    !passing && !matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// One backend for all requests about an object's multipart uploads: the highest hash of key and backend among
@@ -132,6 +143,7 @@ pub struct Recorder {
     pub sub_resource: Option<String>,
     pub compare_etags: bool,
     pub left_out: Vec<Arc<Backend>>,
+    pub recorded: bool,
 }
 
 impl Recorder {
@@ -142,23 +154,27 @@ impl Recorder {
         for reply in replies {
             self.count(reply);
         }
-        for (reply, _) in replies.iter().zip(divergent).filter(|(_, diverges)| *diverges) {
-            let good = self.good_for(replies, reply);
-            self.diverged(reply, good).await;
+        if !self.recorded {
+            return;
         }
-        if let Some(good) = replies.iter().find(|reply| reply.kind == Kind::Good) {
-            for backend in &self.left_out {
-                let reply = Reply {
-                    backend: backend.clone(),
-                    kind: Kind::NotApplied,
-                    status: None,
-                    etag: None,
-                    version: None,
-                    error: format!("{}: the multipart upload went to one backend only", backend.url),
-                    ..good.clone()
-                };
-                self.diverged(&reply, Some(good)).await;
-            }
+        for (reply, _) in replies.iter().zip(divergent).filter(|(_, diverges)| *diverges) {
+            self.diverged(reply, self.good_for(replies, reply)).await;
+        }
+        let good = replies.iter().find(|reply| reply.kind == Kind::Good);
+        let Some(taken_by) = good.or_else(|| replies.iter().find(|reply| reply.kind == Kind::Unknown)) else {
+            return;
+        };
+        for backend in &self.left_out {
+            let reply = Reply {
+                backend: backend.clone(),
+                kind: Kind::NotApplied,
+                status: None,
+                etag: None,
+                version: None,
+                error: format!("{}: the multipart upload went to one backend only", backend.url),
+                ..taken_by.clone()
+            };
+            self.diverged(&reply, good).await;
         }
     }
 

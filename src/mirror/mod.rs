@@ -72,6 +72,8 @@ pub struct Job {
     pub judge: Judge,
     /// The object that is written, if it is one: its writes are kept in order.
     pub object: Option<Object>,
+    /// Whether a good reply means that the backend has the object's last version: not for sub-resources.
+    pub whole_object: bool,
     pub reuse: Reuse,
 }
 
@@ -145,6 +147,7 @@ impl Mirror {
                     reuse: job.reuse,
                     judge: job.judge,
                     object,
+                    whole_object: job.whole_object,
                     earlier,
                     feed,
                     progress: progress.clone(),
@@ -184,6 +187,8 @@ impl Run<'_> {
                 () = std::future::ready(()) => {}
             }
         }
+        let stop = self.mirror.stop.clone();
+        let mut stopped = std::pin::pin!(stop.wait());
         while decision.is_none() {
             let may_read = !body_read && self.subs.all_have_room();
             self.pace.observe(Instant::now(), self.subs.rooms());
@@ -191,7 +196,7 @@ impl Run<'_> {
             let check = self.pace.next_check().filter(|_| paused);
             decision = tokio::select! {
                 biased;
-                () = self.mirror.stop.wait() => self.cut_all("the gateway is stopping"),
+                () = &mut stopped => self.cut_all("the gateway is stopping"),
                 happened = self.subs.next(paused.then(|| self.pace.rooms())) => self.happened(happened),
                 piece = body.next(), if may_read => self.take(piece?, &mut body_read),
                 () = sleep(check), if check.is_some() => self.drop_overdue(),
@@ -228,8 +233,8 @@ impl Run<'_> {
         match &self.subs.object {
             None => live.iter().for_each(|sub| sub.queue.commit(None)),
             Some(object) => {
-                let backends: Vec<_> = live.iter().map(|sub| sub.backend.id).collect();
-                let tickets = self.mirror.order.enter(object, &backends);
+                let places = live.iter().map(|sub| (sub.backend.id, sub.progress.aborted.clone()));
+                let tickets = self.mirror.order.enter(object, places.collect());
                 for (sub, ticket) in live.iter().zip(tickets) {
                     sub.queue.commit(Some(ticket));
                 }
@@ -300,9 +305,9 @@ impl Rest {
         self.subs.live().next().is_none()
     }
 
-    /// Good replies so far.
-    pub fn good(&self) -> usize {
-        self.replies.iter().flatten().filter(|reply| reply.kind == Kind::Good).count()
+    /// The replies so far.
+    pub fn replies(&self) -> impl Iterator<Item = &Reply> {
+        self.replies.iter().flatten()
     }
 
     /// Drives what is left to its end and gives the replies of all backends, in the order of the job's targets.

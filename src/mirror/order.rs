@@ -54,7 +54,8 @@ struct Shard {
 #[derive(Debug, Default)]
 struct Place {
     ended: Latch,
-    aborted: Latch,
+    /// Set by a later write that has lost patience with this one; shared with its sub-request.
+    aborted: Arc<Latch>,
     /// The write to wait for instead, if this one left before its turn came.
     inherited: OnceLock<Arc<Place>>,
 }
@@ -77,18 +78,18 @@ impl Order {
         })
     }
 
-    /// Takes a place in line on each backend, at once.
-    pub fn enter(self: &Arc<Self>, object: &Object, backends: &[BackendId]) -> Vec<Ticket> {
+    /// Takes a place in line on each backend, at once. The latches are set when a later write loses patience.
+    pub fn enter(self: &Arc<Self>, object: &Object, backends: Vec<(BackendId, Arc<Latch>)>) -> Vec<Ticket> {
         let mut shard = self.shard(object);
         let line = shard.unfinished.entry(object.clone()).or_default();
         backends
-            .iter()
-            .map(|backend| {
-                let place = Arc::new(Place::default());
-                let before = match line.iter_mut().find(|(id, _)| id == backend) {
+            .into_iter()
+            .map(|(backend, aborted)| {
+                let place = Arc::new(Place { aborted, ..Place::default() });
+                let before = match line.iter_mut().find(|(id, _)| *id == backend) {
                     Some((_, last)) => Some(std::mem::replace(last, place.clone())),
                     None => {
-                        line.push((*backend, place.clone()));
+                        line.push((backend, place.clone()));
                         self.entries.fetch_add(1, Relaxed);
                         None
                     }
@@ -179,35 +180,37 @@ impl Earlier {
 }
 
 impl Ticket {
-    /// Waits for the write before this one, at most `patience`; then that one is aborted.
-    pub async fn turn(&mut self, patience: Duration) {
+    /// Waits for the write before this one, at most `patience`; then that one, and whatever it waits for itself,
+    /// is aborted. One that was `waited_for` already is not waited for again.
+    pub async fn turn(&mut self, patience: Duration, waited_for: Option<&Earlier>) {
         /// An aborted sub-request ends as soon as it is polled.
         const ABORTING: Duration = Duration::from_secs(1);
+        let mut patience = patience;
         while let Some(before) = self.before.clone() {
+            if waited_for.is_some_and(|earlier| Arc::ptr_eq(&earlier.0, &before)) {
+                patience = Duration::ZERO;
+            }
             if tokio::time::timeout(patience, before.ended.wait()).await.is_err() {
                 before.aborted.set();
                 if tokio::time::timeout(ABORTING, before.ended.wait()).await.is_err() {
                     log::warn!("an aborted write did not end within {ABORTING:?}; the next one goes on");
                 }
+                patience = Duration::ZERO;
             }
             self.before = before.inherited.get().cloned();
         }
-    }
-
-    /// Waits until a later write has lost patience with this one.
-    pub async fn aborted(&self) {
-        self.place.aborted.wait().await;
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         // A ticket whose turn never came passes its predecessor on: the next in line must still wait for it.
+        // All under the lock, so that no place that has ended is put back into the line.
+        let mut shard = self.order.shard(&self.object);
         let before = self.before.take().filter(|before| !before.ended.is_set());
         if let Some(before) = &before {
             self.place.inherited.get_or_init(|| before.clone());
         }
-        let mut shard = self.order.shard(&self.object);
         if let Some(line) = shard.unfinished.get_mut(&self.object)
             && let Some(at) = line.iter().position(|(_, place)| Arc::ptr_eq(place, &self.place))
         {
@@ -222,8 +225,8 @@ impl Drop for Ticket {
                 shard.unfinished.remove(&self.object);
             }
         }
-        drop(shard);
         self.place.ended.set();
+        drop(shard);
     }
 }
 
@@ -237,29 +240,33 @@ mod tests {
         Object::from(b"/bucket/key".as_slice())
     }
 
+    fn enter(order: &Arc<Order>, object: &Object, backends: &[BackendId]) -> Vec<Ticket> {
+        order.enter(object, backends.iter().map(|id| (*id, Arc::default())).collect())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_later_write_waits_for_the_earlier_one_on_the_same_backend() {
         let order = Order::new();
-        let mut first = order.enter(&object(), &[0, 1]);
-        let mut second = order.enter(&object(), &[0, 1]);
-        first[0].turn(PATIENCE).await;
+        let mut first = enter(&order, &object(), &[0, 1]);
+        let mut second = enter(&order, &object(), &[0, 1]);
+        first[0].turn(PATIENCE, None).await;
         drop(first.remove(0));
-        second[0].turn(PATIENCE).await;
-        let waits = tokio::time::timeout(Duration::from_secs(1), second[1].turn(PATIENCE)).await;
+        second[0].turn(PATIENCE, None).await;
+        let waits = tokio::time::timeout(Duration::from_secs(1), second[1].turn(PATIENCE, None)).await;
         assert!(waits.is_err(), "the write before it on backend 1 has not ended");
     }
 
     #[tokio::test(start_paused = true)]
     async fn patience_ends_and_the_earlier_write_is_aborted() {
         let order = Order::new();
-        let first = order.enter(&object(), &[0]).remove(0);
-        let mut second = order.enter(&object(), &[0]).remove(0);
+        let first = enter(&order, &object(), &[0]).remove(0);
+        let mut second = enter(&order, &object(), &[0]).remove(0);
         let started = tokio::time::Instant::now();
         let earlier = tokio::spawn(async move {
-            first.aborted().await;
+            first.place.aborted.wait().await;
             drop(first);
         });
-        second.turn(PATIENCE).await;
+        second.turn(PATIENCE, None).await;
         assert!(started.elapsed() >= PATIENCE);
         earlier.await.unwrap();
     }
@@ -267,33 +274,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_leaves_before_its_turn_does_not_let_the_next_one_overtake() {
         let order = Order::new();
-        let first = order.enter(&object(), &[0]);
-        let second = order.enter(&object(), &[0]);
-        let mut third = order.enter(&object(), &[0]);
+        let first = enter(&order, &object(), &[0]);
+        let second = enter(&order, &object(), &[0]);
+        let mut third = enter(&order, &object(), &[0]);
         drop(second);
-        let waits = tokio::time::timeout(Duration::from_secs(1), third[0].turn(PATIENCE)).await;
+        let waits = tokio::time::timeout(Duration::from_secs(1), third[0].turn(PATIENCE, None)).await;
         assert!(waits.is_err(), "the first write has not ended");
         drop(third);
-        let mut fourth = order.enter(&object(), &[0]);
+        let mut fourth = enter(&order, &object(), &[0]);
         drop(first);
         let started = tokio::time::Instant::now();
-        fourth[0].turn(PATIENCE).await;
+        fourth[0].turn(PATIENCE, None).await;
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn other_objects_and_other_backends_do_not_wait() {
         let order = Order::new();
-        let _first = order.enter(&object(), &[0]);
-        order.enter(&object(), &[1])[0].turn(PATIENCE).await;
-        order.enter(&Object::from(b"/bucket/other".as_slice()), &[0])[0].turn(PATIENCE).await;
+        let _first = enter(&order, &object(), &[0]);
+        enter(&order, &object(), &[1])[0].turn(PATIENCE, None).await;
+        enter(&order, &Object::from(b"/bucket/other".as_slice()), &[0])[0].turn(PATIENCE, None).await;
     }
 
     #[test]
     fn nothing_is_left_when_all_tickets_are_gone() {
         let order = Order::new();
-        let first = order.enter(&object(), &[0, 1]);
-        let second = order.enter(&object(), &[0]);
+        let first = enter(&order, &object(), &[0, 1]);
+        let second = enter(&order, &object(), &[0]);
         assert_eq!(order.lagging(&object()), [0, 1]);
         drop(second);
         drop(first);

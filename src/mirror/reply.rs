@@ -9,7 +9,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::ResponseHeader;
 
-use super::verdict::{Kind, Seen};
+use super::{
+    latch::Latch,
+    verdict::{Kind, Seen},
+};
 use crate::{
     s3::error::{body_is_error, error_code},
     topology::Backend,
@@ -58,6 +61,8 @@ pub(super) struct Progress {
     whole: AtomicBool,
     /// Set when the client has its answer and nobody waits for this sub-request any more.
     pub detached: AtomicBool,
+    /// Set by a later write to the same object that has lost patience with this one.
+    pub aborted: Arc<Latch>,
 }
 
 impl Progress {
@@ -77,7 +82,7 @@ impl End {
     pub fn without_answer(backend: Arc<Backend>, cluster: usize, kind: Kind, error: String) -> End {
         End {
             reply: Reply { backend, cluster, kind, status: None, etag: None, version: None, error },
-            seen: Seen { kind, answered: false, absent: false },
+            seen: Seen { kind, answered: false, absent: false, broken: false },
             answer: None,
         }
     }
@@ -98,7 +103,10 @@ impl End {
         judge: Judge,
         early: bool,
     ) -> End {
-        let Judged { kind, absent, error } = judged(head.status, known(&body), judge, early);
+        let broken = matches!(body, Body::Broken(..));
+        let Judged { kind, absent, error } = judged(head.status, &body, judge, early);
+        // What looks like a success and is none must not be passed on.
+        let deceptive = head.status.is_success() && kind != Kind::Good && (early || broken);
         let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         End {
             reply: Reply {
@@ -110,9 +118,16 @@ impl End {
                 version: text("x-amz-version-id"),
                 error,
             },
-            seen: Seen { kind, answered: true, absent },
+            seen: Seen { kind, answered: !deceptive, absent, broken },
             answer: Some((head, body)),
         }
+    }
+}
+
+impl Judge {
+    /// Whether the answer's body is part of the judgement.
+    pub fn reads_body(self) -> bool {
+        matches!(self, Judge::StatusAndBody | Judge::StatusAndErrors)
     }
 }
 
@@ -130,33 +145,39 @@ struct Judged {
     error: String,
 }
 
-fn judged(status: StatusCode, body: &[u8], judge: Judge, early: bool) -> Judged {
+fn judged(status: StatusCode, body: &Body, judge: Judge, early: bool) -> Judged {
     let bad = |error: String| Judged { kind: Kind::NotApplied, absent: false, error };
+    let unknown = |error: String| Judged { kind: Kind::Unknown, absent: false, error };
     let good = |absent| Judged { kind: Kind::Good, absent, error: String::new() };
     if early {
         return bad(format!("answered {status} before the whole request was sent"));
     }
-    if status.is_success() {
-        return match judge {
-            Judge::StatusAndBody if body_is_error(body) => {
-                bad(format!("answered {status} with the error {}", error_code(body).unwrap_or("unknown")))
-            }
-            Judge::StatusAndErrors if body.windows(7).any(|window| window == b"<Error>") => {
-                bad(format!("answered {status} with errors for some keys"))
-            }
-            _ => good(false),
+    let bytes = known(body);
+    if !status.is_success() {
+        return match error_code(bytes) {
+            Some("NoSuchKey") if judge == Judge::Delete && status == StatusCode::NOT_FOUND => good(true),
+            Some(code) => bad(format!("answered {status}: {code}")),
+            None => bad(format!("answered {status}")),
         };
     }
-    match error_code(body) {
-        Some("NoSuchKey") if judge == Judge::Delete && status == StatusCode::NOT_FOUND => good(true),
-        Some(code) => bad(format!("answered {status}: {code}")),
-        None => bad(format!("answered {status}")),
+    match (judge, body) {
+        (Judge::Status | Judge::Delete, _) => good(false),
+        (Judge::StatusAndBody, _) if body_is_error(bytes) => {
+            bad(format!("answered {status} with the error {}", error_code(bytes).unwrap_or("unknown")))
+        }
+        (Judge::StatusAndErrors, _) if bytes.windows(7).any(|window| window == b"<Error>") => {
+            bad(format!("answered {status} with errors for some keys"))
+        }
+        (_, Body::Whole(_)) => good(false),
+        (_, Body::Broken(_, failure)) => unknown(format!("answered {status}, but {failure}")),
+        (_, Body::Long(..)) => unknown(format!("answered {status} with more than can be judged")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Cause;
 
     #[test]
     fn what_makes_an_answer_good() {
@@ -188,9 +209,25 @@ mod tests {
             (200, b"<DeleteResult><Deleted/></DeleteResult>", StatusAndErrors, false, Good, false),
         ];
         for (status, body, judge, early, kind, absent) in cases {
-            let judged = judged(StatusCode::from_u16(status).unwrap(), body, judge, early);
+            let body = Body::Whole(Bytes::from_static(body));
+            let judged = judged(StatusCode::from_u16(status).unwrap(), &body, judge, early);
             assert_eq!((judged.kind, judged.absent), (kind, absent), "{status} {judge:?} early={early}");
             assert_eq!(judged.error.is_empty(), kind == Good);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_is_unknown_where_its_body_tells_the_outcome() {
+        let backend =
+            Backend { id: 0, url: "http://a".into(), host: "a".into(), port: 80, maintained: false };
+        let failure = Failure::new(&backend, Phase::Receive, Cause::Deadline, std::time::Duration::ZERO);
+        for (judge, kind) in [
+            (Judge::Status, Kind::Good),
+            (Judge::StatusAndBody, Kind::Unknown),
+            (Judge::StatusAndErrors, Kind::Unknown),
+        ] {
+            let body = Body::Broken(Bytes::from_static(b" "), failure.clone());
+            assert_eq!(judged(StatusCode::OK, &body, judge, false).kind, kind, "{judge:?}");
         }
     }
 }

@@ -18,6 +18,7 @@ use super::{
     body::{Feed, Piece},
     order::{Earlier, Object, Order, Ticket},
     reply::{End, Judge, Progress},
+    verdict::Kind,
 };
 use crate::{
     topology::Backend,
@@ -27,6 +28,8 @@ use crate::{
 /// Answers to writes are read whole up to this size before they are judged, so that their connection is free and
 /// a broken one is known; longer ones are passed on as they come.
 const ANSWER_MOST: usize = 64 * 1024;
+/// The same where the body is part of the judgement: DeleteObjects lists up to a thousand keys of a kilobyte.
+const JUDGED_MOST: usize = 4 * 1024 * 1024;
 /// Bytes that are queued on a connection before they are sent.
 const BATCH: usize = 128 * 1024;
 
@@ -40,6 +43,8 @@ pub(super) struct SubRequest {
     pub reuse: Reuse,
     pub judge: Judge,
     pub object: Option<Object>,
+    /// Whether a good reply means that the backend has the object's last version.
+    pub whole_object: bool,
     /// The write to the same object that this one must not overtake.
     pub earlier: Option<Earlier>,
     pub feed: Feed,
@@ -65,41 +70,63 @@ struct Kept {
 
 impl SubRequest {
     pub async fn run(mut self) -> End {
-        let (backend, cluster, judge) = (self.backend.clone(), self.cluster, self.judge);
+        let (backend, cluster) = (self.backend.clone(), self.cluster);
         if backend.maintained {
             let error = format!("{}: under maintenance", backend.url);
-            return End::without_answer(backend, cluster, super::Kind::NotApplied, error);
+            return End::without_answer(backend, cluster, Kind::NotApplied, error);
         }
-        if let Some(earlier) = &self.earlier {
-            earlier.ended(self.patience).await;
-        }
+        let (aborted, progress) = (self.progress.aborted.clone(), self.progress.clone());
         let mut kept = Kept::default();
-        let end = match self.exchange(&mut kept).await {
-            Ok((answer, early)) => {
-                let head = Box::new(answer.head().clone());
-                if head.status.is_success() && judge != Judge::StatusAndBody {
-                    // The write has taken effect: the next one need not wait for the rest of the answer.
-                    kept.ticket = None;
-                }
-                let body = answer.collect(ANSWER_MOST).await;
-                End::answered(backend, cluster, head, body, judge, early)
-            }
-            Err(Cut::Failed(failure)) => End::failed(backend, cluster, &failure, kept.maybe_applied),
-            Err(Cut::Overtaken) => {
+        let end = tokio::select! {
+            biased;
+            () = aborted.wait() => {
                 let error = format!("{}: gave way to a later write after {:?}", backend.url, self.patience);
-                End::without_answer(backend, cluster, self.progress.kind(), error)
+                End::without_answer(backend, cluster, progress.kind(), error)
             }
+            end = self.until_end(&mut kept) => end,
         };
-        if let Some(object) = &self.object {
-            self.order.note(object, self.backend.id, end.reply.kind == super::Kind::Good);
-        }
+        self.note(end.reply.kind == Kind::Good);
+        // Only now may the next write in line begin.
+        drop(kept);
         end
     }
 
+    async fn until_end(&mut self, kept: &mut Kept) -> End {
+        let (backend, cluster, judge) = (self.backend.clone(), self.cluster, self.judge);
+        if let Some(earlier) = &self.earlier {
+            earlier.ended(self.patience).await;
+        }
+        let (answer, early) = match self.exchange(kept).await {
+            Ok(answered) => answered,
+            Err(failure) => return End::failed(backend, cluster, &failure, kept.maybe_applied),
+        };
+        let head = Box::new(answer.head().clone());
+        let body = if judge.reads_body() {
+            answer.collect(JUDGED_MOST).await
+        } else {
+            if head.status.is_success() && !early {
+                // The write has taken effect: the next one need not wait for the rest of the answer.
+                self.note(true);
+                kept.ticket = None;
+            }
+            answer.collect(ANSWER_MOST).await
+        };
+        End::answered(backend, cluster, head, body, judge, early)
+    }
+
+    /// Remembers whether the backend has the object's last write.
+    fn note(&self, good: bool) {
+        if let Some(object) = &self.object
+            && (!good || self.whole_object)
+        {
+            self.order.note(object, self.backend.id, good);
+        }
+    }
+
     /// The exchange, with a second try where the first one met a stale connection.
-    async fn exchange(&mut self, kept: &mut Kept) -> Result<(Answer, bool), Cut> {
+    async fn exchange(&mut self, kept: &mut Kept) -> Result<(Answer, bool), Failure> {
         match self.attempt(kept, self.reuse).await {
-            Err(Cut::Failed(failure)) if failure.stale && !kept.gone => {
+            Err(failure) if failure.stale && !kept.gone => {
                 log::debug!("{failure}; trying once more on a fresh connection");
                 kept.maybe_applied |= failure.phase >= Phase::Await;
                 self.attempt(kept, Reuse::Fresh).await
@@ -108,7 +135,7 @@ impl SubRequest {
         }
     }
 
-    async fn attempt(&mut self, kept: &mut Kept, reuse: Reuse) -> Result<(Answer, bool), Cut> {
+    async fn attempt(&mut self, kept: &mut Kept, reuse: Reuse) -> Result<(Answer, bool), Failure> {
         let head = self.upstream.head(&self.backend, &self.header, &self.head)?;
         let patience = self.upstream.dial_timeout();
         let mut connection = self.upstream.connect(&self.backend, &head, reuse, patience).await?;
@@ -189,50 +216,24 @@ impl SubRequest {
         Ok(Sent::All)
     }
 
-    /// Waits for this write's turn, sends the bytes that complete the request, and waits for the answer.
-    async fn complete(&self, mut connection: Connection, kept: &mut Kept) -> Result<(Answer, bool), Cut> {
-        let (mut ticket, patience) = (kept.ticket.take(), self.patience);
-        if let Some(ticket) = &mut ticket {
-            ticket.turn(patience).await;
+    /// Waits for this write's turn, sends the bytes that complete the request, and waits for the answer. The place
+    /// in line stays in `kept`: a second try needs it, and it must outlive the connection.
+    async fn complete(&self, mut connection: Connection, kept: &mut Kept) -> Result<(Answer, bool), Failure> {
+        let detached = &self.progress.detached;
+        if let Some(ticket) = &mut kept.ticket {
+            ticket.turn(self.patience, self.earlier.as_ref()).await;
         }
-        let progress = &self.progress;
         if connection.answers_early().await? {
-            return Ok((connection.answer(Phase::Send, &progress.detached).await?, true));
+            return Ok((connection.answer(Phase::Send, detached).await?, true));
         }
         if let Some(last) = &kept.last {
             connection.push_body(last.clone());
         }
-        let finish = async move {
-            connection.push_end();
-            progress.completing();
-            match connection.send().await? {
-                Sent::All => Ok((connection.answer(Phase::Await, &progress.detached).await?, false)),
-                Sent::Answering => Ok((connection.answer(Phase::Send, &progress.detached).await?, true)),
-            }
-        };
-        let outcome = match &ticket {
-            None => finish.await,
-            Some(ticket) => tokio::select! {
-                biased;
-                outcome = finish => outcome,
-                () = ticket.aborted() => Err(Cut::Overtaken),
-            },
-        };
-        // The place in line is kept for a second try, and left when the sub-request ends.
-        kept.ticket = ticket;
-        outcome
-    }
-}
-
-/// Why there is no answer.
-enum Cut {
-    Failed(Failure),
-    /// A later write to the same object lost patience.
-    Overtaken,
-}
-
-impl From<Failure> for Cut {
-    fn from(failure: Failure) -> Self {
-        Cut::Failed(failure)
+        connection.push_end();
+        self.progress.completing();
+        match connection.send().await? {
+            Sent::All => Ok((connection.answer(Phase::Await, detached).await?, false)),
+            Sent::Answering => Ok((connection.answer(Phase::Send, detached).await?, true)),
+        }
     }
 }

@@ -33,6 +33,8 @@ pub struct Seen {
     pub answered: bool,
     /// A DELETE's "there is no such key": good, but a backend that did delete something is heard first.
     pub absent: bool,
+    /// The answer broke off in its body: another good one is passed on rather than this.
+    pub broken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,13 +89,17 @@ impl Verdict {
     fn decide(&self) -> Option<Decision> {
         let all_in = self.replies.len() == self.clusters.len();
         match self.rule {
-            Rule::FirstGood => match self.first(|_, seen| seen.kind == Kind::Good) {
-                Some(sub) => self.body_ended.then_some(Decision::Answer(sub)),
-                None => all_in.then(|| self.answer_or_unavailable(|_, seen| seen.answered)),
-            },
+            Rule::FirstGood => {
+                let whole = self.first(|_, seen| seen.kind == Kind::Good && !seen.broken);
+                let any = || self.first(|_, seen| seen.kind == Kind::Good);
+                match whole.or_else(|| all_in.then(any).flatten()) {
+                    Some(sub) => self.body_ended.then_some(Decision::Answer(sub)),
+                    None => all_in.then(|| self.answer_or_unavailable(|_, seen| seen.answered)),
+                }
+            }
             _ if !all_in => None,
             _ if self.clusters.iter().all(|cluster| self.has_good(*cluster)) => Some(
-                self.first(|_, seen| seen.kind == Kind::Good && !seen.absent)
+                self.first(|_, seen| seen.kind == Kind::Good && !seen.absent && !seen.broken)
                     .or_else(|| self.first(|_, seen| seen.kind == Kind::Good))
                     .map_or(Decision::Unavailable, Decision::Answer),
             ),
@@ -147,7 +153,7 @@ mod tests {
     use super::{Event::*, Kind::*, *};
 
     fn seen(kind: Kind, answered: bool) -> Seen {
-        Seen { kind, answered, absent: false }
+        Seen { kind, answered, absent: false, broken: false }
     }
     fn good() -> Seen {
         seen(Good, true)
@@ -162,7 +168,7 @@ mod tests {
         seen(Unknown, false)
     }
     fn absent() -> Seen {
-        Seen { kind: Good, answered: true, absent: true }
+        Seen { kind: Good, answered: true, absent: true, broken: false }
     }
 
     /// Feeds events; returns the decision and the index of the event that brought it.
@@ -193,6 +199,15 @@ mod tests {
         for (events, expected) in cases {
             assert_eq!(run(Rule::FirstGood, &[0, 0], events), *expected, "{events:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_broke_off_is_passed_on_only_where_there_is_no_other() {
+        let broken = || Seen { broken: true, ..good() };
+        let first_good = |events: &[Event]| run(Rule::FirstGood, &[0, 0], events);
+        let answer = |at, sub| Some((at, Decision::Answer(sub)));
+        assert_eq!(first_good(&[BodyEnded, Reply(0, broken()), Reply(1, good())]), answer(2, 1));
+        assert_eq!(first_good(&[BodyEnded, Reply(0, broken()), Reply(1, dead())]), answer(2, 0));
     }
 
     #[test]

@@ -16,7 +16,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version, header};
 use pingora_core::protocols::{
-    Stream, http::v1::client::HttpSession, http::v1::client::http_req_header_to_wire, l4::ext::TCP_INFO,
+    Stream,
+    http::v1::client::HttpSession,
+    http::v1::client::http_req_header_to_wire,
+    l4::ext::{TCP_INFO, get_tcp_info},
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_timeout::timeout;
@@ -48,6 +51,18 @@ pub struct Head {
 impl Head {
     /// Serialises a head. `header` carries the framing headers that `framing` says.
     pub fn new(header: &RequestHeader, framing: Framing) -> Result<Head, Cause> {
+        let length = header.headers.get(header::CONTENT_LENGTH).map(|value| value.as_bytes());
+        let consistent = match framing {
+            Framing::Length(0) => length.is_none_or(|length| length == b"0"),
+            Framing::Length(expected) => {
+                length.is_some_and(|length| length == expected.to_string().as_bytes())
+            }
+            Framing::Chunked => length.is_none(),
+        };
+        if !consistent {
+            // The backend would take the next request for this one's body.
+            return Err(Cause::Unsendable("its Content-Length is not that of its body".into()));
+        }
         let wire = http_req_header_to_wire(header)
             .ok_or_else(|| Cause::Unsendable("the request target holds forbidden bytes".into()))?;
         Ok(Head { wire: wire.freeze(), framing, is_head: header.method == http::Method::HEAD })
@@ -196,8 +211,7 @@ impl Connection {
         let Connection { wire, lease, limits, started, framing, is_head, .. } = self;
         let has_body = framing != Framing::Length(0);
         let reused = wire.is_reused();
-        let mut probe =
-            Probe { fd: pingora_core::protocols::UniqueID::id(&*wire), acked: 0, since: Instant::now() };
+        let mut probe = Probe::new(pingora_core::protocols::UniqueID::id(&*wire));
         let mut session = HttpSession::new(wire as Stream);
         let failure = |session: &HttpSession, cause: Cause| {
             let alive = session.stream().as_any().downcast_ref::<Wire>().is_none_or(Wire::has_shown_life);
@@ -205,8 +219,9 @@ impl Connection {
             Failure { stale, ..Failure::new(&lease.peer.backend, phase, cause, started.elapsed()) }
         };
         let header = limits.transport.response_header_timeout;
-        let mut patience = header.min(limits.stall);
+        let mut look_at = Instant::now() + header.min(limits.stall);
         loop {
+            let patience = look_at.saturating_duration_since(Instant::now());
             match timeout(patience, session.read_response()).await {
                 Ok(Ok(_)) => match session.get_status() {
                     Some(status)
@@ -218,7 +233,7 @@ impl Connection {
                 },
                 Ok(Err(error)) => return Err(failure(&session, cause_of(&error))),
                 Err(_) => match probe.patience(&limits, detached.load(Relaxed)) {
-                    Some(more) => patience = more,
+                    Some(more) => look_at = Instant::now() + more,
                     None => return Err(failure(&session, Cause::Deadline)),
                 },
             }
@@ -242,34 +257,46 @@ impl Connection {
 /// only then keeps the common case free of system calls.
 struct Probe {
     fd: i32,
+    /// Bytes acknowledged when last asked, and since when.
     acked: u64,
     since: Instant,
+    /// When the backend had taken the whole request; from then on nothing moves the deadline.
+    taken_at: Option<Instant>,
 }
 
 impl Probe {
+    fn new(fd: i32) -> Self {
+        Probe { fd, acked: 0, since: Instant::now(), taken_at: None }
+    }
+
+    /// How much longer to wait for the answer's head; `None` = no longer.
     fn patience(&mut self, limits: &Limits, detached: bool) -> Option<Duration> {
-        let info = pingora_core::protocols::l4::ext::get_tcp_info(self.fd).ok()?;
-        if info.tcpi_bytes_acked > self.acked {
-            self.acked = info.tcpi_bytes_acked;
-            self.since = Instant::now();
-        }
         let header = limits.transport.response_header_timeout;
         let header = if detached { header.min(limits.stall) } else { header };
-        patience(&info, self.since.elapsed(), header, limits.stall)
-            .map(|left| if detached { left } else { left.min(limits.stall) })
+        let now = Instant::now();
+        self.look(&get_tcp_info(self.fd).ok()?, now);
+        self.left(now, header, limits.stall)
     }
-}
 
-/// How much longer to wait for an answer's head; `None` = no longer.
-fn patience(info: &TCP_INFO, unmoved: Duration, header: Duration, stall: Duration) -> Option<Duration> {
-    const LOOK_AGAIN: Duration = Duration::from_millis(500);
-    let taken = info.tcpi_unacked == 0 && info.tcpi_notsent_bytes == 0;
-    let left = if taken {
-        header.checked_sub(Duration::from_millis(info.tcpi_last_ack_recv.into()))?
-    } else {
-        stall.checked_sub(unmoved)?.min(LOOK_AGAIN)
-    };
-    (!left.is_zero()).then_some(left)
+    fn look(&mut self, info: &TCP_INFO, now: Instant) {
+        if info.tcpi_bytes_acked > self.acked {
+            (self.acked, self.since) = (info.tcpi_bytes_acked, now);
+        }
+        if info.tcpi_unacked == 0 && info.tcpi_notsent_bytes == 0 {
+            let last_ack = Duration::from_millis(info.tcpi_last_ack_recv.into());
+            self.taken_at.get_or_insert(now.checked_sub(last_ack).unwrap_or(now));
+        }
+    }
+
+    fn left(&self, now: Instant, header: Duration, stall: Duration) -> Option<Duration> {
+        const LOOK_AGAIN: Duration = Duration::from_millis(500);
+        let left = match self.taken_at {
+            // Not longer than the stall time at once: the request may be detached meanwhile.
+            Some(taken_at) => header.checked_sub(now.saturating_duration_since(taken_at))?.min(stall),
+            None => stall.checked_sub(now.saturating_duration_since(self.since))?.min(LOOK_AGAIN),
+        };
+        (!left.is_zero()).then_some(left)
+    }
 }
 
 /// A backend's final answer: the receiving half of an exchange.
@@ -343,11 +370,19 @@ impl Answer {
                 self.session.reuse().await
             }
             // The session does not know that the answer to HEAD has no body.
-            true => says_keep_alive(&self.head).then(|| self.session.into_inner()),
+            true => {
+                let exact = self.delivered() == self.session.get_headers_raw_bytes().len() as u64;
+                (exact && says_keep_alive(&self.head)).then(|| self.session.into_inner())
+            }
         };
         if let Some(wire) = wire.and_then(|stream| stream.into_any().downcast::<Wire>().ok()) {
             self.lease.peer.keep(wire, &self.limits.transport);
         }
+    }
+
+    /// Bytes that the session has read, informational answers included.
+    fn delivered(&self) -> u64 {
+        self.session.stream().as_any().downcast_ref::<Wire>().map_or(0, Wire::delivered)
     }
 
     fn failure(&self, cause: Cause) -> Failure {
@@ -392,17 +427,44 @@ mod tests {
     }
 
     #[test]
-    fn the_answers_deadline_starts_when_the_last_byte_was_taken() {
-        let moved = Duration::ZERO;
-        assert_eq!(patience(&info(0, 0, 5_000), moved, HEADER, STALL), None);
-        assert_eq!(patience(&info(0, 0, 9_000), moved, HEADER, STALL), None);
-        assert_eq!(patience(&info(0, 0, 1_200), moved, HEADER, STALL), Some(Duration::from_millis(3_800)));
-        assert_eq!(patience(&info(3, 0, 9_000), moved, HEADER, STALL), Some(Duration::from_millis(500)));
-        assert_eq!(patience(&info(0, 9, 9_000), moved, HEADER, STALL), Some(Duration::from_millis(500)));
+    fn the_answers_deadline_starts_when_the_last_byte_was_taken_and_nothing_moves_it() {
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        let left = |infos: &[TCP_INFO]| {
+            let mut probe = Probe { fd: -1, acked: 0, since: now, taken_at: None };
+            infos.iter().for_each(|info| probe.look(info, now));
+            probe.left(now, HEADER, STALL)
+        };
+        assert_eq!(left(&[info(0, 0, 5_000)]), None);
+        assert_eq!(left(&[info(0, 0, 9_000)]), None);
+        assert_eq!(left(&[info(0, 0, 1_200)]), Some(ms(3_800)));
+        assert_eq!(left(&[info(3, 0, 9_000)]), Some(ms(500)));
+        assert_eq!(left(&[info(0, 9, 9_000)]), Some(ms(500)));
+        // A later segment of the backend's is no reason to wait longer.
+        assert_eq!(left(&[info(0, 0, 4_000), info(0, 0, 0)]), Some(ms(1_000)));
     }
 
     #[test]
     fn a_backend_that_takes_nothing_for_the_stall_time_is_given_up() {
-        assert_eq!(patience(&info(0, 9, 100), STALL, HEADER, STALL), None);
+        let then = Instant::now();
+        let mut probe = Probe { fd: -1, acked: u64::MAX, since: then, taken_at: None };
+        probe.look(&info(0, 9, 100), then + STALL);
+        assert_eq!(probe.left(then + STALL, HEADER, STALL), None);
+    }
+
+    #[test]
+    fn a_head_whose_length_is_not_its_bodys_is_not_sent() {
+        let head = |length: Option<&str>, framing| {
+            let mut header = RequestHeader::build("PUT", b"/b/k", None).unwrap();
+            if let Some(length) = length {
+                header.insert_header("Content-Length", length).unwrap();
+            }
+            Head::new(&header, framing).is_ok()
+        };
+        assert!(head(Some("5"), Framing::Length(5)));
+        assert!(head(Some("0"), Framing::Length(0)) && head(None, Framing::Length(0)));
+        assert!(!head(Some("36"), Framing::Length(0)));
+        assert!(!head(None, Framing::Length(5)));
+        assert!(!head(Some("5"), Framing::Chunked));
     }
 }

@@ -18,7 +18,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -99,6 +99,11 @@ impl Upstream {
         self.limits.transport.dial_timeout
     }
 
+    /// `ResponseHeaderTimeout`
+    pub fn response_header_timeout(&self) -> Duration {
+        self.limits.transport.response_header_timeout
+    }
+
     /// A request's heads: one serialised form for all backends, or one for each where a signer changes it.
     pub fn head(
         &self,
@@ -135,20 +140,28 @@ impl Upstream {
         };
         let wire = match idle {
             Some(wire) => wire,
-            None => Box::new(self.dial(backend).await?),
+            None => Box::new(self.dial(peer).await?),
         };
         Ok(Connection::new(wire, lease, self.limits.clone(), head))
     }
 
-    /// Connects to the first of the backend's addresses that accepts within `DialTimeout`, all taken together.
-    async fn dial(&self, backend: &Backend) -> Result<Wire, Failure> {
+    /// Connects to the first of the backend's addresses that accepts, beginning with the one that worked last;
+    /// all together have `DialTimeout`, shared out so that none can use it up.
+    async fn dial(&self, peer: &Peer) -> Result<Wire, Failure> {
         let started = Instant::now();
-        let failure = |phase, cause| Failure::new(backend, phase, cause, started.elapsed());
+        let failure = |phase, cause| Failure::new(&peer.backend, phase, cause, started.elapsed());
+        let addresses = self.resolver.addrs(peer.backend.id);
         let mut last = failure(Phase::Resolve, Cause::Unresolved);
-        for address in self.resolver.addrs(backend.id).iter() {
-            let Some(left) = self.dial_timeout().checked_sub(started.elapsed()) else { break };
-            match tokio::time::timeout(left, self.connector.new_stream(&peer_at(*address))).await {
-                Ok(Ok(stream)) => return Ok(Wire::new(stream)),
+        let first = peer.address.load(Relaxed);
+        for tried in 0..addresses.len() {
+            let at = (first + tried) % addresses.len();
+            let left = self.dial_timeout().saturating_sub(started.elapsed());
+            let share = left / (addresses.len() - tried) as u32;
+            match tokio::time::timeout(share, self.connector.new_stream(&peer_at(addresses[at]))).await {
+                Ok(Ok(stream)) => {
+                    peer.address.store(at, Relaxed);
+                    return Ok(Wire::new(stream));
+                }
                 Ok(Err(error)) => last = failure(Phase::Dial, failure::cause_of(&error)),
                 Err(_) => last = failure(Phase::Dial, Cause::Deadline),
             }

@@ -30,6 +30,8 @@ pub struct Peer {
     idle: Mutex<Vec<Idle>>,
     idle_in_all: Arc<AtomicUsize>,
     metrics: BackendMetrics,
+    /// Which of its addresses worked last.
+    pub(super) address: AtomicUsize,
 }
 
 struct Idle {
@@ -56,6 +58,7 @@ impl Peer {
     pub(super) fn new(backend: Arc<Backend>, limit: usize, idle_in_all: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Peer {
             metrics: BackendMetrics::of(&backend.url),
+            address: AtomicUsize::new(0),
             backend,
             in_flight: AtomicUsize::new(0),
             slots: (limit > 0).then(|| Arc::new(Semaphore::new(limit))),
@@ -120,7 +123,7 @@ impl Peer {
     pub(super) fn keep(&self, mut wire: Box<Wire>, limits: &Transport) {
         let room_in_all =
             limits.max_idle_conns == 0 || self.idle_in_all.load(Relaxed) < limits.max_idle_conns;
-        if limits.disable_keep_alives || !room_in_all {
+        if limits.disable_keep_alives || !room_in_all || !wire.is_drained() {
             return;
         }
         wire.rest();

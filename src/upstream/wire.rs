@@ -56,6 +56,8 @@ pub(super) struct Wire {
     /// Bytes of the current answer that have been read from the socket, and from here.
     taken: u64,
     delivered: u64,
+    /// Bytes of informational answers that were passed over before the parser saw them.
+    passed_over: u64,
     /// The peer closed its side.
     ended: bool,
     /// Writing failed: only an answer that is already on its way can come.
@@ -78,6 +80,7 @@ impl Wire {
             inbound: BytesMut::new(),
             taken: 0,
             delivered: 0,
+            passed_over: 0,
             ended: false,
             broken: None,
             acked_before: 0,
@@ -97,7 +100,7 @@ impl Wire {
     /// Marks the end of an exchange; what comes from now on is unasked for.
     pub fn rest(&mut self) {
         self.reused = true;
-        (self.sent, self.taken, self.delivered) = (0, 0, 0);
+        (self.sent, self.taken, self.delivered, self.passed_over) = (0, 0, 0, 0);
         self.remember_counts();
     }
 
@@ -211,6 +214,7 @@ impl Wire {
                 First::Final => return Poll::Ready(Ok(())),
                 First::Informational(length) => {
                     self.inbound.advance(length);
+                    self.passed_over += length as u64;
                     continue;
                 }
                 First::Incomplete if self.inbound.len() >= INBOUND_LIMIT => return Poll::Ready(Ok(())),
@@ -232,9 +236,21 @@ impl Wire {
         }
     }
 
-    /// Whether any byte of an answer has come.
+    /// Whether any byte of an answer has come, be it an informational one.
     pub fn has_shown_life(&self) -> bool {
-        self.delivered > 0 || !self.inbound.is_empty()
+        self.taken > 0
+    }
+
+    /// Bytes of the answer that its parser has read.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether everything that came has gone to the answer's parser. What is left over would be taken for the
+    /// answer to the next request.
+    pub fn is_drained(&self) -> bool {
+        self.taken == self.delivered + self.passed_over
+            && self.info().is_some_and(|info| info.tcpi_bytes_received == self.received_before + self.taken)
     }
 }
 

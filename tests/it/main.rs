@@ -22,4 +22,6 @@ mod operations;
 mod reads;
 mod refusals;
 mod regions;
+mod regressions;
+mod regressions_wire;
 mod s3_clients;
