@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    akubra::cli::run(akubra::cli::Arguments::parse())
+    akubra::cli::run(akubra::cli::arguments())
 }

@@ -10,7 +10,7 @@ pub mod serve;
 
 use std::{fmt, path::Path, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use pingora_core::server::configuration::Opt;
 
 use crate::config::{Config, ConfigErrors};
@@ -46,13 +46,25 @@ enum Command {
     Demo,
 }
 
+/// The arguments of this process; ends it with a message where they make no sense.
+pub fn arguments() -> Arguments {
+    // Pingora's own help texts speak of Pingora.
+    let command = Arguments::command()
+        .mut_arg("upgrade", |arg| arg.help("Take over from the running instance (not supported yet)"))
+        .mut_arg("daemon", |arg| arg.help("Run in the background"))
+        .mut_arg("test", |arg| arg.help("Check the configuration and exit"))
+        .mut_arg("conf", |arg| arg.help("The configuration file").value_name("FILE"));
+    let matches = command.get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 /// Runs what the arguments ask for.
 pub fn run(arguments: Arguments) -> ExitCode {
     let outcome = match arguments.command {
         None => serve_or_check(arguments.server),
         Some(Command::Locate { conf, host, path }) => load(&conf).and_then(|config| {
-            locate::run(&config, host.as_deref(), &path, &mut std::io::stdout().lock())?;
-            Ok(())
+            let told = locate::run(&config, host.as_deref(), &path, &mut std::io::stdout().lock());
+            told.or_else(|error| if is_broken_pipe(&error) { Ok(()) } else { Err(error) })
         }),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => run_demo(),
@@ -95,6 +107,12 @@ fn run_demo() -> anyhow::Result<()> {
 
 fn load(file: &str) -> anyhow::Result<Config> {
     Ok(Config::load(Path::new(file), &|name| std::env::var(name).ok())?)
+}
+
+/// Whoever read the output has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// What an operator should know about a configuration that is valid.

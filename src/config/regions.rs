@@ -31,7 +31,9 @@ pub struct RegionDraft<'a> {
 pub struct Member<'a> {
     pub at: At<'a>,
     pub cluster: Text,
+    /// 1 where it could not be read: the cluster's name is judged all the same.
     pub weight: f64,
+    weighed: bool,
 }
 
 impl From<ClusterDraft<'_>> for ClusterConfig {
@@ -125,7 +127,8 @@ fn read_region<'a>(name: &'a str, at: At<'a>) -> Option<RegionDraft<'a>> {
     let domains: Vec<_> = listed.iter().flatten().filter_map(read_domain).collect();
     let draft = RegionDraft {
         name,
-        complete: expected == Some(members.len()) && listed.as_ref().map_or(0, Vec::len) == domains.len(),
+        complete: expected == Some(members.iter().filter(|member| member.weighed).count())
+            && listed.as_ref().map_or(0, Vec::len) == domains.len(),
         members,
         domains,
         default: map.read("Default", false, At::boolean),
@@ -148,7 +151,7 @@ fn read_member(at: At) -> Option<Member> {
     let cluster = map.require("Cluster", "write the name of a cluster").and_then(|at| at.text());
     let weight = map.require("Weight", "write a number from 0 to 1").and_then(|at| at.fraction());
     map.finish();
-    Some(Member { at, cluster: cluster?, weight: weight? })
+    Some(Member { at, cluster: cluster?, weight: weight.unwrap_or(1.0), weighed: weight.is_some() })
 }
 
 fn read_domain(at: &At) -> Option<(String, Text)> {

@@ -55,6 +55,7 @@ impl Read<'_> {
         for (index, cluster) in clusters.iter().enumerate() {
             state.search.enter_cluster();
             state.absent_here = false;
+            state.lagging = self.lagging_in(cluster);
             let backends = self.in_order(cluster);
             if backends.is_empty() {
                 state.failed(format!("cluster {}: no backend can be asked", cluster.name));
@@ -92,7 +93,7 @@ impl Read<'_> {
         state: &mut State,
     ) -> Option<Answer> {
         for (at, backend) in backends.iter().enumerate() {
-            if state.is_answered_by_up_to_date(self.is_lagging(backend)) {
+            if state.is_answered_by_up_to_date(backend) {
                 break;
             }
             // At its connection limit a backend is passed over while there is another.
@@ -101,7 +102,7 @@ impl Read<'_> {
                 false => self.upstream.dial_timeout(),
             };
             let outcome = self.ask(backend, patience).await;
-            if let Some(answer) = state.take(self, cluster, backend, outcome).await {
+            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
@@ -122,27 +123,31 @@ impl Read<'_> {
         // A slow backend must not win with an old version because it missed the last write.
         let mut late = Vec::new();
         while let Some((backend, outcome)) = asked.next().await {
-            if self.is_lagging(backend) && !asked.is_empty() {
+            if state.lagging.contains(&backend.id) && !asked.is_empty() {
                 late.push((backend, outcome));
                 continue;
             }
-            if let Some(answer) = state.take(self, cluster, backend, outcome).await {
+            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
         for (backend, outcome) in late {
-            if state.is_answered_by_up_to_date(true) {
+            if state.is_answered_by_up_to_date(backend) {
                 break;
             }
-            if let Some(answer) = state.take(self, cluster, backend, outcome).await {
+            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
         None
     }
 
-    fn is_lagging(&self, backend: &Backend) -> bool {
-        self.lagging.contains(&backend.id)
+    /// The backends of a cluster whose word on the object counts less than the others'. Where none has the last
+    /// write they are all alike.
+    fn lagging_in(&self, cluster: &Cluster) -> Vec<BackendId> {
+        let ids = cluster.backends.iter().map(|backend| backend.id);
+        let lagging: Vec<_> = ids.filter(|id| self.lagging.contains(id)).collect();
+        if lagging.len() == cluster.backends.len() { Vec::new() } else { lagging }
     }
 
     async fn ask(&self, backend: &Backend, patience: Duration) -> Result<Answer, Failure> {
@@ -176,6 +181,8 @@ struct State {
     absent_at_home: Vec<Arc<Backend>>,
     /// A backend of the current cluster that has all writes said 404.
     absent_here: bool,
+    /// Backends of the current cluster that missed the object's last write.
+    lagging: Vec<BackendId>,
     by: Option<Arc<Backend>>,
     error: String,
 }
@@ -191,7 +198,7 @@ impl State {
     /// Takes a backend's outcome; returns the answer if it ends the search.
     async fn take(
         &mut self,
-        read: &Read<'_>,
+        upstream: &Upstream,
         cluster: usize,
         backend: &Arc<Backend>,
         outcome: Result<Answer, Failure>,
@@ -211,12 +218,17 @@ impl State {
             return Some(answer);
         }
         self.error = format!("{}: answered {}", backend.url, answer.status());
+        if finding == Finding::Absent && self.lagging.contains(&backend.id) {
+            // It missed the last write, which may have made the object: it does not know.
+            self.failed(format!("{}: answered 404, but missed the object's last write", backend.url));
+            return None;
+        }
         if finding == Finding::Absent && cluster == 0 {
             self.absent_at_home.push(backend.clone());
         }
-        self.absent_here |= finding == Finding::Absent && !read.is_lagging(backend);
+        self.absent_here |= finding == Finding::Absent;
         let telling = self.search.note(finding);
-        let kept = keep(answer, read.upstream.response_header_timeout()).await;
+        let kept = keep(answer, upstream.response_header_timeout()).await;
         match finding {
             Finding::Absent if self.absent.is_none() => self.absent = Some(kept),
             Finding::Absent => {}
@@ -228,8 +240,8 @@ impl State {
 
     /// Whether a backend that has all writes says that the object is gone: one that missed the last write, which
     /// may have been a DELETE, has nothing to add.
-    fn is_answered_by_up_to_date(&self, next_is_lagging: bool) -> bool {
-        next_is_lagging && self.absent_here
+    fn is_answered_by_up_to_date(&self, next: &Backend) -> bool {
+        self.absent_here && self.lagging.contains(&next.id)
     }
 
     fn found(self, cluster: usize, answer: Answer) -> Found {

@@ -7,7 +7,7 @@ use pingora_proxy::Session;
 
 use super::admit;
 use crate::{
-    s3::{self, Operation, S3Error, S3Request},
+    s3::{self, Operation, S3Error, S3Request, target::RawTarget},
     topology::{Cluster, Region, Topology, host_name},
     upstream::Framing,
 };
@@ -34,12 +34,13 @@ pub fn find(topology: &Topology, session: &Session) -> Result<Route, S3Error> {
         }
         None => None,
     };
-    let found = topology.region_for(host.as_deref()).ok_or_else(S3Error::no_region)?;
     let target = target(&raw).unwrap_or_else(|| header.raw_path());
-    if !target.starts_with(b"/") && target != b"*" {
-        // Gateway and backend could take different parts of it for the host.
-        return Err(S3Error::bad_request("the request target is not in origin form"));
+    let authority = RawTarget::parse(target)?.authority;
+    if authority.is_some_and(|authority| host_name(authority) != host) {
+        // It counts instead of the Host (RFC 9112, 3.2.2), but backends see the Host: they must be one.
+        return Err(S3Error::bad_request("the request target names another host than the Host header"));
     }
+    let found = topology.region_for(host.as_deref()).ok_or_else(S3Error::no_region)?;
     let style = found.region.virtual_host_style;
     let request = s3::request::classify(&header.method, target, &header.headers, found.bucket, style)?;
     Ok(Route { region: found.region.clone(), request, framing })

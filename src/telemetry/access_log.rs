@@ -110,8 +110,8 @@ fn method<S: Serializer>(method: &Method, serializer: S) -> Result<S::Ok, S::Err
 }
 
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    // Microseconds first: no digits that the clock did not give.
-    serializer.serialize_f64(Duration::from_micros(duration.as_micros() as u64).as_secs_f64() * 1000.0)
+    // One division of whole microseconds: no digits that the clock did not give.
+    serializer.serialize_f64(duration.as_micros() as f64 / 1000.0)
 }
 
 fn address<S: Serializer>(address: &Option<IpAddr>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -50,13 +50,9 @@ enum Form {
 }
 
 impl MainLog {
-    /// Opens the file, if there is one. Without any destination the log goes to stderr.
+    /// Opens the file, if there is one. Without any destination the log is silent.
     pub fn open(config: &LogConfig) -> Result<MainLog, OpenError> {
-        let mut destinations = Destination::open_all(MAINLOG, config)?;
-        if destinations.is_empty() {
-            destinations.push(Destination::Stderr);
-        }
-        Ok(MainLog::to(destinations, config, CAPACITY))
+        Ok(MainLog::to(Destination::open_all(MAINLOG, config)?, config, CAPACITY))
     }
 
     fn to(destinations: Vec<Destination>, config: &LogConfig, capacity: usize) -> MainLog {
@@ -94,9 +90,9 @@ impl MainLog {
             }
             None => {
                 builder.filter_level(self.level);
-                if self.level <= LevelFilter::Info {
-                    builder.filter_module(TALKATIVE, self.level.min(LevelFilter::Warn));
-                }
+                let least =
+                    if self.level <= LevelFilter::Info { LevelFilter::Warn } else { LevelFilter::Info };
+                builder.filter_module(TALKATIVE, self.level.min(least));
             }
         }
         let form = self.form;
@@ -231,7 +227,8 @@ mod tests {
         assert!(!enabled(None, None, "akubra::mirror", Level::Debug));
         assert!(!enabled(None, None, "pingora_core::server", Level::Info));
         assert!(enabled(None, None, "pingora_proxy", Level::Warn));
-        assert!(enabled(debug, None, "pingora_proxy", Level::Debug));
+        assert!(enabled(debug, None, "pingora_proxy", Level::Info));
+        assert!(!enabled(debug, None, "pingora_proxy", Level::Debug));
         assert!(!enabled(Some(LevelFilter::Error), None, "pingora_proxy", Level::Warn));
         assert!(!enabled(debug, Some("error"), "akubra", Level::Warn));
         assert!(enabled(None, Some(""), "akubra", Level::Info));

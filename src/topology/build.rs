@@ -79,7 +79,8 @@ impl Topology {
             .collect();
         let mut by_domain = HashMap::new();
         for (index, region) in config.regions.iter().enumerate() {
-            by_domain.extend(region.domains.iter().map(|domain| (domain.clone(), index)));
+            by_domain
+                .extend(region.domains.iter().map(|domain| (without_brackets(domain).to_owned(), index)));
         }
         Topology {
             backends: backends.list,
@@ -105,4 +106,9 @@ fn region(config: &RegionConfig, clusters: &HashMap<&str, Arc<Cluster>>) -> Regi
         virtual_host_style: config.virtual_host_style,
         allow_unmerged_listings: config.allow_unmerged_listings,
     }
+}
+
+/// An IPv6 literal as [`super::host_name`] gives it.
+fn without_brackets(domain: &str) -> &str {
+    domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(domain)
 }

@@ -180,6 +180,7 @@ fn all_mistakes_come_at_once_in_the_order_of_the_file() {
             (3, "Foo"),
             (4, "Clusters.c.Backends[0]"),
             (5, "Regions.r.Clusters[0].Weight"),
+            (5, "Regions.r.Clusters[0].Cluster"),
             (6, "threads"),
         ]
     );
