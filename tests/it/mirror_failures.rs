@@ -14,7 +14,7 @@ async fn put_with(bad: Behaviour, size: usize) -> Value {
     a.will(bad);
     let mut gateway = Gateway::over(&[&a, &b])
         .set("ResponseHeaderTimeout", "400ms")
-        .set("SlowBackendTimeout", "300ms")
+        .set("SlowBackendTimeout", "2s")
         .start()
         .await;
     let body = noise(size);
