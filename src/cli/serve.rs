@@ -63,15 +63,17 @@ pub fn run(mut config: Config, daemon: bool) -> anyhow::Result<()> {
         Listen::Unix(path) => listening.add_uds(&path.to_string_lossy(), None),
     }
     let (close, closing) = watch::channel(false);
+    let (hear, heard) = watch::channel(false);
     server.add_service(GatewayService {
         listening,
         closing,
+        signals_are_heard: heard,
         listen: config.listen.clone(),
         logs: logs.clone(),
         upstream,
         resolver,
     });
-    let signals = Signals { activity, close, logs, grace };
+    let signals = Signals { activity, close, logs, grace, hear };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     Ok(())
 }
@@ -103,6 +105,8 @@ impl HttpServerApp for App {
 struct GatewayService {
     listening: listening::Service<App>,
     closing: ShutdownWatch,
+    /// Until signals are heard, SIGTERM would end the process on the spot.
+    signals_are_heard: watch::Receiver<bool>,
     listen: Listen,
     logs: Logs,
     upstream: Arc<Upstream>,
@@ -120,6 +124,10 @@ impl Service for GatewayService {
         let looked_up = tokio::time::timeout(FIRST_LOOKUP, self.resolver.looked_up_once()).await;
         if looked_up.is_err() {
             log::warn!("starting although not all backends' names are resolved after {FIRST_LOOKUP:?}");
+        }
+        if self.signals_are_heard.wait_for(|heard| *heard).await.is_err() {
+            log::error!("not listening: signals cannot be received");
+            return;
         }
         let announced = announce(self.listen.clone(), fds.clone());
         let closing = self.closing.clone();
@@ -159,6 +167,8 @@ struct Signals {
     close: watch::Sender<bool>,
     logs: Logs,
     grace: Duration,
+    /// Tells that signals are heard from now on.
+    hear: watch::Sender<bool>,
 }
 
 /// Streams of the signals that are waited for.
@@ -202,10 +212,14 @@ impl ShutdownSignalWatch for Signals {
         let mut waiting = match Waiting::new() {
             Ok(waiting) => waiting,
             Err(error) => {
-                log::error!("signals cannot be received: {error}");
-                return std::future::pending().await;
+                log::error!("ending: signals cannot be received: {error}");
+                self.logs.flush(FLUSH).await;
+                return ShutdownSignal::FastShutdown;
             }
         };
+        if self.hear.send(true).is_err() {
+            log::error!("the gateway did not start");
+        }
         let mut grace = waiting.end(self.grace).await;
         log::info!("ending: no new connections, {} requests under way", self.activity.requests());
         self.activity.begin_draining();

@@ -252,6 +252,7 @@ impl Run<'_> {
 
     fn ended(&mut self, sub: usize, end: End) -> Option<Decision> {
         self.replies[sub] = Some(end.reply);
+        self.subs.note_refusals(&self.replies);
         self.answers.extend(end.answer.map(|answer| (sub, answer)));
         self.verdict.on(Event::Reply(sub, end.seen))
     }
@@ -320,6 +321,7 @@ impl Rest {
                 () = stop.wait() => self.cut_pending("the gateway is stopping"),
                 happened = self.subs.next(None) => if let Happened::Ended(sub, end) = happened {
                     self.replies[sub] = Some(end.reply);
+                    self.subs.note_refusals(&self.replies);
                     places[sub] = None;
                 },
             }

@@ -191,13 +191,24 @@ impl Ticket {
                 patience = Duration::ZERO;
             }
             if tokio::time::timeout(patience, before.ended.wait()).await.is_err() {
-                before.aborted.set();
+                self.abort(&before);
                 if tokio::time::timeout(ABORTING, before.ended.wait()).await.is_err() {
                     log::warn!("an aborted write did not end within {ABORTING:?}; the next one goes on");
                 }
                 patience = Duration::ZERO;
             }
             self.before = before.inherited.get().cloned();
+        }
+    }
+}
+
+impl Ticket {
+    /// Aborts the write in an earlier place, unless it has left it: places are left under the same lock, so that a
+    /// write which has taken effect is never told to give way.
+    fn abort(&self, before: &Place) {
+        let _shard = self.order.shard(&self.object);
+        if !before.ended.is_set() {
+            before.aborted.set();
         }
     }
 }

@@ -34,6 +34,14 @@ pub struct Reply {
     pub error: String,
 }
 
+impl Reply {
+    /// Whether the backend turned the request down with a 3xx or 4xx. Where all do, nobody has missed anything.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.kind == Kind::NotApplied
+            && self.status.is_some_and(|status| status.is_redirection() || status.is_client_error())
+    }
+}
+
 /// How a sub-request ended: its reply, and the answer if one came.
 pub(super) struct End {
     pub reply: Reply,

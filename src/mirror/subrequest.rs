@@ -17,7 +17,7 @@ use pingora_http::RequestHeader;
 use super::{
     body::{Feed, Piece},
     order::{Earlier, Object, Order, Ticket},
-    reply::{End, Judge, Progress},
+    reply::{End, Judge, Progress, Reply},
     verdict::Kind,
 };
 use crate::{
@@ -66,6 +66,8 @@ struct Kept {
     ticket: Option<Ticket>,
     /// An attempt failed after the whole request had been sent.
     maybe_applied: bool,
+    /// The write has taken effect, that is noted, and its place in line is given up.
+    settled: bool,
 }
 
 impl SubRequest {
@@ -85,7 +87,9 @@ impl SubRequest {
             }
             end = self.until_end(&mut kept) => end,
         };
-        self.note(end.reply.kind == Kind::Good);
+        if !kept.settled {
+            self.note(&end.reply);
+        }
         // Only now may the next write in line begin.
         drop(kept);
         end
@@ -106,8 +110,9 @@ impl SubRequest {
         } else {
             if head.status.is_success() && !early {
                 // The write has taken effect: the next one need not wait for the rest of the answer.
-                self.note(true);
+                self.note_good();
                 kept.ticket = None;
+                kept.settled = true;
             }
             answer.collect(ANSWER_MOST).await
         };
@@ -115,11 +120,18 @@ impl SubRequest {
     }
 
     /// Remembers whether the backend has the object's last write.
-    fn note(&self, good: bool) {
-        if let Some(object) = &self.object
-            && (!good || self.whole_object)
-        {
-            self.order.note(object, self.backend.id, good);
+    fn note(&self, reply: &Reply) {
+        match &self.object {
+            _ if reply.kind == Kind::Good => self.note_good(),
+            // Whether a refusal is a miss depends on the other backends' replies.
+            Some(object) if !reply.is_refusal() => self.order.note(object, self.backend.id, false),
+            _ => {}
+        }
+    }
+
+    fn note_good(&self) {
+        if let (Some(object), true) = (&self.object, self.whole_object) {
+            self.order.note(object, self.backend.id, true);
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
     body::Queue,
     order::{Object, Order},
     pace::Room,
-    reply::{End, Progress},
+    reply::{End, Progress, Reply},
 };
 use crate::topology::Backend;
 
@@ -88,6 +88,16 @@ impl Subs {
         let (backend, kind): (_, Kind) = (sub.backend.clone(), sub.progress.kind());
         let error = format!("{}: {why}", backend.url);
         End::without_answer(backend, sub.cluster, kind, error)
+    }
+
+    /// Notes who missed the write although it was not theirs to refuse: those that refused while another reply is
+    /// good. To be called with all replies so far, whenever one has come.
+    pub fn note_refusals(&self, replies: &[Option<Reply>]) {
+        let Some(object) = &self.object else { return };
+        let good = replies.iter().flatten().any(|reply| reply.kind == Kind::Good);
+        for reply in replies.iter().flatten().filter(|reply| good && reply.is_refusal()) {
+            self.order.note(object, reply.backend.id, false);
+        }
     }
 
     /// Indices of the sub-requests that have not ended.

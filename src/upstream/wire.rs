@@ -127,8 +127,9 @@ impl Wire {
 
     /// Whether the peer has acknowledged more of the current exchange than its kernel would take for an
     /// application that reads no more and is about to close. A connection that is closed at the other end
-    /// acknowledges nothing at all; that much is the proof where the window has room for all that was sent, but
-    /// for the two segments whose acknowledgement may be delayed (RFC 9293, 3.8.6.3).
+    /// acknowledges nothing at all. Where the window has room for all that was sent there is no proof, and all of
+    /// it must do, but for two segments whose acknowledgement may be delayed (RFC 9293, 3.8.6.3): a backend that
+    /// closes within that moment loses the upload.
     pub fn has_been_acknowledged(&self) -> bool {
         self.info().is_some_and(|info| {
             let acked = info.tcpi_bytes_acked.saturating_sub(self.acked_before);

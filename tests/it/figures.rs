@@ -280,6 +280,9 @@ async fn connections_that_close_at_random(sheet: Arc<Sheet>) {
         count("sending on a reused connection"),
     );
     sheet.note("  of it", measured);
+    // What is not measured by this: a kernel that takes a whole ReplayBuffer for a backend that is closing.
+    sheet
+        .note("  these backends", "hear nothing for up to 3 ms before they close; receive buffers of 64 KiB");
     if count("lines are missing") > 0 {
         sheet.note("  beware", "the gateway's log is not complete, the counts are too low");
     }

@@ -36,7 +36,7 @@ fn a_second_put_waits_for_the_first_only_where_that_still_runs() {
         assert_eq!(gateway.put("/bucket/key", b"first").await.status, 200);
         // The client's answer comes from `b`, which has nothing unfinished.
         assert_eq!(gateway.put("/bucket/key", b"second").await.status, 200);
-        assert_eq!(a.requests().len(), 1);
+        assert_eq!(a.wait_for_requests(1).await.len(), 1);
         a.release();
         a.wait_for_request("the second PUT", |request| request.body.as_deref() == Some(b"second")).await;
         gateway.stop_in_sync().await;

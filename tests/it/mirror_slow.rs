@@ -35,14 +35,14 @@ fn a_backend_a_little_slower_than_the_client_is_waited_for() {
         let (a, b) = pair().await;
         a.will(Behaviour::reads_at(7_000_000));
         let mut gateway = Gateway::over(&[&a, &b])
-            .set("SlowBackendTimeout", "700ms")
+            .set("SlowBackendTimeout", "2s")
             .set("ReplicaBuffer", "128KiB")
             .start()
             .await;
         let body = noise(LARGE);
         let mut client = gateway.client().await;
         client.head("PUT", "/bucket/key", &[("Content-Length", &LARGE.to_string())]).await;
-        // About 7 MB/s where nothing holds it up: the queue of `a` is full for a part of the time.
+        // About 9 MB/s where nothing holds it up: the queue of `a` is full for a part of the time.
         for piece in body.chunks(512 << 10) {
             client.send(piece).await;
             tokio::time::sleep(Duration::from_millis(72)).await;
