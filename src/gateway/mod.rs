@@ -202,6 +202,8 @@ impl Gateway {
         if let (Some((cluster, backend)), true) = (found.by, found.good) {
             match cluster {
                 0 if found.absent_at_home.is_empty() => {}
+                // A write that is under way, or was while the backends were asked, explains it.
+                0 if self.is_being_written(&route) => {}
                 0 => {
                     let recorder = self.recorder(session, context, &route, clusters, Vec::new());
                     recorder.read(&found.absent_at_home, &backend).await;
@@ -210,6 +212,11 @@ impl Gateway {
             }
         }
         outcome
+    }
+
+    fn is_being_written(&self, route: &Route) -> bool {
+        let object = write::object_name(&route.request.target);
+        object.is_some_and(|object| !self.mirror.order().lagging(&object).is_empty())
     }
 
     /// Records that an object was found on another cluster than its home, the first of `clusters`.

@@ -123,6 +123,9 @@ impl Read<'_> {
         // A slow backend must not win with an old version because it missed the last write.
         let mut late = Vec::new();
         while let Some((backend, outcome)) = asked.next().await {
+            if state.is_answered_by_up_to_date(backend) {
+                continue;
+            }
             if state.lagging.contains(&backend.id) && !asked.is_empty() {
                 late.push((backend, outcome));
                 continue;

@@ -149,7 +149,7 @@ pub struct Recorder {
 impl Recorder {
     /// Records what the replies to a write say about divergence.
     pub async fn write(&self, replies: &[Reply]) {
-        let seen: Vec<_> = replies.iter().map(|reply| (reply.kind, reply.etag.as_deref())).collect();
+        let seen: Vec<_> = replies.iter().map(Recorder::seen).collect();
         let divergent = divergences(&seen, self.compare_etags);
         for reply in replies {
             self.count(reply);
@@ -170,6 +170,7 @@ impl Recorder {
                 kind: Kind::NotApplied,
                 status: None,
                 etag: None,
+                comparable: false,
                 version: None,
                 error: format!("{}: the multipart upload went to one backend only", backend.url),
                 ..taken_by.clone()
@@ -186,6 +187,7 @@ impl Recorder {
             kind,
             status: http::StatusCode::from_u16(status).ok(),
             etag: None,
+            comparable: false,
             version: None,
             error,
         };
@@ -195,6 +197,10 @@ impl Recorder {
             let missing = reply(backend, Kind::NotApplied, 404, error);
             self.diverged(&missing, Some(&good)).await;
         }
+    }
+
+    fn seen(reply: &Reply) -> (Kind, Option<&str>) {
+        (reply.kind, reply.etag.as_deref().filter(|_| reply.comparable))
     }
 
     fn count(&self, reply: &Reply) {

@@ -154,7 +154,8 @@ impl Mirror {
                     replay_buffer: self.config.replay_buffer,
                     patience: self.config.slow_backend_timeout,
                 };
-                Sub { backend, cluster, queue, progress, future: Some(Box::pin(sub_request.run())) }
+                let future = Box::pin(sub_request.run());
+                Sub { backend, cluster, queue, progress, future: Some(future), refusal_noted: false }
             })
             .collect();
         Subs { all, order: self.order.clone(), object: job.object }
@@ -229,6 +230,7 @@ impl Run<'_> {
     }
 
     fn commit(&mut self) -> Option<Decision> {
+        self.subs.commit(&self.replies);
         let live: Vec<_> = self.subs.live().collect();
         match &self.subs.object {
             None => live.iter().for_each(|sub| sub.queue.commit(None)),

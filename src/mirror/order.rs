@@ -82,11 +82,14 @@ impl Order {
     pub fn enter(self: &Arc<Self>, object: &Object, backends: Vec<(BackendId, Arc<Latch>)>) -> Vec<Ticket> {
         let mut shard = self.shard(object);
         let line = shard.unfinished.entry(object.clone()).or_default();
+        let mut own: Vec<(BackendId, Option<Arc<Place>>)> = Vec::with_capacity(backends.len());
         backends
             .into_iter()
             .map(|(backend, aborted)| {
                 let place = Arc::new(Place { aborted, ..Place::default() });
-                let before = match line.iter_mut().find(|(id, _)| *id == backend) {
+                // A backend that is in two clusters of the region is not behind itself.
+                let sibling = own.iter().find(|(id, _)| *id == backend).map(|(_, before)| before.clone());
+                let last = match line.iter_mut().find(|(id, _)| *id == backend) {
                     Some((_, last)) => Some(std::mem::replace(last, place.clone())),
                     None => {
                         line.push((backend, place.clone()));
@@ -94,6 +97,8 @@ impl Order {
                         None
                     }
                 };
+                let before = sibling.unwrap_or(last);
+                own.push((backend, before.clone()));
                 Ticket { order: self.clone(), object: object.clone(), place, before }
             })
             .collect()
@@ -218,7 +223,11 @@ impl Drop for Ticket {
         // A ticket whose turn never came passes its predecessor on: the next in line must still wait for it.
         // All under the lock, so that no place that has ended is put back into the line.
         let mut shard = self.order.shard(&self.object);
-        let before = self.before.take().filter(|before| !before.ended.is_set());
+        let mut before = self.before.take();
+        // A place that has ended tells whom it waited for itself, if its turn had not come either.
+        while let Some(place) = before.as_ref().filter(|place| place.ended.is_set()) {
+            before = place.inherited.get().cloned();
+        }
         if let Some(before) = &before {
             self.place.inherited.get_or_init(|| before.clone());
         }
@@ -297,6 +306,32 @@ mod tests {
         let started = tokio::time::Instant::now();
         fourth[0].turn(PATIENCE, None).await;
         assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_that_leave_before_their_turn_do_not_let_the_next_one_overtake() {
+        let order = Order::new();
+        let _first = enter(&order, &object(), &[0]);
+        let second = enter(&order, &object(), &[0]);
+        let third = enter(&order, &object(), &[0]);
+        let mut fourth = enter(&order, &object(), &[0]);
+        drop(second);
+        drop(third);
+        let waits = tokio::time::timeout(Duration::from_secs(1), fourth[0].turn(PATIENCE, None)).await;
+        assert!(waits.is_err(), "the first write has not ended");
+        drop(fourth);
+        assert_eq!(order.lagging(&object()), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_is_named_twice_does_not_wait_for_itself() {
+        let order = Order::new();
+        let mut tickets = enter(&order, &object(), &[0, 0]);
+        let started = tokio::time::Instant::now();
+        tickets[1].turn(PATIENCE, None).await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        drop(tickets);
+        assert!(order.lagging(&object()).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,8 @@ pub struct Reply {
     /// Status of its final answer, if one came.
     pub status: Option<StatusCode>,
     pub etag: Option<String>,
+    /// Whether its ETag can be compared: not where the storage has encrypted the object by a key of its own.
+    pub comparable: bool,
     pub version: Option<String>,
     /// Why it is not good; empty if it is.
     pub error: String,
@@ -71,6 +73,10 @@ pub(super) struct Progress {
     pub detached: AtomicBool,
     /// Set by a later write to the same object that has lost patience with this one.
     pub aborted: Arc<Latch>,
+    /// The client's body has ended: from now on a failure is a missed write.
+    committed: AtomicBool,
+    /// The backend has said that the write took effect, though not yet all that it has to say.
+    settled: AtomicBool,
 }
 
 impl Progress {
@@ -79,9 +85,29 @@ impl Progress {
         self.whole.store(true, Relaxed);
     }
 
+    pub fn commit(&self) {
+        self.committed.store(true, Relaxed);
+    }
+
+    pub fn is_committed(&self) -> bool {
+        self.committed.load(Relaxed)
+    }
+
+    pub fn settle(&self) {
+        self.settled.store(true, Relaxed);
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Relaxed)
+    }
+
     /// What a sub-request that is cut off now came to.
     pub fn kind(&self) -> Kind {
-        if self.whole.load(Relaxed) { Kind::Unknown } else { Kind::NotApplied }
+        match (self.is_settled(), self.whole.load(Relaxed)) {
+            (true, _) => Kind::Good,
+            (false, true) => Kind::Unknown,
+            (false, false) => Kind::NotApplied,
+        }
     }
 }
 
@@ -89,7 +115,16 @@ impl End {
     /// A sub-request that ended without an answer.
     pub fn without_answer(backend: Arc<Backend>, cluster: usize, kind: Kind, error: String) -> End {
         End {
-            reply: Reply { backend, cluster, kind, status: None, etag: None, version: None, error },
+            reply: Reply {
+                backend,
+                cluster,
+                kind,
+                status: None,
+                etag: None,
+                comparable: false,
+                version: None,
+                error,
+            },
             seen: Seen { kind, answered: false, absent: false, broken: false },
             answer: None,
         }
@@ -115,6 +150,9 @@ impl End {
         let Judged { kind, absent, error } = judged(head.status, &body, judge, early);
         // What looks like a success and is none must not be passed on.
         let deceptive = head.status.is_success() && kind != Kind::Good && (early || broken);
+        let encryption = head.headers.get("x-amz-server-side-encryption");
+        let encrypted = encryption.is_some_and(|value| value.as_bytes().starts_with(b"aws:kms"))
+            || head.headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
         let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         End {
             reply: Reply {
@@ -123,6 +161,7 @@ impl End {
                 kind,
                 status: Some(head.status),
                 etag: text("etag"),
+                comparable: !encrypted,
                 version: text("x-amz-version-id"),
                 error,
             },

@@ -66,8 +66,6 @@ struct Kept {
     ticket: Option<Ticket>,
     /// An attempt failed after the whole request had been sent.
     maybe_applied: bool,
-    /// The write has taken effect, that is noted, and its place in line is given up.
-    settled: bool,
 }
 
 impl SubRequest {
@@ -81,13 +79,19 @@ impl SubRequest {
         let mut kept = Kept::default();
         let end = tokio::select! {
             biased;
-            () = aborted.wait() => {
+            () = async {
+                aborted.wait().await;
+                if progress.is_settled() {
+                    // It took effect before it could be told to give way.
+                    std::future::pending::<()>().await;
+                }
+            } => {
                 let error = format!("{}: gave way to a later write after {:?}", backend.url, self.patience);
                 End::without_answer(backend, cluster, progress.kind(), error)
             }
             end = self.until_end(&mut kept) => end,
         };
-        if !kept.settled {
+        if !self.progress.is_settled() {
             self.note(&end.reply);
         }
         // Only now may the next write in line begin.
@@ -110,9 +114,9 @@ impl SubRequest {
         } else {
             if head.status.is_success() && !early {
                 // The write has taken effect: the next one need not wait for the rest of the answer.
+                self.progress.settle();
                 self.note_good();
                 kept.ticket = None;
-                kept.settled = true;
             }
             answer.collect(ANSWER_MOST).await
         };
@@ -124,7 +128,10 @@ impl SubRequest {
         match &self.object {
             _ if reply.kind == Kind::Good => self.note_good(),
             // Whether a refusal is a miss depends on the other backends' replies.
-            Some(object) if !reply.is_refusal() => self.order.note(object, self.backend.id, false),
+            // Before the body's end there is nothing to miss; see `Run::commit`.
+            Some(object) if !reply.is_refusal() && self.progress.is_committed() => {
+                self.order.note(object, self.backend.id, false)
+            }
             _ => {}
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Sub {
     pub progress: Arc<Progress>,
     /// `None` once it has ended.
     pub future: Option<Pin<Box<dyn Future<Output = End> + Send>>>,
+    /// That it refused what another backend took is noted, once: a later write may have made up for it since.
+    pub refusal_noted: bool,
 }
 
 pub(super) struct Subs {
@@ -81,22 +83,40 @@ impl Subs {
     /// Ends a sub-request from outside; its connection is closed.
     pub fn cut(&mut self, index: usize, why: &str) -> End {
         let sub = &mut self.all[index];
-        sub.future = None;
-        if let Some(object) = &self.object {
+        let kind: Kind = sub.progress.kind();
+        let good = kind == Kind::Good;
+        if let Some(object) = self.object.as_ref().filter(|_| !good && sub.progress.is_committed()) {
             self.order.note(object, sub.backend.id, false);
         }
-        let (backend, kind): (_, Kind) = (sub.backend.clone(), sub.progress.kind());
-        let error = format!("{}: {why}", backend.url);
+        sub.future = None;
+        let backend = sub.backend.clone();
+        let error = if good { String::new() } else { format!("{}: {why}", backend.url) };
         End::without_answer(backend, sub.cluster, kind, error)
+    }
+
+    /// The client's body has ended: who failed before has missed the write.
+    pub fn commit(&self, replies: &[Option<Reply>]) {
+        for (sub, reply) in self.all.iter().zip(replies) {
+            match (reply, &self.object) {
+                (None, _) => sub.progress.commit(),
+                (Some(reply), Some(object)) if !reply.is_refusal() => {
+                    self.order.note(object, sub.backend.id, false);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Notes who missed the write although it was not theirs to refuse: those that refused while another reply is
     /// good. To be called with all replies so far, whenever one has come.
-    pub fn note_refusals(&self, replies: &[Option<Reply>]) {
+    pub fn note_refusals(&mut self, replies: &[Option<Reply>]) {
         let Some(object) = &self.object else { return };
         let good = replies.iter().flatten().any(|reply| reply.kind == Kind::Good);
-        for reply in replies.iter().flatten().filter(|reply| good && reply.is_refusal()) {
-            self.order.note(object, reply.backend.id, false);
+        for (sub, reply) in self.all.iter_mut().zip(replies) {
+            if good && !sub.refusal_noted && reply.as_ref().is_some_and(Reply::is_refusal) {
+                sub.refusal_noted = true;
+                self.order.note(object, sub.backend.id, false);
+            }
         }
     }
 

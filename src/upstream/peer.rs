@@ -123,10 +123,9 @@ impl Peer {
     pub(super) fn keep(&self, mut wire: Box<Wire>, limits: &Transport) {
         let room_in_all =
             limits.max_idle_conns == 0 || self.idle_in_all.load(Relaxed) < limits.max_idle_conns;
-        if limits.disable_keep_alives || !room_in_all || !wire.is_drained() {
+        if limits.disable_keep_alives || !room_in_all || !wire.rest() {
             return;
         }
-        wire.rest();
         let mut idle = self.idle();
         if idle.len() < limits.max_idle_conns_per_host {
             self.count_idle(1);

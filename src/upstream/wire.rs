@@ -89,7 +89,9 @@ impl Wire {
             sent: 0,
             reused: false,
         };
-        wire.remember_counts();
+        if let Some(info) = wire.info() {
+            wire.remember(&info);
+        }
         wire
     }
 
@@ -97,11 +99,18 @@ impl Wire {
         self.reused
     }
 
-    /// Marks the end of an exchange; what comes from now on is unasked for.
-    pub fn rest(&mut self) {
+    /// Marks the end of an exchange; what comes from now on is unasked for. `false` if something is left over that
+    /// has not gone to the answer's parser: it would be taken for the answer to the next request.
+    pub fn rest(&mut self) -> bool {
+        let Some(info) = self.info() else { return false };
+        let parsed = self.taken == self.delivered + self.passed_over;
+        if !parsed || info.tcpi_bytes_received != self.received_before + self.taken {
+            return false;
+        }
         self.reused = true;
         (self.sent, self.taken, self.delivered, self.passed_over) = (0, 0, 0, 0);
-        self.remember_counts();
+        self.remember(&info);
+        true
     }
 
     /// Whether an idle connection can carry another request: established, and nothing has come since
@@ -113,12 +122,10 @@ impl Wire {
         }
     }
 
-    fn remember_counts(&mut self) {
-        if let Some(info) = self.info() {
-            self.acked_before = info.tcpi_bytes_acked;
-            self.received_before = info.tcpi_bytes_received;
-            self.window = info.tcpi_snd_wnd.into();
-        }
+    fn remember(&mut self, info: &TCP_INFO) {
+        self.acked_before = info.tcpi_bytes_acked;
+        self.received_before = info.tcpi_bytes_received;
+        self.window = info.tcpi_snd_wnd.into();
     }
 
     pub fn info(&self) -> Option<TCP_INFO> {
@@ -244,13 +251,6 @@ impl Wire {
     /// Bytes of the answer that its parser has read.
     pub fn delivered(&self) -> u64 {
         self.delivered
-    }
-
-    /// Whether everything that came has gone to the answer's parser. What is left over would be taken for the
-    /// answer to the next request.
-    pub fn is_drained(&self) -> bool {
-        self.taken == self.delivered + self.passed_over
-            && self.info().is_some_and(|info| info.tcpi_bytes_received == self.received_before + self.taken)
     }
 }
 
