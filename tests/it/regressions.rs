@@ -209,13 +209,16 @@ fn a_write_to_a_sub_resource_does_not_make_up_for_a_missed_object() {
 #[test]
 fn an_object_that_one_backend_did_not_delete_is_gone_all_the_same() {
     run(async {
-        for failure in [Behaviour::answers(500), Behaviour::resets(Phase::AfterBody)] {
+        let resets = Behaviour::resets(Phase::AfterBody);
+        for (policy, failure) in [("one", Behaviour::answers(500)), ("one", resets.clone()), ("race", resets)]
+        {
             let (a, b) = pair().await;
             for backend in [&a, &b] {
                 backend.holds("/bucket/key", "hello");
             }
             b.will_once_on("DELETE", failure);
-            let mut gateway = Gateway::over(&[&a, &b]).start().await;
+            let region = Region::new("r", &[("c", 1.0)]).default_region().set("ReadPolicy", policy);
+            let mut gateway = Setup::new().cluster("c", &[&a, &b]).region(region).start().await;
             assert_eq!(gateway.delete("/bucket/key").await.status, 204);
             gateway.wait_for_records(1).await;
             always_reads(&gateway, "/bucket/key", 404, "").await;
