@@ -35,7 +35,8 @@ use super::{
 
 /// Entries drained at once.
 const BATCH_LINES: usize = 512;
-/// Rest after a batch. Waking a sleeping thread costs as much as a third of a small request.
+/// Rest after a batch that leaves the channel room for as long. Waking a sleeping thread costs as much as a third of
+/// a small request.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long writing to stderr may take once a flush has passed its deadline.
 const LAST_RESORT: Duration = Duration::from_secs(1);
@@ -270,7 +271,7 @@ impl<T> Task<T> {
         let mut handles_left = true;
         while handles_left {
             handles_left = self.receiver.blocking_recv_many(&mut messages, BATCH_LINES) > 0;
-            let more = messages.len() == BATCH_LINES;
+            let busy = messages.len() >= BATCH_LINES.min(self.receiver.max_capacity() / 2);
             let mut batch = Batch::default();
             let mut barriers = Vec::new();
             for message in messages.drain(..) {
@@ -286,7 +287,7 @@ impl<T> Task<T> {
                 // Whoever waited may have passed its deadline.
                 reached.send(()).ok();
             }
-            if handles_left && !more {
+            if handles_left && !busy {
                 thread::sleep(PAUSE);
             }
         }
