@@ -204,7 +204,7 @@ impl Gateway {
                 // A write that is under way, or was while the backends were asked, explains it.
                 0 if self.is_being_written(&route) => {}
                 0 => {
-                    let recorder = self.recorder(session, context, &route, clusters, Vec::new());
+                    let recorder = self.recorder(session, context, route, clusters, Vec::new());
                     recorder.read(&found.absent_at_home, &backend).await;
                 }
                 elsewhere => self.record_misplacement(&route, &clusters, elsewhere).await,
@@ -252,7 +252,7 @@ impl Gateway {
         }
         let object = write::object_name(&route.request.target);
         let left_out = plan.left_out.clone();
-        let mut recorder = self.recorder(session, context, &route, plan.clusters, plan.left_out);
+        let mut recorder = self.recorder(session, context, route, plan.clusters, plan.left_out);
         recorder.recorded = plan.recorded;
         let job = Job {
             header: Arc::new(header),
@@ -344,11 +344,13 @@ impl Gateway {
         )
     }
 
+    /// It outlives the request, and is made for each write though hardly any leaves a record: so it shares what it
+    /// can, and makes text of it only when there is something to record.
     fn recorder(
         &self,
         session: &Session,
         context: &Context,
-        route: &Route,
+        route: Route,
         clusters: Vec<Arc<Cluster>>,
         left_out: Vec<Arc<Backend>>,
     ) -> Recorder {
@@ -357,19 +359,12 @@ impl Gateway {
             synclog: self.logs.synclog.clone(),
             replies: self.replies.clone(),
             method: request.method.clone(),
-            path: request.uri.path().to_owned(),
-            useragent: context::header(session, "user-agent"),
-            content_length: match route.framing {
-                Framing::Length(length) => length,
-                Framing::Chunked => 0,
-            },
+            uri: request.uri.clone(),
+            useragent: request.headers.get(header::USER_AGENT).cloned(),
             req_id: context.id.clone(),
             ts: context.ts,
-            region: route.region.name.clone(),
+            route,
             clusters,
-            target: route.request.target.clone(),
-            version_id: route.request.version_id.clone(),
-            sub_resource: route.request.sub_resource.clone(),
             compare_etags: self.config.mirror.compare_etags,
             left_out,
             recorded: true,

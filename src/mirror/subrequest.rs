@@ -108,9 +108,9 @@ impl SubRequest {
             Ok(answered) => answered,
             Err(failure) => return End::failed(backend, cluster, &failure, kept.maybe_applied),
         };
-        let head = Box::new(answer.head().clone());
+        let Answer { head, body } = answer;
         let body = if judge.reads_body() {
-            answer.collect(JUDGED_MOST).await
+            body.collect(JUDGED_MOST).await
         } else {
             if head.status.is_success() && !early {
                 // The write has taken effect: the next one need not wait for the rest of the answer.
@@ -118,7 +118,7 @@ impl SubRequest {
                 self.note_good();
                 kept.ticket = None;
             }
-            answer.collect(ANSWER_MOST).await
+            body.collect(ANSWER_MOST).await
         };
         End::answered(backend, cluster, head, body, judge, early)
     }

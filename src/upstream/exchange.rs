@@ -1,6 +1,6 @@
 //! One request to one backend and its answer.
 //!
-//! [`Connection`] is the sending half of an exchange, [`Answer`] the receiving half. A connection goes back to
+//! [`Connection`] is the sending half of an exchange, [`Incoming`] the receiving half. A connection goes back to
 //! its pool only after a complete exchange on which both sides agreed; dropping either half closes it, so that
 //! a request which was not finished is never completed by accident.
 
@@ -238,12 +238,14 @@ impl Connection {
                 },
             }
         }
-        let head = session.resp_header().cloned();
+        let head = session.resp_header().cloned().map(Box::new);
         let head = head.ok_or_else(|| failure(&session, Cause::Invalid("no head".into())))?;
         // A backend that turns a body down may have left it unread: the next request would wait behind it.
         let turned_down = has_body && !head.status.is_success();
         let reusable = phase == Phase::Await && !turned_down;
-        Ok(Answer { head, session: Box::new(session), lease, limits, started, is_head, reusable })
+        let bodiless = is_head.then(|| says_keep_alive(&head));
+        let body = Incoming { session: Box::new(session), lease, limits, started, bodiless, reusable };
+        Ok(Answer { head, body })
     }
 
     fn failure(&self, phase: Phase, cause: Cause) -> Failure {
@@ -299,31 +301,25 @@ impl Probe {
     }
 }
 
-/// A backend's final answer: the receiving half of an exchange.
+/// A backend's final answer.
 pub struct Answer {
-    head: ResponseHeader,
+    pub head: Box<ResponseHeader>,
+    pub body: Incoming,
+}
+
+/// The body of an answer as it comes in: the receiving half of an exchange.
+pub struct Incoming {
     session: Box<HttpSession>,
     lease: Lease,
     limits: Arc<Limits>,
     started: Instant,
-    is_head: bool,
+    /// The answer to HEAD, which has no body whatever its head says; whether the connection may go on after it.
+    bodiless: Option<bool>,
     /// Not after an early answer, or one that turned a body down: the backend may wait for the rest of it.
     reusable: bool,
 }
 
-impl Answer {
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.lease.peer.backend
-    }
-
-    pub fn status(&self) -> StatusCode {
-        self.head.status
-    }
-
-    pub fn head(&self) -> &ResponseHeader {
-        &self.head
-    }
-
+impl Incoming {
     /// The next piece of the body, `None` at its proper end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         if self.is_done() {
@@ -338,7 +334,7 @@ impl Answer {
 
     /// Whether the body has been read to its end.
     pub fn is_done(&mut self) -> bool {
-        self.is_head || self.session.is_body_done()
+        self.bodiless.is_some() || self.session.is_body_done()
     }
 
     /// Reads the body whole if it is no longer than `limit` bytes, and returns the connection to its pool.
@@ -364,15 +360,15 @@ impl Answer {
         if !self.reusable || !self.is_done() {
             return;
         }
-        let wire = match self.is_head {
-            false => {
+        let wire = match self.bodiless {
+            None => {
                 self.session.respect_keepalive();
                 self.session.reuse().await
             }
             // The session does not know that the answer to HEAD has no body.
-            true => {
+            Some(keep_alive) => {
                 let exact = self.delivered() == self.session.get_headers_raw_bytes().len() as u64;
-                (exact && says_keep_alive(&self.head)).then(|| self.session.into_inner())
+                (exact && keep_alive).then(|| self.session.into_inner())
             }
         };
         if let Some(wire) = wire.and_then(|stream| stream.into_any().downcast::<Wire>().ok()) {
@@ -386,15 +382,15 @@ impl Answer {
     }
 
     fn failure(&self, cause: Cause) -> Failure {
-        Failure::new(self.backend(), Phase::Receive, cause, self.started.elapsed())
+        Failure::new(&self.lease.peer.backend, Phase::Receive, cause, self.started.elapsed())
     }
 }
 
-/// The body of an answer, as far as [`Answer::collect`] read it.
+/// The body of an answer, as far as [`Incoming::collect`] read it.
 pub enum Body {
     Whole(Bytes),
     /// Longer than the limit: what was read, and the rest to be read.
-    Long(Bytes, Box<Answer>),
+    Long(Bytes, Box<Incoming>),
     /// The answer broke off after these bytes.
     Broken(Bytes, Failure),
 }

@@ -5,7 +5,7 @@
 //! [`Phase`] it failed, since that decides what the backend may have done.
 //!
 //! ```text
-//! Upstream::connect -> Connection: push_body, send ... push_end, send -> answer -> Answer: chunk ... release
+//! Upstream::connect -> Connection: push_body, send ... push_end, send -> answer -> Incoming: chunk ... release
 //! ```
 
 mod exchange;
@@ -28,7 +28,7 @@ use pingora_error::{ErrorType, OrErr};
 
 use self::{exchange::Limits, wire::Wire};
 pub use self::{
-    exchange::{Answer, Body, Connection, Framing, Head},
+    exchange::{Answer, Body, Connection, Framing, Head, Incoming},
     failure::{Cause, Failure, Phase},
     peer::Peer,
     wire::Sent,
