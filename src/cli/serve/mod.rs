@@ -1,0 +1,152 @@
+//! `akubra -c FILE`: the gateway as a process.
+//!
+//! Pingora's server owns threads and daemonizing, its services accept connections; beginning and end are ours
+//! ([`life`]), and so are the sockets ([`socket`], [`listener`]) and the way they go to a successor
+//! ([`handover`]). Threads and tasks start with the life and not before: a daemon forks first.
+
+mod daemon;
+mod handover;
+mod life;
+pub mod listener;
+mod signals;
+mod socket;
+mod supervisor;
+
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use pingora_core::{
+    apps::{HttpServerApp, ReusedHttpStream},
+    protocols::http::ServerSession,
+    server::{RunArgs, Server, ShutdownWatch, configuration::ServerConf},
+    services::listening,
+};
+use pingora_proxy::{HttpProxy, http_proxy};
+
+use self::{
+    daemon::{Parent, PidFile},
+    life::{Life, Patience, Watch},
+    listener::{Listeners, Until},
+    supervisor::Supervisor,
+};
+use crate::{
+    config::{Config, Listen},
+    gateway::{Gateway, drain::Activity},
+    telemetry::Logs,
+    topology::Topology,
+    upstream::{Upstream, resolve::Resolver},
+};
+
+/// `grace_period_seconds` when the file says nothing; Pingora's own default.
+const GRACE_PERIOD: Duration = Duration::from_secs(300);
+/// For backends' names to be resolved before the first request; then the gateway starts all the same.
+const FIRST_LOOKUP: Duration = Duration::from_secs(1);
+/// `upgrade_sock_connect_accept_max_retries` when the file says nothing. A successor may have been started by
+/// hand, with SIGQUIT to be sent by hand, too.
+const PATIENCE: Patience =
+    Patience { for_predecessor: Duration::from_secs(60), for_successor: Duration::from_secs(5) };
+/// `daemon_notify_timeout_seconds` when the file says nothing; Pingora's own default.
+const PARENT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How to start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// In the background.
+    pub daemon: bool,
+    /// With the sockets of the running instance.
+    pub upgrade: bool,
+}
+
+/// Serves until a signal ends it.
+pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
+    let logs = Logs::open(&config)?;
+    for warning in super::warnings(&config) {
+        log::warn!("{warning}");
+    }
+    let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
+        .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
+    prepare_server_conf(&mut server_conf, options)?;
+
+    let config = Arc::new(config);
+    let topology = Arc::new(Topology::new(&config));
+    let resolver = Arc::new(Resolver::new(&topology.backends));
+    let upstream = Arc::new(Upstream::new(&config, &topology, resolver.clone()));
+    let activity = Arc::new(Activity::default());
+    let gateway = Gateway::new(config.clone(), topology, upstream.clone(), logs.clone(), activity.clone());
+
+    let mut server = Server::new_with_opt_and_conf(None, server_conf);
+    let mut listeners = Listeners::default();
+    let app = App(Arc::new(http_proxy(&server.configuration, gateway)));
+    let service = listening::Service::new("gateway".to_owned(), app);
+    server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
+    if !options.upgrade {
+        // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
+        // A unix socket's file must belong to that user.
+        listeners.bind(|listen| matches!(listen, Listen::Tcp(_)))?;
+    }
+
+    let conf = server.configuration.clone();
+    let seconds = |count: usize| Duration::from_secs(count.try_into().unwrap_or(u64::MAX));
+    let patience = conf.upgrade_sock_connect_accept_max_retries.map(seconds);
+    let notify_patience = conf.daemon_notify_timeout_seconds.map(|count| Duration::from_secs(count.get()));
+    let life = Life {
+        activity,
+        listeners,
+        logs,
+        prepare: Box::pin(prepare(resolver, upstream)),
+        grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
+        upgrade_sock: conf.upgrade_sock.clone().into(),
+        patience: patience
+            .map_or(PATIENCE, |patience| Patience { for_predecessor: patience, for_successor: patience }),
+        succeeds: options.upgrade,
+        supervisor: Supervisor::from_environment(),
+        parent: conf.daemon.then(|| Parent::this(notify_patience.unwrap_or(PARENT_PATIENCE))),
+        pid_file: conf.daemon.then(|| PidFile::new(Path::new(&conf.pid_file))),
+    };
+    let (watch, outcome) = Watch::over(life);
+    server.run(RunArgs { shutdown_signal: Box::new(watch) });
+    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::replace(&mut *outcome, Ok(()))
+}
+
+fn prepare_server_conf(conf: &mut ServerConf, options: Options) -> anyhow::Result<()> {
+    conf.daemon |= options.daemon;
+    // Who starts a daemon shall learn from the exit code whether it serves.
+    conf.daemon_wait_for_ready = conf.daemon;
+    // A daemon changes its directory, and predecessor and successor must mean the same.
+    for path in [&mut conf.upgrade_sock, &mut conf.pid_file] {
+        let absolute =
+            std::path::absolute(&*path).with_context(|| format!("cannot use the path {path:?}"))?;
+        *path = absolute.to_string_lossy().into_owned();
+    }
+    Ok(())
+}
+
+/// The gateway's own tasks, and a first look at where its backends are.
+async fn prepare(resolver: Arc<Resolver>, upstream: Arc<Upstream>) {
+    tokio::spawn(resolver.clone().run());
+    tokio::spawn(upstream.run_sweeper());
+    if tokio::time::timeout(FIRST_LOOKUP, resolver.looked_up_once()).await.is_err() {
+        log::warn!("starting although not all backends' names are resolved after {FIRST_LOOKUP:?}");
+    }
+}
+
+/// Pingora's proxy, but for the end: Pingora would cut open connections when the listeners close, while ours are
+/// served until the process ends, and told so (503 on the health path, `Connection: close`).
+struct App(Arc<HttpProxy<Gateway>>);
+
+#[async_trait]
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.0.process_new_http(session, shutdown).await
+    }
+}
