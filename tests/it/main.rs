@@ -26,3 +26,4 @@ mod regions;
 mod regressions;
 mod regressions_wire;
 mod s3_clients;
+mod takeover;
