@@ -26,4 +26,5 @@ mod regions;
 mod regressions;
 mod regressions_wire;
 mod s3_clients;
+mod supervision;
 mod takeover;
