@@ -215,6 +215,7 @@ impl Life {
     /// Ends behind a successor.
     async fn follow(&mut self, signals: &mut Signals, successor: Successor) -> anyhow::Result<()> {
         self.listeners.close(None).await;
+        self.activity.listeners_closed();
         let pid = successor.pid;
         log::info!("process {pid} took over; {} requests under way here", self.activity.requests());
         self.activity.begin_draining();
@@ -232,6 +233,7 @@ impl Life {
         self.activity.begin_draining();
         self.listeners.accept_queued(Some(Until::Asked)).await;
         self.listeners.close(Some(Until::Asked)).await;
+        self.activity.listeners_closed();
         log::info!("ending: no new connections, {} requests under way", self.activity.requests());
         self.drain(signals, grace, true).await;
     }

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use futures_util::future::{join_all, select_all};
 use pingora_core::{
     apps::ServerApp,
+    listeners::ListenerConfig,
     server::{Fds, ListenFds, ShutdownWatch},
     services::{Service, listening},
 };
@@ -65,24 +66,33 @@ pub struct Listening<A> {
     ended: Option<watch::Sender<()>>,
 }
 
+/// The endpoint of a service that listens there.
+pub fn endpoint(listen: &Listen) -> ListenerConfig {
+    match listen {
+        Listen::Tcp(_) => ListenerConfig::tcp(key(listen)),
+        Listen::Unix(_) => ListenerConfig::uds(key(listen)),
+    }
+}
+
+/// What Pingora looks a descriptor up by.
+fn key(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => path.to_string_lossy().into_owned(),
+    }
+}
+
 impl Listeners {
-    /// Adds a listener; the service is to be given to Pingora's server. The role is its name in logs and towards a
-    /// successor.
+    /// Adds a listener; the service has its [`endpoint`] already, and what is returned is to be given to Pingora's
+    /// server. The role is the listener's name in logs and towards a successor.
     pub fn add<A>(
         &mut self,
         role: &'static str,
         listen: &Listen,
         until: Until,
-        mut service: listening::Service<A>,
+        service: listening::Service<A>,
     ) -> Listening<A> {
-        let key = match listen {
-            Listen::Tcp(address) => address.to_string(),
-            Listen::Unix(path) => path.to_string_lossy().into_owned(),
-        };
-        match listen {
-            Listen::Tcp(_) => service.add_tcp(&key),
-            Listen::Unix(_) => service.add_uds(&key, None),
-        }
+        let key = key(listen);
         let (start, started) = oneshot::channel();
         let (close, closing) = watch::channel(false);
         let (end, ended) = watch::channel(());

@@ -19,14 +19,12 @@ use std::{
 };
 
 use anyhow::Context;
-use async_trait::async_trait;
 use pingora_core::{
-    apps::{HttpServerApp, ReusedHttpStream},
-    protocols::http::ServerSession,
-    server::{RunArgs, Server, ShutdownWatch, configuration::ServerConf},
+    protocols::l4::stream::L4BufferSettings,
+    server::{RunArgs, Server, configuration::ServerConf},
     services::listening,
 };
-use pingora_proxy::{HttpProxy, http_proxy};
+use pingora_proxy::http_proxy;
 
 use self::{
     daemon::{Parent, PidFile},
@@ -36,7 +34,11 @@ use self::{
 };
 use crate::{
     config::{Config, Listen},
-    gateway::{Gateway, drain::Activity},
+    gateway::{
+        Gateway,
+        connection::{Connections, CountAccepted},
+        drain::Activity,
+    },
     telemetry::Logs,
     topology::Topology,
     upstream::{Upstream, resolve::Resolver},
@@ -81,8 +83,13 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf);
     let mut listeners = Listeners::default();
-    let app = App(Arc::new(http_proxy(&server.configuration, gateway)));
-    let service = listening::Service::new("gateway".to_owned(), app);
+    let proxy = http_proxy(&server.configuration, gateway);
+    let connections = Connections::new(proxy, config.clone(), logs.clone(), activity.clone());
+    let mut service = listening::Service::new("gateway".to_owned(), connections);
+    service.set_connection_filter(Arc::new(CountAccepted(activity.clone())));
+    // Without a read buffer: heads are read as they come, and bodies in pieces as large as it would be.
+    let buffer = L4BufferSettings::default().read(0);
+    service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
@@ -133,20 +140,5 @@ async fn prepare(resolver: Arc<Resolver>, upstream: Arc<Upstream>) {
     tokio::spawn(upstream.run_sweeper());
     if tokio::time::timeout(FIRST_LOOKUP, resolver.looked_up_once()).await.is_err() {
         log::warn!("starting although not all backends' names are resolved after {FIRST_LOOKUP:?}");
-    }
-}
-
-/// Pingora's proxy, but for the end: Pingora would cut open connections when the listeners close, while ours are
-/// served until the process ends, and told so (503 on the health path, `Connection: close`).
-struct App(Arc<HttpProxy<Gateway>>);
-
-#[async_trait]
-impl HttpServerApp for App {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.0.process_new_http(session, shutdown).await
     }
 }
