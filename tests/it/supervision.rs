@@ -50,6 +50,21 @@ impl Site {
         std::fs::write(self.configuration(), lines.collect::<String>()).unwrap();
     }
 
+    /// Runs the program to its end, but for the daemon that it may leave: that keeps what it writes to open.
+    async fn akubra(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let log = std::fs::File::create(self.file("start.log")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_akubra"))
+            .args(arguments)
+            .args(["-c", &self.configuration()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let status = eventually("the start to return", || child.try_wait().unwrap()).await;
+        (status.code(), std::fs::read_to_string(self.file("start.log")).unwrap())
+    }
+
     fn pid_in(&self, name: &str) -> Option<u32> {
         std::fs::read_to_string(self.file(name)).ok()?.trim().parse().ok()
     }
@@ -102,14 +117,14 @@ async fn eventually<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
 fn the_start_of_a_daemon_returns_when_it_serves() {
     run(async {
         let site = Site::new().await;
-        let output = akubra(&["-d", "-c", &site.configuration()]).await;
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let (code, text) = site.akubra(&["-d"]).await;
+        assert_eq!(code, Some(0), "{text}");
         site.assert_serves().await;
         let daemon = Daemon(site.pid_in("akubra.pid").unwrap());
         // A second one fails, and leaves the first one's pid file alone.
-        let second = akubra(&["-d", "-c", &site.configuration()]).await;
-        assert_eq!(second.status.code(), Some(1), "{second:?}");
-        assert!(String::from_utf8_lossy(&second.stderr).contains("cannot listen on"), "{second:?}");
+        let (code, text) = site.akubra(&["-d"]).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("cannot listen on"), "{text}");
         assert_eq!(site.pid_in("akubra.pid"), Some(daemon.0));
         daemon.signal("TERM");
         daemon.gone().await;
@@ -123,9 +138,9 @@ fn a_daemon_that_does_not_come_up_is_a_start_that_fails() {
         let site = Site::new().await;
         // Bound only in the daemon: its file is to belong to the daemon's user.
         site.set("Listen", "unix:/nowhere/akubra.sock");
-        let output = akubra(&["-d", "-c", &site.configuration()]).await;
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("cannot listen on unix:/nowhere"));
+        let (code, text) = site.akubra(&["-d"]).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("cannot listen on unix:/nowhere"), "{text}");
         assert!(!site.file("akubra.pid").exists());
     });
 }
@@ -134,15 +149,14 @@ fn a_daemon_that_does_not_come_up_is_a_start_that_fails() {
 fn a_daemon_takes_over_from_a_daemon_in_either_order() {
     run(async {
         let site = Site::new().await;
-        let configuration = site.configuration();
-        assert!(akubra(&["-d", "-c", &configuration]).await.status.success());
+        assert_eq!(site.akubra(&["-d"]).await.0, Some(0));
         let mut daemon = Daemon(site.pid_in("akubra.pid").unwrap());
         for sigquit_first in [true, false] {
             if sigquit_first {
                 daemon.signal("QUIT");
             }
-            let output = akubra(&["-u", "-d", "-c", &configuration]).await;
-            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            let (code, text) = site.akubra(&["-u", "-d"]).await;
+            assert_eq!(code, Some(0), "{text}");
             if !sigquit_first {
                 assert_eq!(site.pid_in("akubra.pid.old"), Some(daemon.0));
                 daemon.signal("QUIT");
@@ -164,13 +178,12 @@ fn a_daemon_takes_over_from_a_daemon_in_either_order() {
 fn a_daemon_that_fails_to_take_over_leaves_everything_as_it_was() {
     run(async {
         let site = Site::new().await;
-        let configuration = site.configuration();
-        assert!(akubra(&["-d", "-c", &configuration]).await.status.success());
+        assert_eq!(site.akubra(&["-d"]).await.0, Some(0));
         let daemon = Daemon(site.pid_in("akubra.pid").unwrap());
         site.set("Listen", "unix:/nowhere/akubra.sock");
         daemon.signal("QUIT");
-        let output = akubra(&["-u", "-d", "-c", &configuration]).await;
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let (code, text) = site.akubra(&["-u", "-d"]).await;
+        assert_eq!(code, Some(1), "{text}");
         site.assert_serves().await;
         assert_eq!(site.pid_in("akubra.pid"), Some(daemon.0));
         assert!(!site.file("akubra.pid.old").exists() && !site.file("upgrade.sock").exists());
@@ -183,10 +196,9 @@ fn a_daemon_that_fails_to_take_over_leaves_everything_as_it_was() {
 fn a_daemon_reclaims_its_pid_file_from_a_successor_that_was_killed() {
     run(async {
         let site = Site::new().await;
-        let configuration = site.configuration();
-        assert!(akubra(&["-d", "-c", &configuration]).await.status.success());
+        assert_eq!(site.akubra(&["-d"]).await.0, Some(0));
         let daemon = Daemon(site.pid_in("akubra.pid").unwrap());
-        assert!(akubra(&["-u", "-d", "-c", &configuration]).await.status.success());
+        assert_eq!(site.akubra(&["-u", "-d"]).await.0, Some(0));
         let successor = Daemon(site.pid_in("akubra.pid").unwrap());
         successor.signal("KILL");
         successor.gone().await;
@@ -230,7 +242,9 @@ impl Manager {
             .replace("$MAINPID", &self.main_pid.to_string());
         let mut words = line.split_whitespace();
         let mut command = Command::new(words.next().unwrap());
-        command.args(words).env("NOTIFY_SOCKET", self.site.file("notify")).stdin(Stdio::null());
+        let log = std::fs::File::options().create(true).append(true).open(self.site.file("journal")).unwrap();
+        command.args(words).env("NOTIFY_SOCKET", self.site.file("notify"));
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command
     }
 

@@ -1,46 +1,81 @@
-//! What a daemon owes to the world: word to the process that started it, and its pid file.
+//! What a daemon owes to the world: word to whoever started it, and its pid file.
 //!
-//! Pingora forks, writes the pid file, and keeps the first process waiting for SIGUSR1, so that its exit code
-//! tells whether the daemon came up. It renames a pid file that is there to `.old` beforehand and never looks at
-//! either again: a failed successor would leave its own dead number in place of its predecessor's.
+//! Pingora forks and writes the pid file. It can also keep the first process waiting, but that one learns of a
+//! daemon that died from its pid file only, now and then, and not at all where nobody buries the dead. So the
+//! process that is started runs the program once more, with a pipe: a byte on it means that the daemon serves,
+//! its end that there is none any more.
+//!
+//! Pingora renames a pid file that is there to `.old` and never looks at either again: a failed successor would
+//! leave its own dead number in place of its predecessor's.
 
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io::{self, PipeReader, Read, Write},
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     time::Duration,
 };
 
+use anyhow::{Context, bail};
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, Signal, kill_process, test_kill_process},
 };
-use tokio::time::{Instant, sleep};
 
-/// The process that waits for the daemon to serve.
+/// Set for the process that becomes the daemon; its stdin is the pipe.
+const STARTED: &str = "AKUBRA_STARTED";
+
+/// The way back to the process that was started.
 #[derive(Debug)]
-pub struct Parent {
-    pid: Option<Pid>,
-    /// It may still have to become the same user.
-    patience: Duration,
-}
+pub struct Starter(Option<File>);
 
-impl Parent {
-    /// To be called before forking: this process is the one.
-    pub fn this(patience: Duration) -> Parent {
-        Parent { pid: i32::try_from(process::id()).ok().and_then(Pid::from_raw), patience }
+impl Starter {
+    /// In the process that becomes the daemon, before it does.
+    pub fn of_this_process() -> io::Result<Option<Starter>> {
+        if std::env::var_os(STARTED).is_none() {
+            return Ok(None);
+        }
+        let pipe: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
+        Ok(Some(Starter(Some(pipe.into()))))
     }
 
     /// Lets it end with success. Later calls do nothing.
-    pub async fn release(&mut self) {
-        let Some(pid) = self.pid.take() else { return };
-        let deadline = Instant::now() + self.patience;
-        loop {
-            match kill_process(pid, Signal::USR1) {
-                Ok(()) => return,
-                Err(Errno::PERM) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
-                Err(error) => return log::warn!("the process that started this one was not told: {error}"),
-            }
+    pub fn release(&mut self) {
+        // An error means that it has gone; nobody waits then.
+        self.0.take().map(|mut pipe| pipe.write_all(b"+"));
+    }
+}
+
+/// Runs this program once more and waits until the daemon that it becomes serves.
+pub fn start(patience: Duration) -> anyhow::Result<()> {
+    let (reader, writer) = io::pipe().context("no pipe can be had")?;
+    let program = std::env::current_exe().context("the program cannot be found")?;
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).env(STARTED, "1").stdin(writer);
+    let mut child = command.spawn().context("the program cannot be run")?;
+    // It holds the other end of the pipe.
+    drop(command);
+    if wait_for_word(reader, patience)? {
+        return Ok(());
+    }
+    match child.wait()?.code() {
+        Some(0) => bail!("the daemon ended before it served; its log says why"),
+        // It has said why.
+        Some(code) => process::exit(code),
+        None => bail!("the program was killed before it became a daemon"),
+    }
+}
+
+/// Whether the word came; else the pipe has ended.
+fn wait_for_word(mut reader: PipeReader, patience: Duration) -> anyhow::Result<bool> {
+    let limit = Timespec { tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::new(&reader, PollFlags::IN)], Some(&limit)) {
+            Ok(0) => bail!("the daemon does not serve after {patience:?}"),
+            Ok(_) => return Ok(reader.read(&mut [0])? > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("waiting for the daemon"),
         }
     }
 }
@@ -67,8 +102,9 @@ impl PidFile {
 
     /// Of a predecessor whose successor failed and could not give it back.
     pub fn reclaim(&self) {
-        let successor = read(&self.path).and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
-        let lives = successor.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH));
+        // A daemon keeps its file locked for as long as it lives.
+        let file = File::open(&self.path);
+        let lives = file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
         if names(&self.old, process::id()) && !lives {
             report(&self.path, fs::rename(&self.old, &self.path));
         }
@@ -101,9 +137,6 @@ fn report(path: &Path, outcome: io::Result<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// No process has it: Linux counts to 2^22 at most.
-    const NOBODY: u32 = i32::MAX as u32;
 
     fn files(current: Option<u32>, old: Option<u32>) -> (tempfile::TempDir, PidFile) {
         let folder = tempfile::tempdir().unwrap();
@@ -138,16 +171,19 @@ mod tests {
     fn a_predecessor_reclaims_its_pid_file_from_a_dead_successor_only() {
         let own = process::id();
         for (before, after) in [
-            ((Some(NOBODY), Some(own)), (Some(own), None)),
+            ((Some(1), Some(own)), (Some(own), None)),
             ((None, Some(own)), (Some(own), None)),
-            // Process 1 lives.
-            ((Some(1), Some(own)), (Some(1), Some(own))),
-            ((Some(NOBODY), Some(1)), (Some(NOBODY), Some(1))),
+            ((Some(1), Some(2)), (Some(1), Some(2))),
         ] {
             let (_folder, file) = files(before.0, before.1);
             file.reclaim();
             assert_eq!(now(&file), after, "{before:?}");
         }
+        let (_folder, file) = files(Some(1), Some(own));
+        let living = File::open(&file.path).unwrap();
+        living.lock().unwrap();
+        file.reclaim();
+        assert_eq!(now(&file), (Some(1), Some(own)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    daemon::{Parent, PidFile},
+    daemon::{PidFile, Starter},
     handover::{self, Expecting, Predecessor, Successor},
     listener::{Listeners, Until},
     signals::{Asked, Signals},
@@ -47,7 +47,7 @@ pub struct Life {
     /// Whether this process is to take over from another one.
     pub succeeds: bool,
     pub supervisor: Supervisor,
-    pub parent: Option<Parent>,
+    pub starter: Option<Starter>,
     pub pid_file: Option<PidFile>,
 }
 
@@ -124,9 +124,7 @@ impl Life {
             predecessor.taken().await;
             log::info!("took over");
         }
-        if let Some(parent) = &mut self.parent {
-            parent.release().await;
-        }
+        self.starter.iter_mut().for_each(Starter::release);
         Ok(())
     }
 
@@ -150,9 +148,7 @@ impl Life {
         log::info!("waiting at {at} for the running instance, which hands over when it gets SIGQUIT");
         let mut met = timeout(IS_THERE.min(patience), expecting.predecessor()).await;
         if met.is_err() && patience > IS_THERE {
-            if let Some(parent) = &mut self.parent {
-                parent.release().await;
-            }
+            self.starter.iter_mut().for_each(Starter::release);
             met = timeout(patience - IS_THERE, expecting.predecessor()).await;
         }
         let predecessor = met.with_context(|| {

@@ -27,7 +27,7 @@ use pingora_core::{
 use pingora_proxy::http_proxy;
 
 use self::{
-    daemon::{Parent, PidFile},
+    daemon::{PidFile, Starter},
     life::{Life, Patience, Watch},
     listener::{Listeners, Until},
     supervisor::Supervisor,
@@ -52,8 +52,8 @@ const FIRST_LOOKUP: Duration = Duration::from_secs(1);
 /// hand, with SIGQUIT to be sent by hand, too.
 const PATIENCE: Patience =
     Patience { for_predecessor: Duration::from_secs(60), for_successor: Duration::from_secs(5) };
-/// `daemon_notify_timeout_seconds` when the file says nothing; Pingora's own default.
-const PARENT_PATIENCE: Duration = Duration::from_secs(60);
+/// `daemon_ready_timeout_seconds` when the file says nothing; Pingora's own default.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How to start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,6 +66,11 @@ pub struct Options {
 
 /// Serves until a signal ends it.
 pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
+    let starter = Starter::of_this_process().context("nobody can be told that this process serves")?;
+    if (options.daemon || config.server.daemon) && starter.is_none() {
+        let patience = config.server.daemon_ready_timeout_seconds;
+        return daemon::start(patience.map_or(DAEMON_PATIENCE, |count| Duration::from_secs(count.get())));
+    }
     let logs = Logs::open(&config)?;
     for warning in super::warnings(&config) {
         log::warn!("{warning}");
@@ -100,7 +105,6 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     let conf = server.configuration.clone();
     let seconds = |count: usize| Duration::from_secs(count.try_into().unwrap_or(u64::MAX));
     let patience = conf.upgrade_sock_connect_accept_max_retries.map(seconds);
-    let notify_patience = conf.daemon_notify_timeout_seconds.map(|count| Duration::from_secs(count.get()));
     let life = Life {
         activity,
         listeners,
@@ -112,7 +116,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
             .map_or(PATIENCE, |patience| Patience { for_predecessor: patience, for_successor: patience }),
         succeeds: options.upgrade,
         supervisor: Supervisor::from_environment(),
-        parent: conf.daemon.then(|| Parent::this(notify_patience.unwrap_or(PARENT_PATIENCE))),
+        starter,
         pid_file: conf.daemon.then(|| PidFile::new(Path::new(&conf.pid_file))),
     };
     let (watch, outcome) = Watch::over(life);
@@ -123,8 +127,8 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
 
 fn prepare_server_conf(conf: &mut ServerConf, options: Options) -> anyhow::Result<()> {
     conf.daemon |= options.daemon;
-    // Who starts a daemon shall learn from the exit code whether it serves.
-    conf.daemon_wait_for_ready = conf.daemon;
+    // Whoever starts a daemon waits in our own way.
+    conf.daemon_wait_for_ready = false;
     // A daemon changes its directory, and predecessor and successor must mean the same.
     for path in [&mut conf.upgrade_sock, &mut conf.pid_file] {
         let absolute =
