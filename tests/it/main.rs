@@ -27,3 +27,4 @@ mod regions;
 mod regressions;
 mod regressions_wire;
 mod s3_clients;
+mod smuggling;

@@ -9,10 +9,11 @@
 //!   first byte of each later head until that one has been. There is no gap between the two, nor between a head
 //!   and its request, so a drain that counts nothing has nothing to wait for. An idle connection is not counted.
 //! - Between requests a connection holds no buffer: bytes are read into the stack and copied once.
-//! - Pingora's session gets the bytes of one request only. Those of the next stay here, but behind a chunked body:
-//!   there Pingora alone knows its end, and a client that sends more without waiting is not served any more.
+//! - Pingora's session gets the bytes of one request only. Those of the next stay here.
 //! - A client that has sent nothing is closed without an answer; one that has sent a part of a head gets one.
 
+mod chunked;
+mod chunks;
 mod refuse;
 
 use std::{future::poll_fn, io, mem::MaybeUninit, pin::Pin, sync::Arc, task::ready, time::Instant};
@@ -29,6 +30,7 @@ use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use self::{chunked::Chunked, chunks::Chunks};
 use super::{
     Gateway, admit,
     drain::{Activity, Running},
@@ -107,11 +109,23 @@ impl Connection<'_> {
                 Err(End::Close) => return,
                 Err(End::Refuse(refusal)) => return self.refuse(&refusal).await,
             };
-            let request = self.cut(head);
-            let mut session = ServerSession::new_http1(self.stream);
+            let (request, chunks) = match self.cut(head) {
+                Ok(cut) => cut,
+                Err(refusal) => return self.refuse(&refusal).await,
+            };
+            let chunked = chunks.is_some();
+            let stream = match chunks {
+                Some(chunks) => Chunked::new(self.stream, chunks),
+                None => self.stream,
+            };
+            let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(request);
             let Some(reused) = self.shared.proxy.process_new_http(session, shutdown).await else { return };
             self.stream = reused.consume().0;
+            if chunked {
+                let Some((stream, behind)) = Chunked::undo(self.stream) else { return };
+                (self.stream, self.ahead) = (stream, behind);
+            }
         }
     }
 
@@ -168,18 +182,26 @@ impl Connection<'_> {
         }
     }
 
-    /// The bytes of one request that are here: those that Pingora's session begins with.
-    fn cut(&mut self, head: admit::Whole) -> BytesMut {
-        let behind = self.ahead.len() - head.length;
-        let most = match head.framing {
-            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX).min(behind),
-            Framing::Chunked => behind,
+    /// Cuts off the bytes of one request that are here, those that Pingora's session begins with. The scan of a
+    /// chunked body goes on with those that are still to come.
+    fn cut(&mut self, head: admit::Whole) -> Result<(BytesMut, Option<Chunks>), S3Error> {
+        let behind = &self.ahead[head.length..];
+        let (body, chunks) = match head.framing {
+            Framing::Length(length) => {
+                (usize::try_from(length).unwrap_or(usize::MAX).min(behind.len()), None)
+            }
+            Framing::Chunked => {
+                let mut chunks = Chunks::new();
+                let body = chunks.scan(behind).map_err(|error| S3Error::bad_request(error.to_string()))?;
+                (body, Some(chunks))
+            }
         };
+        let rest = body < behind.len();
         let mut request = std::mem::take(&mut self.ahead);
-        if most < behind {
-            self.ahead = request.split_off(head.length + most);
+        if rest {
+            self.ahead = request.split_off(head.length + body);
         }
-        request
+        Ok((request, chunks.filter(|chunks| !chunks.is_at_end())))
     }
 }
 
