@@ -91,7 +91,8 @@ async fn with_fresh_connections(name: usize, address: SocketAddr, on: Arc<Atomic
     tally
 }
 
-/// One connection for as long as it lasts; a write to which a used one gives no answer is tried on another.
+/// One connection for as long as it lasts; a write to which a used one gives no answer is tried on another. Every
+/// other client thinks between two writes, so that its connection is idle now and then.
 async fn with_one_connection(name: usize, address: SocketAddr, on: Arc<AtomicBool>) -> Tally {
     let mut tally = Tally::default();
     let (mut client, mut again) = (None, None);
@@ -105,6 +106,9 @@ async fn with_one_connection(name: usize, address: SocketAddr, on: Arc<AtomicBoo
                     break;
                 }
             }
+        }
+        if name % 4 == 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let target = again.take().unwrap_or_else(|| {
             tally.reused += 1;

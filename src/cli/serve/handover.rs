@@ -290,3 +290,123 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<String> {
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(1000).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::fd::AsFd,
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upgrade.sock");
+        (folder, path)
+    }
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        let (reader, writer) = io::pipe().unwrap();
+        (reader.into(), writer.into())
+    }
+
+    #[tokio::test]
+    async fn descriptors_arrive_under_their_names_and_the_talk_ends_well() {
+        let (_folder, path) = place();
+        let (reader, writer) = pipe();
+        let expecting = Expecting::bind(&path).unwrap();
+        let succeed = async {
+            let mut predecessor = expecting.predecessor().await.unwrap();
+            assert_eq!(predecessor.pid, std::process::id());
+            let mut sockets = std::mem::take(&mut predecessor.sockets);
+            predecessor.ready().await.unwrap();
+            std::fs::File::from(sockets.remove("out").unwrap()).write_all(b"through").unwrap();
+            assert!(sockets.contains_key("in"));
+            predecessor.taken().await;
+        };
+        let precede = async {
+            let sockets = [("in".to_owned(), reader.as_fd()), ("out".to_owned(), writer.as_fd())];
+            let mut successor = offer(&path, &sockets, SOON).await.unwrap();
+            successor.take().await.unwrap();
+            successor.taken().await.unwrap();
+        };
+        tokio::join!(succeed, precede);
+        drop(writer);
+        let mut text = String::new();
+        std::fs::File::from(reader).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        drop(expecting);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_predecessor_that_withdraws_is_noticed() {
+        let (_folder, path) = place();
+        let (reader, _writer) = pipe();
+        let expecting = Expecting::bind(&path).unwrap();
+        let sockets = [("in".to_owned(), reader.as_fd())];
+        let mut predecessor = tokio::select! {
+            predecessor = expecting.predecessor() => predecessor.unwrap(),
+            outcome = offer(&path, &sockets, SOON) => panic!("{outcome:?}"),
+        };
+        let error = format!("{:#}", predecessor.ready().await.unwrap_err());
+        assert!(error.contains("goes on as it was"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_hangs_is_given_up() {
+        let (_folder, path) = place();
+        let (reader, _writer) = pipe();
+        let expecting = Expecting::bind(&path).unwrap();
+        let sockets = [("in".to_owned(), reader.as_fd())];
+        let (_hanging, error) = tokio::join!(expecting.predecessor(), async {
+            tokio::time::pause();
+            format!("{:#}", offer(&path, &sockets, SOON).await.unwrap_err())
+        });
+        assert!(error.starts_with("the successor is not ready after 30s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_offer_of_this_version_is_refused() {
+        let (reader, _writer) = pipe();
+        let too_long = format!("{{\"version\":1,\"sockets\":[\"{}\"]}}\n", "x".repeat(LONGEST_LINE));
+        for (line, fds, why) in [
+            ("{}\n", 0, "no offer"),
+            ("{\"version\":2,\"sockets\":[]}\n", 0, "version 2"),
+            ("{\"version\":1,\"sockets\":[\"a\"]}\n", 0, "do not match"),
+            ("{\"version\":1,\"sockets\":[]}\n", 1, "do not match"),
+            ("{\"version\":1,\"sockets\":[\"a\",\"a\"]}\n", 2, "one name"),
+            ("{\"version\":1", 0, "closed"),
+            (&too_long, 0, "too much"),
+        ] {
+            let (here, there) = UnixStream::pair().unwrap();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let fds = vec![reader.as_fd(); fds];
+            assert!(fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+            sendmsg(&there, &[IoSlice::new(line.as_bytes())], &mut ancillary, SendFlags::empty()).unwrap();
+            drop(there);
+            let error = format!("{:#}", receive_offer(here).await.unwrap_err());
+            assert!(error.contains(why), "{line}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn too_many_descriptors_are_refused_and_closed() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (mut kept, given) = io::pipe().unwrap();
+        let fds = vec![given.as_fd(); 40];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(40))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        let line = b"{\"version\":1,\"sockets\":[]}\n";
+        sendmsg(&there, &[IoSlice::new(line)], &mut ancillary, SendFlags::empty()).unwrap();
+        let error = format!("{:#}", receive_offer(here).await.unwrap_err());
+        assert!(error.contains("too many descriptors"), "{error}");
+        drop(given);
+        assert_eq!(kept.read(&mut [0]).unwrap(), 0, "one is still open");
+    }
+}
