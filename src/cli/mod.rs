@@ -50,8 +50,8 @@ enum Command {
 pub fn arguments() -> Arguments {
     // Pingora's own help texts speak of Pingora.
     let command = Arguments::command()
-        .mut_arg("upgrade", |arg| arg.help("Take over from the running instance (not supported yet)"))
-        .mut_arg("daemon", |arg| arg.help("Run in the background"))
+        .mut_arg("upgrade", |arg| arg.help("Take over from the running instance, which must get SIGQUIT"))
+        .mut_arg("daemon", |arg| arg.help("Run in the background; returns once the daemon serves"))
         .mut_arg("test", |arg| arg.help("Check the configuration and exit"))
         .mut_arg("conf", |arg| arg.help("The configuration file").value_name("FILE"));
     let matches = command.get_matches();
@@ -91,10 +91,7 @@ fn serve_or_check(options: Opt) -> anyhow::Result<()> {
         println!("{file}: configuration checked - OK.");
         return Ok(());
     }
-    if options.upgrade {
-        anyhow::bail!("-u: taking over from a running instance is not supported yet");
-    }
-    serve::run(config, options.daemon)
+    serve::run(config, serve::Options { daemon: options.daemon, upgrade: options.upgrade })
 }
 
 #[cfg(feature = "demo")]
@@ -102,7 +99,7 @@ fn run_demo() -> anyhow::Result<()> {
     let config = Config::parse(include_str!("../../conf/dev.yaml"), &|name| std::env::var(name).ok())?;
     let backends = demo::DemoBackends::start(&config)?;
     println!("{}", backends.instructions(&config));
-    serve::run(config, false)
+    serve::run(config, serve::Options::default())
 }
 
 fn load(file: &str) -> anyhow::Result<Config> {

@@ -91,7 +91,7 @@ impl Gateway {
 
     /// Serves a request from admission to answer.
     async fn serve(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        self.prepare(session);
+        self.prepare(session)?;
         if self.is_health_check(session) {
             context.unlogged = true;
             let (head, body) = respond::health(self.activity.is_draining())?;
@@ -106,12 +106,17 @@ impl Gateway {
         }
     }
 
-    fn prepare(&self, session: &mut Session) {
+    fn prepare(&self, session: &mut Session) -> Result<()> {
         session.set_read_timeout(Some(self.config.client_read_timeout));
         session.set_write_timeout(Some(self.config.client_write_timeout));
         // Whether an answer comes before the end of the body is known here; Pingora would also close after 100.
         session.downstream_session.set_close_on_response_before_downstream_finish(false);
-        session.req_header_mut().remove_header(&header::UPGRADE);
+        let head = session.req_header_mut();
+        head.remove_header(&header::UPGRADE);
+        if let Some(target) = head::origin_form(head.raw_path()) {
+            head.set_raw_path(&target)?;
+        }
+        Ok(())
     }
 
     fn is_health_check(&self, session: &Session) -> bool {

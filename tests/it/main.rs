@@ -27,3 +27,6 @@ mod regions;
 mod regressions;
 mod regressions_wire;
 mod s3_clients;
+mod smuggling;
+mod supervision;
+mod takeover;

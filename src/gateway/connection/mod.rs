@@ -9,13 +9,22 @@
 //!   first byte of each later head until that one has been. There is no gap between the two, nor between a head
 //!   and its request, so a drain that counts nothing has nothing to wait for. An idle connection is not counted.
 //! - Between requests a connection holds no buffer: bytes are read into the stack and copied once.
-//! - Pingora's session gets the bytes of one request only. Those of the next stay here, but behind a chunked body:
-//!   there Pingora alone knows its end, and a client that sends more without waiting is not served any more.
+//! - Pingora's session gets the bytes of one request only. Those of the next stay here.
 //! - A client that has sent nothing is closed without an answer; one that has sent a part of a head gets one.
 
+mod chunked;
+mod chunks;
 mod refuse;
 
-use std::{future::poll_fn, io, mem::MaybeUninit, pin::Pin, sync::Arc, task::ready, time::Instant};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::Arc,
+    task::ready,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -29,6 +38,7 @@ use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use self::{chunked::Chunked, chunks::Chunks};
 use super::{
     Gateway, admit,
     drain::{Activity, Running},
@@ -37,6 +47,9 @@ use crate::{config::Config, s3::S3Error, telemetry::Logs, upstream::Framing};
 
 /// How much is read at once while a head is waited for: a small request comes in one piece.
 const PIECE: usize = 16 * 1024;
+
+/// For the reactor to tell of what the kernel already has.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// What all connections share; one per process.
 pub struct Connections {
@@ -107,11 +120,23 @@ impl Connection<'_> {
                 Err(End::Close) => return,
                 Err(End::Refuse(refusal)) => return self.refuse(&refusal).await,
             };
-            let request = self.cut(head);
-            let mut session = ServerSession::new_http1(self.stream);
+            let (request, chunks) = match self.cut(head) {
+                Ok(cut) => cut,
+                Err(refusal) => return self.refuse(&refusal).await,
+            };
+            let chunked = chunks.is_some();
+            let stream = match chunks {
+                Some(chunks) => Chunked::new(self.stream, chunks),
+                None => self.stream,
+            };
+            let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(request);
             let Some(reused) = self.shared.proxy.process_new_http(session, shutdown).await else { return };
             self.stream = reused.consume().0;
+            if chunked {
+                let Some((stream, behind)) = Chunked::undo(self.stream) else { return };
+                (self.stream, self.ahead) = (stream, behind);
+            }
         }
     }
 
@@ -136,6 +161,7 @@ impl Connection<'_> {
 
     /// Waits for the first byte of a head; empty lines before one are passed over (RFC 9112, 2.2).
     async fn first_byte(&mut self, deadline: Option<Instant>) -> Result<(), End> {
+        let mut idle = None;
         loop {
             while self.ahead.starts_with(b"\r\n") {
                 self.ahead.advance(2);
@@ -147,15 +173,32 @@ impl Connection<'_> {
             let read = match deadline {
                 Some(deadline) => self.read_until(deadline).await,
                 None => {
+                    idle.get_or_insert_with(|| self.shared.activity.idle());
                     self.running = None;
-                    let patience = self.shared.config.client_idle_timeout;
-                    timeout(patience, read(&mut self.stream, &mut self.ahead)).await.ok()
+                    self.read_idle().await
                 }
             };
             if !matches!(read, Some(Ok(1..))) {
                 return Err(End::Close);
             }
         }
+    }
+
+    /// A read that a drain does not wait for, but for what has come when it has nothing else to wait for.
+    async fn read_idle(&mut self) -> Option<io::Result<usize>> {
+        let (config, activity) = (&self.shared.config, &self.shared.activity);
+        tokio::select! {
+            biased;
+            read = timeout(config.client_idle_timeout, read(&mut self.stream, &mut self.ahead)) => {
+                return read.ok();
+            }
+            () = activity.last_call.wait() => {}
+        }
+        // After a stop a request could be cut off only.
+        if activity.stop.is_set() {
+            return None;
+        }
+        timeout(LAST_LOOK, read(&mut self.stream, &mut self.ahead)).await.ok()
     }
 
     /// A read that a drain waits for, and that ends when the drain has no more time.
@@ -168,18 +211,26 @@ impl Connection<'_> {
         }
     }
 
-    /// The bytes of one request that are here: those that Pingora's session begins with.
-    fn cut(&mut self, head: admit::Whole) -> BytesMut {
-        let behind = self.ahead.len() - head.length;
-        let most = match head.framing {
-            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX).min(behind),
-            Framing::Chunked => behind,
+    /// Cuts off the bytes of one request that are here, those that Pingora's session begins with. The scan of a
+    /// chunked body goes on with those that are still to come.
+    fn cut(&mut self, head: admit::Whole) -> Result<(BytesMut, Option<Chunks>), S3Error> {
+        let behind = &self.ahead[head.length..];
+        let (body, chunks) = match head.framing {
+            Framing::Length(length) => {
+                (usize::try_from(length).unwrap_or(usize::MAX).min(behind.len()), None)
+            }
+            Framing::Chunked => {
+                let mut chunks = Chunks::new();
+                let body = chunks.scan(behind).map_err(|error| S3Error::bad_request(error.to_string()))?;
+                (body, Some(chunks))
+            }
         };
+        let rest = body < behind.len();
         let mut request = std::mem::take(&mut self.ahead);
-        if most < behind {
-            self.ahead = request.split_off(head.length + most);
+        if rest {
+            self.ahead = request.split_off(head.length + body);
         }
-        request
+        Ok((request, chunks.filter(|chunks| !chunks.is_at_end())))
     }
 }
 
