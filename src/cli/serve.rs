@@ -45,6 +45,7 @@ pub fn run(mut config: Config, daemon: bool) -> anyhow::Result<()> {
     for warning in super::warnings(&config) {
         log::warn!("{warning}");
     }
+    super::files::raise_limit();
     probe(&config.listen)?;
     let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
         .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
