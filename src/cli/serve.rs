@@ -11,19 +11,26 @@ use async_trait::async_trait;
 use pingora_core::{
     apps::{HttpServerApp, ReusedHttpStream},
     protocols::{http::ServerSession, l4::socket::SocketAddr},
-    server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch},
+    server::{Fds, ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch},
     services::{Service, listening},
 };
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::{
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
 use crate::{
-    config::{Config, Listen},
+    config::{Config, Exporter, Listen},
     gateway::{Gateway, drain::Activity},
-    telemetry::Logs,
+    technical,
+    telemetry::{
+        Logs,
+        endpoint::{self, Draining, Endpoint},
+        export::{prometheus, tell_limits},
+        metrics::METRICS,
+    },
     topology::Topology,
     upstream::{Upstream, resolve::Resolver},
 };
@@ -38,10 +45,16 @@ const FIRST_LOOKUP: Duration = Duration::from_secs(1);
 /// Serves until a signal ends it.
 pub fn run(mut config: Config, daemon: bool) -> anyhow::Result<()> {
     let logs = Logs::open(&config)?;
-    for warning in super::warnings(&config) {
+    for warning in config.remarks() {
         log::warn!("{warning}");
     }
     probe(&config.listen)?;
+    let technical = config.technical.as_ref().map(|technical| &technical.listen);
+    let metrics = config.metrics.as_ref().map(|Exporter::Prometheus { listen }| listen);
+    for listen in [technical, metrics].into_iter().flatten() {
+        probe(listen)?;
+    }
+    tell_limits(&config);
     let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
         .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
     server_conf.daemon |= daemon;
@@ -64,6 +77,24 @@ pub fn run(mut config: Config, daemon: bool) -> anyhow::Result<()> {
     }
     let (close, closing) = watch::channel(false);
     let (hear, heard) = watch::channel(false);
+    let draining: Draining = {
+        let activity = activity.clone();
+        Arc::new(move || activity.is_draining())
+    };
+    let operators = |at: &'static str, path: &'static str| Announced {
+        at,
+        path,
+        signals_are_heard: heard.clone(),
+        logs: logs.clone(),
+    };
+    if let Some((listening, listen)) = technical::service(&config, draining.clone()) {
+        let announced = operators("technical endpoint on", "");
+        server.add_service(OperatorsService { listening, listen, announced });
+    }
+    if let Some((listening, listen)) = prometheus::service(&config, draining) {
+        let announced = operators("metrics on", prometheus::PATH);
+        server.add_service(OperatorsService { listening, listen, announced });
+    }
     server.add_service(GatewayService {
         listening,
         closing,
@@ -97,7 +128,72 @@ impl HttpServerApp for App {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        // From one request to the next the connection is in here.
+        let _open = OpenConnection::new();
         self.0.process_new_http(session, shutdown).await
+    }
+}
+
+/// Counts a client's connection until it is dropped.
+struct OpenConnection;
+
+impl OpenConnection {
+    fn new() -> Self {
+        METRICS.client_connections.inc();
+        OpenConnection
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        METRICS.client_connections.dec();
+    }
+}
+
+/// An endpoint for operators. It answers until the process ends, also while the gateway drains: Pingora's own watch
+/// is told only then.
+struct OperatorsService<E> {
+    listening: listening::Service<endpoint::App<E>>,
+    listen: Listen,
+    announced: Announced,
+}
+
+/// What is needed to announce an endpoint for operators.
+struct Announced {
+    at: &'static str,
+    path: &'static str,
+    signals_are_heard: watch::Receiver<bool>,
+    logs: Logs,
+}
+
+#[async_trait]
+impl<E: Endpoint> Service for OperatorsService<E> {
+    async fn start_service(
+        &mut self,
+        _: Option<ListenFds>,
+        shutdown: ShutdownWatch,
+        listeners_per_fd: usize,
+    ) {
+        let Announced { at, path, signals_are_heard, logs } = &mut self.announced;
+        if let Err(error) = logs.start() {
+            log::error!("the logs cannot be written: {error}");
+        }
+        METRICS.watch_tasks(self.listening.name(), Handle::current());
+        if signals_are_heard.wait_for(|heard| *heard).await.is_err() {
+            return;
+        }
+        // A table of its own: the gateway's may have the same address in it, if both have port 0.
+        let sockets = ListenFds::new(Fds::new().into());
+        let announced = announce(self.listen.clone(), Some(sockets.clone()), at, path);
+        tokio::join!(self.listening.start_service(Some(sockets), shutdown, listeners_per_fd), announced);
+    }
+
+    fn name(&self) -> &str {
+        self.listening.name()
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.listening.threads()
     }
 }
 
@@ -119,6 +215,7 @@ impl Service for GatewayService {
         if let Err(error) = self.logs.start() {
             log::error!("the logs cannot be written: {error}");
         }
+        METRICS.watch_tasks("gateway", Handle::current());
         tokio::spawn(self.resolver.clone().run());
         tokio::spawn(self.upstream.clone().run_sweeper());
         let looked_up = tokio::time::timeout(FIRST_LOOKUP, self.resolver.looked_up_once()).await;
@@ -129,7 +226,7 @@ impl Service for GatewayService {
             log::error!("not listening: signals cannot be received");
             return;
         }
-        let announced = announce(self.listen.clone(), fds.clone());
+        let announced = announce(self.listen.clone(), fds.clone(), "listening on", "");
         let closing = self.closing.clone();
         tokio::join!(self.listening.start_service(fds, closing, listeners_per_fd), announced);
     }
@@ -139,8 +236,8 @@ impl Service for GatewayService {
     }
 }
 
-/// Logs where the gateway listens once it does; with port 0 only the system knows.
-async fn announce(listen: Listen, fds: Option<ListenFds>) {
+/// Logs where something listens once it does; with port 0 only the system knows.
+async fn announce(listen: Listen, fds: Option<ListenFds>, at: &str, path: &str) {
     const TRIES: usize = 1000;
     let key = match &listen {
         Listen::Tcp(address) => address.to_string(),
@@ -150,14 +247,14 @@ async fn announce(listen: Listen, fds: Option<ListenFds>) {
         let bound = fds.as_ref().and_then(|fds| fds.lock().get(&key).copied());
         if let Some(fd) = bound {
             match SocketAddr::from_raw_fd(fd, false) {
-                Some(SocketAddr::Inet(address)) => log::info!("listening on http://{address}"),
-                _ => log::info!("listening on unix:{key}"),
+                Some(SocketAddr::Inet(address)) => log::info!("{at} http://{address}{path}"),
+                _ => log::info!("{at} unix:{key}"),
             }
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    log::error!("not listening on {key}");
+    log::error!("{at} {key}: it does not open");
 }
 
 /// What the process does on signals, and how it ends.

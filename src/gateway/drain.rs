@@ -84,6 +84,7 @@ impl Activity {
     }
 
     pub fn begin_draining(&self) {
+        METRICS.draining.set(1);
         self.draining.store(true, SeqCst);
     }
 

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, header};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use pingora_timeout::timeout;
@@ -44,7 +44,8 @@ use crate::{
     synclog::Misplacement,
     telemetry::{
         Logs,
-        metrics::{METRICS, ReplyCounters, method_label},
+        endpoint::health::health,
+        metrics::{BrokenBy, METRICS, ReplyCounters},
     },
     topology::{Backend, Cluster, Topology},
     upstream::{Body, Cause, Framing, Head, Upstream},
@@ -93,7 +94,7 @@ impl Gateway {
         self.prepare(session);
         if self.is_health_check(session) {
             context.unlogged = true;
-            let (head, body) = respond::health(self.activity.is_draining())?;
+            let (head, body) = health(self.activity.is_draining())?;
             return self.responder(session, context).whole(head, body, true).await;
         }
         match self.route(session, context) {
@@ -412,19 +413,25 @@ impl ProxyHttp for Gateway {
 
     /// Such errors are in the access log; the main log would repeat them for every client that goes away.
     fn suppress_error_log(&self, _: &Session, _: &Context, error: &Error) -> bool {
-        matches!(error.esource(), pingora_error::ErrorSource::Downstream)
+        matches!(error.esource(), ErrorSource::Downstream)
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
-        if !context.unlogged {
-            let entry = context.entry(session);
-            let method = method_label(&entry.method);
-            let status = session.response_written().map(|answer| answer.status);
-            let status = status.as_ref().map_or("none", |status| status.as_str());
-            METRICS.requests.with_label_values(&[method, status]).inc();
-            let duration = METRICS.request_duration.with_label_values(&[method]);
-            duration.observe(entry.duration.as_secs_f64());
-            self.logs.access.log(entry);
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        if context.unlogged {
+            return;
         }
+        let entry = context.entry(session);
+        let status = session.response_written().map(|answer| answer.status);
+        METRICS.requests.ended(&entry.method, status, entry.duration);
+        METRICS.client_received_bytes.inc_by(entry.bytes_in);
+        METRICS.client_sent_bytes.inc_by(entry.bytes_out);
+        if let Some(error) = error {
+            METRICS.requests.broken(match error.esource() {
+                ErrorSource::Downstream => BrokenBy::Client,
+                ErrorSource::Upstream => BrokenBy::Backend,
+                _ => BrokenBy::Gateway,
+            });
+        }
+        self.logs.access.log(entry);
     }
 }

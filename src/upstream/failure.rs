@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::topology::Backend;
+use crate::{telemetry::metrics::BackendMetrics, topology::Backend};
 
 /// The part of an exchange that was under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,20 @@ pub enum Phase {
     Await,
     /// The answer's head is here, its body is not complete.
     Receive,
+}
+
+impl Phase {
+    /// Its label in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Phase::Limit => "limit",
+            Phase::Resolve => "resolve",
+            Phase::Dial => "dial",
+            Phase::Send => "send",
+            Phase::Await => "await",
+            Phase::Receive => "receive",
+        }
+    }
 }
 
 impl fmt::Display for Phase {
@@ -72,6 +86,30 @@ pub struct Failure {
 impl Failure {
     pub fn new(backend: &Backend, phase: Phase, cause: Cause, elapsed: Duration) -> Self {
         Failure { url: Arc::from(backend.url.as_str()), phase, cause, elapsed, stale: false }
+    }
+}
+
+impl Failure {
+    /// Counts it and hands it on.
+    pub(super) fn counted(self, metrics: &BackendMetrics) -> Self {
+        let cause = if self.stale { "stale" } else { self.cause.label() };
+        metrics.failed(self.phase.label(), cause);
+        self
+    }
+}
+
+impl Cause {
+    /// Its label in metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Cause::Limit(_) => "limit",
+            Cause::Unresolved => "unresolved",
+            Cause::Deadline => "deadline",
+            Cause::Closed(_) => "closed",
+            Cause::Io(_) => "io",
+            Cause::Invalid(_) => "invalid",
+            Cause::Unsendable(_) => "unsendable",
+        }
     }
 }
 

@@ -25,6 +25,8 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::telemetry::metrics::BackendMetrics;
+
 /// Bytes of early answers that are kept; what is longer is left to the answer's parser to refuse.
 const INBOUND_LIMIT: usize = 64 * 1024;
 /// Slices in one vectored write.
@@ -70,10 +72,17 @@ pub(super) struct Wire {
     /// Bytes of the current exchange that the kernel has taken.
     sent: u64,
     reused: bool,
+    metrics: Arc<BackendMetrics>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.book();
+    }
 }
 
 impl Wire {
-    pub fn new(io: Stream) -> Self {
+    pub fn new(io: Stream, metrics: Arc<BackendMetrics>) -> Self {
         let mut wire = Wire {
             io,
             out: VecDeque::new(),
@@ -88,6 +97,7 @@ impl Wire {
             window: 0,
             sent: 0,
             reused: false,
+            metrics,
         };
         if let Some(info) = wire.info() {
             wire.remember(&info);
@@ -107,6 +117,7 @@ impl Wire {
         if !parsed || info.tcpi_bytes_received != self.received_before + self.taken {
             return false;
         }
+        self.book();
         self.reused = true;
         (self.sent, self.taken, self.delivered, self.passed_over) = (0, 0, 0, 0);
         self.remember(&info);
@@ -120,6 +131,12 @@ impl Wire {
             Some(info) => info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before,
             None => false,
         }
+    }
+
+    /// Counts the bytes of the exchange that ends.
+    fn book(&self) {
+        self.metrics.sent_bytes.inc_by(self.sent);
+        self.metrics.received_bytes.inc_by(self.taken);
     }
 
     fn remember(&mut self, info: &TCP_INFO) {

@@ -1,0 +1,29 @@
+//! How metrics leave the process, and the bounds that are told among them.
+
+pub mod prometheus;
+
+use super::metrics::METRICS;
+use crate::config::Config;
+
+/// Tells the bounds that the configuration sets. The others are told where they are.
+pub fn tell_limits(config: &Config) {
+    let (transport, mirror) = (&config.transport, &config.mirror);
+    let some = |most: usize| Some(most as u64);
+    let unless_0 = |most: usize| (most > 0).then_some(most as u64);
+    for (key, most) in [
+        ("MaxConcurrentRequests", unless_0(config.max_concurrent_requests)),
+        ("BodyMaxSize", config.body_max_size),
+        ("MaxConnsPerBackend", unless_0(transport.max_conns_per_backend)),
+        ("MaxIdleConns", unless_0(transport.max_idle_conns)),
+        ("MaxIdleConnsPerHost", some(transport.max_idle_conns_per_host)),
+        ("ReplicaBuffer", some(mirror.replica_buffer)),
+        ("ReplayBuffer", some(mirror.replay_buffer)),
+        ("BackgroundRequests", some(mirror.background_requests)),
+        ("BackgroundBytes", some(mirror.background_bytes)),
+    ] {
+        METRICS.limit(key, most);
+    }
+    if let Some(technical) = &config.technical {
+        METRICS.limit("TechnicalEndpointBodyMaxSize", some(technical.body_max_size));
+    }
+}
