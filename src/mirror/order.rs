@@ -71,7 +71,7 @@ pub struct Ticket {
 
 impl Order {
     pub fn new() -> Arc<Self> {
-        METRICS.limit("missed_writes", Some(MISSED_MOST as u64));
+        METRICS.limit("missed_writes", MISSED_MOST as u64);
         Arc::new(Order {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),

@@ -136,7 +136,7 @@ impl State {
 
 impl Backlog {
     pub fn new(log: &'static str, destinations: &[Destination], limits: Limits) -> Backlog {
-        METRICS.limit("log_backlog_bytes", Some(limits.queue_bytes as u64));
+        METRICS.limit("log_backlog_bytes", limits.queue_bytes as u64);
         let label = |destination: &Destination| Label {
             name: destination.to_string(),
             metrics: DestinationMetrics::of(log, destination.label()),

@@ -80,7 +80,7 @@ impl<T: Send + 'static> LogChannel<T> {
     ) -> LogChannel<T> {
         let (sender, receiver) = mpsc::channel(capacity);
         if !destinations.is_empty() {
-            METRICS.limit(&format!("{log}_lines"), Some(capacity as u64));
+            METRICS.limit(&format!("{log}_lines"), capacity as u64);
         }
         LogChannel(Arc::new(Inner {
             log,

@@ -57,8 +57,8 @@ fn what_hangs_on_a_value_that_is_not_looked_up_is_not_called_wrong() {
 }
 
 #[test]
-fn an_hour_of_work_does_not_fit_into_a_quarter_of_a_mebibyte() {
-    let many = |line: &str| (0..9000).map(|n| line.replace('#', &n.to_string())).collect::<String>();
+fn checking_takes_time_in_proportion_to_the_text() {
+    let many = |line: &str| (0..12_000).map(|n| line.replace('#', &n.to_string())).collect::<String>();
     let head = "Listen: ':0'\nRegions: {r: {Default: true, Clusters: [{Cluster: c, Weight: 1}]}}\n";
     let cases = [
         format!(
@@ -79,8 +79,8 @@ fn an_hour_of_work_does_not_fit_into_a_quarter_of_a_mebibyte() {
     for yaml in cases {
         let started = std::time::Instant::now();
         drop(Config::check(yaml.clone().into()));
-        // Even without optimisation; before it is far less.
-        assert!(started.elapsed() < Duration::from_secs(3), "{:?}: {:.60}", started.elapsed(), yaml);
+        // Half a second without optimisation; where it grew with the square it would be half a minute.
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}: {:.60}", started.elapsed(), yaml);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::timeout;
 
-use crate::telemetry::metrics::{Linger, METRICS};
+use crate::telemetry::metrics::Linger;
 
 /// How much of a client's rest is put up with.
 #[derive(Debug, Clone, Copy)]
@@ -19,10 +19,10 @@ pub struct Patience {
     pub most_bytes: usize,
 }
 
-/// Discards what the client still sends; its connection is closed behind this.
-pub async fn linger(session: &mut ServerSession, patience: Patience) {
+/// Discards what the client still sends, and says how that ended; its connection is to be closed behind this.
+pub async fn linger(session: &mut ServerSession, patience: Patience) -> Linger {
     if timeout(patience.half_close, session.shutdown()).await.is_err() {
-        return;
+        return Linger::Time;
     }
     let discard = async {
         let mut left = patience.most_bytes;
@@ -35,8 +35,8 @@ pub async fn linger(session: &mut ServerSession, patience: Patience) {
         Linger::Ended
     };
     let end = tokio::time::timeout(patience.longest, discard).await.unwrap_or(Linger::Time);
-    METRICS.requests.lingered(end);
     if end != Linger::Ended {
         log::debug!("a client that was answered still sent ({end:?} of {patience:?})");
     }
+    end
 }

@@ -7,8 +7,6 @@
 
 pub mod health;
 mod linger;
-#[cfg(test)]
-mod tests;
 
 use std::{
     sync::{
@@ -130,7 +128,7 @@ impl Drop for Place<'_> {
 
 impl<E: Endpoint> App<E> {
     fn new(endpoint: E, draining: Draining) -> App<E> {
-        METRICS.limit("endpoint_connections", Some(CONNECTIONS_MOST as u64));
+        METRICS.limit("endpoint_connections", CONNECTIONS_MOST as u64);
         let connections = METRICS.endpoint_connections.with_label_values(&[endpoint.name()]);
         App { endpoint, draining, open: Arc::default(), connections }
     }

@@ -5,7 +5,7 @@ pub mod prometheus;
 use super::metrics::METRICS;
 use crate::config::Config;
 
-/// Tells the bounds that the configuration sets. The others are told where they are.
+/// Tells the bounds that the configuration sets, where it sets one. The others are told where they are.
 pub fn tell_limits(config: &Config) {
     let (transport, mirror) = (&config.transport, &config.mirror);
     let some = |most: usize| Some(most as u64);
@@ -20,10 +20,13 @@ pub fn tell_limits(config: &Config) {
         ("ReplayBuffer", some(mirror.replay_buffer)),
         ("BackgroundRequests", some(mirror.background_requests)),
         ("BackgroundBytes", some(mirror.background_bytes)),
+        (
+            "TechnicalEndpointBodyMaxSize",
+            config.technical.as_ref().map(|technical| technical.body_max_size as u64),
+        ),
     ] {
-        METRICS.limit(key, most);
-    }
-    if let Some(technical) = &config.technical {
-        METRICS.limit("TechnicalEndpointBodyMaxSize", some(technical.body_max_size));
+        if let Some(most) = most {
+            METRICS.limit(key, most);
+        }
     }
 }

@@ -2,13 +2,15 @@
 //! and so cannot be seen in the registry.
 
 use pingora_prometheus::prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Result,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Result,
     core::Collector, default_registry,
 };
 
 /// Seconds: from a small object on a fast storage to a large upload.
-const LATENCY_BUCKETS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const LATENCY_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+    300.0,
+];
 
 /// A family as it was declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +42,6 @@ impl Families {
 
     pub fn gauges(&mut self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.family(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    pub fn float_gauges(&mut self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.family(GaugeVec::new(Opts::new(name, help), labels))
     }
 
     pub fn histograms(&mut self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {

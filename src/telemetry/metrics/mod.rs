@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 
 pub use pingora_prometheus::prometheus::IntGauge;
 use pingora_prometheus::prometheus::{
-    GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, proto::MetricFamily,
+    HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, proto::MetricFamily,
 };
 use tokio::runtime::Handle;
 
@@ -87,7 +87,7 @@ pub struct Metrics {
     pub endpoint_connections: IntGaugeVec,
     pub endpoint_refused: IntCounterVec,
     pub draining: IntGauge,
-    limits: GaugeVec,
+    limits: IntGaugeVec,
     tasks: process::Tasks,
     /// What there is, also without children yet.
     pub declared: Vec<Declared>,
@@ -289,9 +289,9 @@ impl Metrics {
                 &["endpoint"],
             ),
             draining: f.gauge("akubra_draining", "1 once the process is on its way to its end."),
-            limits: f.float_gauges(
+            limits: f.gauges(
                 "akubra_limit",
-                "Bounds in force, by the configuration's key where there is one; +Inf is no limit.",
+                "Bounds in force, by the configuration's key where there is one; what has no limit has no line.",
                 &["bound"],
             ),
             tasks: f.register(process::Tasks::new()),
@@ -299,9 +299,9 @@ impl Metrics {
         }
     }
 
-    /// Tells how large a bound is; `None` = there is none.
-    pub fn limit(&self, bound: &str, most: Option<u64>) {
-        self.limits.with_label_values(&[bound]).set(most.map_or(f64::INFINITY, |most| most as f64));
+    /// Tells how large a bound is.
+    pub fn limit(&self, bound: &str, most: u64) {
+        self.limits.with_label_values(&[bound]).set(i64::try_from(most).unwrap_or(i64::MAX));
     }
 
     /// Counts a runtime's tasks from now on, those of the thread that calls where each thread has a runtime.

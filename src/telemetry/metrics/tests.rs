@@ -125,6 +125,6 @@ fn what_is_counted_is_exported_under_its_labels() {
     assert_eq!(value("akubra_backend_replies_total", &labels("none", "unknown")), None);
     assert_eq!(value("akubra_divergences_total", &of("method", "PUT")), Some(1.0));
 
-    METRICS.limit("a test's", None);
-    assert_eq!(value("akubra_limit", &[("bound", "a test's")]), Some(f64::INFINITY));
+    METRICS.limit("a test's", 7);
+    assert_eq!(value("akubra_limit", &[("bound", "a test's")]), Some(7.0));
 }
