@@ -221,7 +221,7 @@ impl Connection {
             Failure { stale, ..failure }.counted(&lease.peer.metrics)
         };
         let header = limits.transport.response_header_timeout;
-        let mut look_at = Instant::now() + header.min(limits.stall);
+        let mut look_at = asked + header.min(limits.stall);
         loop {
             let patience = look_at.saturating_duration_since(Instant::now());
             match timeout(patience, session.read_response()).await {

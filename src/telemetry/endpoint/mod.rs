@@ -152,7 +152,9 @@ impl<E: Endpoint> App<E> {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
         let name = self.endpoint.name();
         METRICS.endpoint_requests.with_label_values(&[name, head.status.as_str()]).inc();
-        log::debug!("{name}: {} answered {}", session.request_summary(), head.status);
+        if !head.status.is_success() {
+            log::debug!("{name}: {} answered {}", session.request_summary(), head.status);
+        }
         let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
         in_time(timeout(WRITE, session.write_response_header(Box::new(head))).await)?;
         in_time(timeout(WRITE, session.write_response_body(body, true)).await)?;

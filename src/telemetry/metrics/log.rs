@@ -1,8 +1,60 @@
 //! What is counted of one log.
 
-use pingora_prometheus::prometheus::{IntCounter, IntGauge};
+use pingora_prometheus::prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::METRICS;
+use super::{METRICS, families::Families};
+
+/// Families of logs.
+#[derive(Debug)]
+pub(super) struct Logs {
+    queue: IntGaugeVec,
+    waits: IntCounterVec,
+    dropped: IntCounterVec,
+    rescued: IntCounterVec,
+    backlog: IntGaugeVec,
+    missed: IntCounterVec,
+    written: IntCounterVec,
+    write_errors: IntCounterVec,
+}
+
+impl Logs {
+    pub fn new(f: &mut Families) -> Logs {
+        Logs {
+            queue: f.gauges("akubra_log_queue_lines", "Lines on their way to a log's task.", &["log"]),
+            waits: f.counters(
+                "akubra_log_waits_total",
+                "Times that a request waited for room in a log's channel.",
+                &["log"],
+            ),
+            dropped: f.counters(
+                "akubra_log_lines_dropped_total",
+                "Lines dropped because a log's channel was full.",
+                &["log"],
+            ),
+            rescued: f.counters(
+                "akubra_log_lines_rescued_total",
+                "Lines that went to stderr at shutdown because no destination took them in time.",
+                &["log"],
+            ),
+            backlog: f.gauges(
+                "akubra_log_backlog_bytes",
+                "Bytes that wait to be written to a destination of a log.",
+                &["log", "destination"],
+            ),
+            missed: f.counters(
+                "akubra_log_lines_missed_total",
+                "Lines that one failing destination of a log missed and another one took.",
+                &["log", "destination"],
+            ),
+            written: f.counters("akubra_log_lines_written_total", "Lines written.", &["log", "destination"]),
+            write_errors: f.counters(
+                "akubra_log_write_errors_total",
+                "Failed writes of a log.",
+                &["log", "destination"],
+            ),
+        }
+    }
+}
 
 /// The children of one log's channel.
 #[derive(Debug, Clone)]
@@ -17,10 +69,10 @@ impl LogMetrics {
     pub fn of(log: &str) -> LogMetrics {
         let m = &*METRICS;
         LogMetrics {
-            queue: m.log_queue.with_label_values(&[log]),
-            waits: m.log_waits.with_label_values(&[log]),
-            dropped: m.log_dropped.with_label_values(&[log]),
-            rescued: m.log_rescued.with_label_values(&[log]),
+            queue: m.logs.queue.with_label_values(&[log]),
+            waits: m.logs.waits.with_label_values(&[log]),
+            dropped: m.logs.dropped.with_label_values(&[log]),
+            rescued: m.logs.rescued.with_label_values(&[log]),
         }
     }
 }
@@ -39,10 +91,10 @@ impl DestinationMetrics {
     pub fn of(log: &str, destination: &str) -> DestinationMetrics {
         let m = &*METRICS;
         DestinationMetrics {
-            backlog: m.log_backlog.with_label_values(&[log, destination]),
-            missed: m.log_missed.with_label_values(&[log, destination]),
-            written: m.log_written.with_label_values(&[log, destination]),
-            errors: m.log_write_errors.with_label_values(&[log, destination]),
+            backlog: m.logs.backlog.with_label_values(&[log, destination]),
+            missed: m.logs.missed.with_label_values(&[log, destination]),
+            written: m.logs.written.with_label_values(&[log, destination]),
+            errors: m.logs.write_errors.with_label_values(&[log, destination]),
         }
     }
 }
