@@ -141,3 +141,28 @@ pub(super) fn cause_of(error: &pingora_error::Error) -> Cause {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::{CAUSES, PHASES};
+
+    #[test]
+    fn every_failure_is_counted_under_labels_that_metrics_know() {
+        let phases = [Phase::Limit, Phase::Resolve, Phase::Dial, Phase::Send, Phase::Await, Phase::Receive];
+        assert_eq!(phases.map(Phase::label), PHASES);
+        let text = String::new;
+        let causes = [
+            Cause::Limit(1),
+            Cause::Unresolved,
+            Cause::Deadline,
+            Cause::Closed(text()),
+            Cause::Io(text()),
+            Cause::Invalid(text()),
+            Cause::Unsendable(text()),
+        ];
+        // The last one is that of stale connections, whatever the cause.
+        assert_eq!(causes.each_ref().map(Cause::label), CAUSES[..7]);
+        assert_eq!(CAUSES[7], "stale");
+    }
+}

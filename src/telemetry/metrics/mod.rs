@@ -24,7 +24,7 @@ use pingora_prometheus::prometheus::{IntCounter, IntCounterVec, IntGaugeVec, pro
 use tokio::runtime::Handle;
 
 pub use self::{
-    backend::{BackendMetrics, Cut, ReplyCounters, ReplyOutcome},
+    backend::{BackendMetrics, CAUSES, Cut, PHASES, ReplyCounters, ReplyOutcome},
     families::Declared,
     log::{DestinationMetrics, LogMetrics},
     requests::{BrokenBy, Linger, Requests},
