@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, header};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use pingora_timeout::timeout;
@@ -46,7 +46,8 @@ use crate::{
     synclog::Misplacement,
     telemetry::{
         Logs,
-        metrics::{METRICS, ReplyCounters},
+        endpoint::health::health,
+        metrics::{BrokenBy, METRICS, ReplyCounters},
     },
     topology::{Backend, Cluster, Topology},
     upstream::{Body, Cause, Framing, Head, Upstream},
@@ -95,7 +96,7 @@ impl Gateway {
         self.prepare(session)?;
         if self.is_health_check(session) {
             context.unlogged = true;
-            let (head, body) = respond::health(self.activity.is_draining())?;
+            let (head, body) = health(self.activity.is_draining())?;
             return self.responder(session, context).whole(head, body, true).await;
         }
         match self.route(session, context) {
@@ -412,12 +413,20 @@ impl ProxyHttp for Gateway {
 
     /// Such errors are in the access log; the main log would repeat them for every client that goes away.
     fn suppress_error_log(&self, _: &Session, _: &Context, error: &Error) -> bool {
-        matches!(error.esource(), pingora_error::ErrorSource::Downstream)
+        matches!(error.esource(), ErrorSource::Downstream)
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
-        if !context.unlogged {
-            context::account(&self.logs, context.entry(session, &self.config.trusted_proxies));
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        if context.unlogged {
+            return;
+        }
+        context::account(&self.logs, context.entry(session, &self.config.trusted_proxies));
+        if let Some(error) = error {
+            METRICS.requests.broken(match error.esource() {
+                ErrorSource::Downstream => BrokenBy::Client,
+                ErrorSource::Upstream => BrokenBy::Backend,
+                _ => BrokenBy::Gateway,
+            });
         }
     }
 }

@@ -14,7 +14,7 @@ use pingora_http::ResponseHeader;
 use super::search::{Finding, Search};
 use crate::{
     config::ReadPolicy,
-    telemetry::metrics::{ReplyCounters, ReplyOutcome},
+    telemetry::metrics::{METRICS, ReplyCounters, ReplyOutcome},
     topology::{Backend, BackendId, Cluster},
     upstream::{Answer, Body, Failure, Head, Phase, Upstream},
 };
@@ -54,6 +54,9 @@ impl Read<'_> {
         let mut state = State::default();
         for (index, cluster) in clusters.iter().enumerate() {
             state.search.enter_cluster();
+            if index > 0 {
+                METRICS.backtracks.inc();
+            }
             state.absent_here = false;
             state.lagging = self.lagging_in(cluster);
             let backends = self.in_order(cluster);
@@ -162,7 +165,8 @@ impl Read<'_> {
             _ => ReplyOutcome::NotApplied,
         };
         if let Some(counters) = self.replies.get(backend.id) {
-            counters.count(&self.header.method, reply);
+            let status = outcome.as_ref().ok().map(|answer| answer.head.status);
+            counters.count(&self.header.method, status, reply);
         }
         outcome
     }

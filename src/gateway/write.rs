@@ -11,7 +11,7 @@ use crate::{
     mirror::{Judge, Kind, Reply, Rule, verdict::divergences},
     s3::{Multipart, Operation, S3Request, Target},
     synclog::{Record, SyncLog, record::Outcome},
-    telemetry::metrics::{METRICS, ReplyCounters, ReplyOutcome, method_label},
+    telemetry::metrics::{ReplyCounters, ReplyOutcome},
     topology::{Backend, Cluster, Region},
     upstream::{Framing, Reuse},
 };
@@ -207,7 +207,7 @@ impl Recorder {
             Kind::Unknown => ReplyOutcome::Unknown,
         };
         if let Some(counters) = self.replies.get(reply.backend.id) {
-            counters.count(&self.method, outcome);
+            counters.count(&self.method, reply.status, outcome);
         }
     }
 
@@ -219,8 +219,9 @@ impl Recorder {
     }
 
     async fn diverged(&self, failed: &Reply, good: Option<&Reply>) {
-        let labels = [failed.backend.url.as_str(), method_label(&self.method)];
-        METRICS.divergences.with_label_values(&labels).inc();
+        if let Some(counters) = self.replies.get(failed.backend.id) {
+            counters.diverged(&self.method);
+        }
         self.synclog.record(self.record(failed, good)).await;
     }
 

@@ -21,6 +21,7 @@ use super::{
     verdict::Kind,
 };
 use crate::{
+    telemetry::metrics::Cut,
     topology::Backend,
     upstream::{Answer, Connection, Failure, Head, Phase, Reuse, Sent, Upstream},
 };
@@ -86,6 +87,9 @@ impl SubRequest {
                     std::future::pending::<()>().await;
                 }
             } => {
+                if let Some(metrics) = self.upstream.metrics(backend.id) {
+                    metrics.cut(Cut::Superseded);
+                }
                 let error = format!("{}: gave way to a later write after {:?}", backend.url, self.patience);
                 End::without_answer(backend, cluster, progress.kind(), error)
             }
@@ -148,6 +152,7 @@ impl SubRequest {
             Err(failure) if failure.stale && !kept.gone => {
                 log::debug!("{failure}; trying once more on a fresh connection");
                 kept.maybe_applied |= failure.phase >= Phase::Await;
+                self.upstream.count_retry(&self.backend);
                 self.attempt(kept, Reuse::Fresh).await
             }
             outcome => outcome,
@@ -226,6 +231,9 @@ impl SubRequest {
             }
             if let Sent::Answering = connection.send().await? {
                 return Ok(Sent::Answering);
+            }
+            if let Some(metrics) = self.upstream.metrics(self.backend.id) {
+                metrics.replay_waits.inc();
             }
             if let Sent::Answering = connection.acknowledged().await? {
                 return Ok(Sent::Answering);

@@ -211,15 +211,17 @@ impl Connection {
         let Connection { wire, lease, limits, started, framing, is_head, .. } = self;
         let has_body = framing != Framing::Length(0);
         let reused = wire.is_reused();
+        let asked = Instant::now();
         let mut probe = Probe::new(pingora_core::protocols::UniqueID::id(&*wire));
         let mut session = HttpSession::new(wire as Stream);
         let failure = |session: &HttpSession, cause: Cause| {
             let alive = session.stream().as_any().downcast_ref::<Wire>().is_none_or(Wire::has_shown_life);
             let stale = reused && !alive && matches!(cause, Cause::Closed(_));
-            Failure { stale, ..Failure::new(&lease.peer.backend, phase, cause, started.elapsed()) }
+            let failure = Failure::new(&lease.peer.backend, phase, cause, started.elapsed());
+            Failure { stale, ..failure }.counted(&lease.peer.metrics)
         };
         let header = limits.transport.response_header_timeout;
-        let mut look_at = Instant::now() + header.min(limits.stall);
+        let mut look_at = asked + header.min(limits.stall);
         loop {
             let patience = look_at.saturating_duration_since(Instant::now());
             match timeout(patience, session.read_response()).await {
@@ -241,6 +243,9 @@ impl Connection {
         let head = session.resp_header().cloned().map(Box::new);
         let head = head.ok_or_else(|| failure(&session, Cause::Invalid("no head".into())))?;
         // A backend that turns a body down may have left it unread: the next request would wait behind it.
+        if phase == Phase::Await {
+            lease.peer.metrics.answer_wait.observe(asked.elapsed().as_secs_f64());
+        }
         let turned_down = has_body && !head.status.is_success();
         let reusable = phase == Phase::Await && !turned_down;
         let bodiless = is_head.then(|| says_keep_alive(&head));
@@ -250,7 +255,8 @@ impl Connection {
 
     fn failure(&self, phase: Phase, cause: Cause) -> Failure {
         let stale = self.wire.is_reused() && !self.wire.has_shown_life() && matches!(cause, Cause::Closed(_));
-        Failure { stale, ..Failure::new(self.backend(), phase, cause, self.started.elapsed()) }
+        let failure = Failure::new(self.backend(), phase, cause, self.started.elapsed());
+        Failure { stale, ..failure }.counted(&self.lease.peer.metrics)
     }
 }
 
@@ -350,6 +356,7 @@ impl Incoming {
                 Err(failure) => return Body::Broken(whole.freeze(), failure),
             }
             if whole.len() > limit {
+                self.lease.peer.metrics.long_answers.inc();
                 return Body::Long(whole.freeze(), Box::new(self));
             }
         }
@@ -382,7 +389,8 @@ impl Incoming {
     }
 
     fn failure(&self, cause: Cause) -> Failure {
-        Failure::new(&self.lease.peer.backend, Phase::Receive, cause, self.started.elapsed())
+        let failure = Failure::new(&self.lease.peer.backend, Phase::Receive, cause, self.started.elapsed());
+        failure.counted(&self.lease.peer.metrics)
     }
 }
 

@@ -39,7 +39,12 @@ use crate::{
         connection::{Connections, CountAccepted},
         drain::Activity,
     },
-    telemetry::Logs,
+    technical,
+    telemetry::{
+        Logs,
+        endpoint::Draining,
+        export::{prometheus, tell_limits},
+    },
     topology::Topology,
     upstream::{Upstream, resolve::Resolver},
 };
@@ -72,10 +77,11 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         return daemon::start(patience.map_or(DAEMON_PATIENCE, |count| Duration::from_secs(count.get())));
     }
     let logs = Logs::open(&config)?;
-    for warning in super::warnings(&config) {
+    for warning in config.remarks() {
         log::warn!("{warning}");
     }
     super::files::raise_limit();
+    tell_limits(&config);
     let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
         .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
     prepare_server_conf(&mut server_conf, options)?;
@@ -97,6 +103,16 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     let buffer = L4BufferSettings::default().read(0);
     service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
+    let draining: Draining = {
+        let activity = activity.clone();
+        Arc::new(move || activity.is_draining())
+    };
+    if let Some((service, listen)) = technical::service(&config, draining.clone()) {
+        server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
+    }
+    if let Some((service, listen)) = prometheus::service(&config, draining) {
+        server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
+    }
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
         // A unix socket's file must belong to that user.
