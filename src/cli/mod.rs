@@ -5,6 +5,7 @@
 
 #[cfg(feature = "demo")]
 pub mod demo;
+mod files;
 pub mod locate;
 pub mod serve;
 

@@ -10,7 +10,7 @@ use http::Method;
 use super::{
     Config, ConfigError, ConfigErrors, Listen, MirrorConfig, Transport, env,
     errors::Report,
-    headers, logging, metrics,
+    headers, logging, metrics, proxies,
     reader::{At, MapReader, Text},
     regions, server, tree,
     validate::{self, Listener},
@@ -91,6 +91,7 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
     let address = listen.as_ref().map(|listener| listener.address.clone());
     validate::listeners(&[listen, technical, exporter].into_iter().flatten().collect::<Vec<_>>(), report);
     let mirror = read_mirror(top);
+    let (trusted_proxies, proxy_protocol) = proxies::read(top);
 
     Some(Config {
         health_check_endpoint: top.get("HealthCheckEndpoint").and_then(|at| health_path(&at)),
@@ -120,6 +121,8 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
         client_idle_timeout: top.read("ClientIdleTimeout", Duration::from_secs(75), At::timeout),
         client_read_timeout: top.read("ClientReadTimeout", Duration::from_secs(60), At::timeout),
         client_write_timeout: top.read("ClientWriteTimeout", Duration::from_secs(60), At::timeout),
+        trusted_proxies,
+        proxy_protocol,
         server: Arc::new(server::read(top)),
         unsupported: Vec::new(),
         warnings: Vec::new(),

@@ -13,6 +13,7 @@ mod headers;
 mod load;
 mod logging;
 mod metrics;
+mod proxies;
 mod reader;
 mod regions;
 mod server;
@@ -25,6 +26,7 @@ mod validate;
 
 pub use address::AddressError;
 pub use errors::{ConfigError, ConfigErrors};
+pub use proxies::TrustedProxies;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -58,6 +60,10 @@ pub struct Config {
     pub client_read_timeout: Duration,
     /// Longest wait for a client to take the next bytes of an answer.
     pub client_write_timeout: Duration,
+    /// Proxies in front of the gateway that are believed about whom they speak for.
+    pub trusted_proxies: TrustedProxies,
+    /// Whether those begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Pingora's own keys of the same file.
     pub server: Arc<ServerConf>,
     /// Keys that are accepted and ignored, as paths: each is warned about once.

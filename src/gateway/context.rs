@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Instant};
 use chrono::{DateTime, Utc};
 use pingora_proxy::Session;
 
-use super::drain::Admitted;
+use super::{client_address::client_address, drain::Admitted};
 use crate::{
+    config::TrustedProxies,
     telemetry::{
         Logs,
         access_log::AccessEntry,
@@ -67,7 +68,7 @@ impl Context {
     }
 
     /// The access log's line. `status` is that of the answer, 0 if none was sent.
-    pub fn entry(&mut self, session: &Session) -> AccessEntry {
+    pub fn entry(&mut self, session: &Session, trusted: &TrustedProxies) -> AccessEntry {
         let request = session.req_header();
         let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
         let peer = session.client_addr().and_then(|address| address.as_inet());
@@ -87,7 +88,7 @@ impl Context {
             cluster: std::mem::take(&mut self.cluster),
             asked: self.asked,
             good: self.good,
-            remote: peer.map(|address| address.ip()),
+            remote: client_address(peer.map(|address| address.ip()), &request.headers, trusted),
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod admit;
 mod body;
+mod client_address;
 pub mod connection;
 mod context;
 pub mod drain;
@@ -421,7 +422,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
         if !context.unlogged {
-            context::account(&self.logs, context.entry(session));
+            context::account(&self.logs, context.entry(session, &self.config.trusted_proxies));
         }
     }
 }

@@ -45,6 +45,8 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         client_idle_timeout: Duration::from_secs(75),
         client_read_timeout: Duration::from_secs(60),
         client_write_timeout: Duration::from_secs(60),
+        trusted_proxies: Default::default(),
+        proxy_protocol: false,
         server: Default::default(),
         unsupported: vec![],
         warnings: Vec::new(),

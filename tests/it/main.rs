@@ -21,6 +21,7 @@ mod mirror_records;
 mod mirror_slow;
 mod mirror_streaming;
 mod operations;
+mod proxies;
 mod reads;
 mod refusals;
 mod regions;

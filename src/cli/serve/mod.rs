@@ -75,6 +75,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     for warning in super::warnings(&config) {
         log::warn!("{warning}");
     }
+    super::files::raise_limit();
     let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
         .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
     prepare_server_conf(&mut server_conf, options)?;

@@ -60,6 +60,9 @@ fn each_mistake_in_a_top_level_key_is_named() {
     let cases = [
         ("listen: x", "line 1: listen: unknown key; did you mean \"Listen\"?"),
         ("Thread: 2", "line 1: Thread: unknown key; did you mean \"threads\"?"),
+        ("TrustedProxies: [10.0.0.0/40]", "TrustedProxies[0]: \"10.0.0.0/40\" is no network"),
+        ("TrustedProxies: [lan]", "TrustedProxies[0]: \"lan\" is no network"),
+        ("ProxyProtocol: true", "ProxyProtocol: refuses every connection without TrustedProxies"),
         ("MaxIdleConns: -1", "MaxIdleConns: \"-1\" is not a count"),
         ("MaxIdleConns: '1'", "MaxIdleConns: \"1\" is quoted"),
         ("MaxIdleConns: [1]", "MaxIdleConns: found a list; write a whole number"),

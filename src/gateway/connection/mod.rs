@@ -14,12 +14,14 @@
 
 mod chunked;
 mod chunks;
+mod proxied;
 mod refuse;
 
 use std::{
     future::poll_fn,
     io,
     mem::MaybeUninit,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::ready,
@@ -28,10 +30,11 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use log::Level;
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     listeners::ConnectionFilter,
-    protocols::{Stream, http::ServerSession},
+    protocols::{SocketDigest, Stream, http::ServerSession},
     server::ShutdownWatch,
 };
 use pingora_proxy::HttpProxy;
@@ -43,7 +46,12 @@ use super::{
     Gateway, admit,
     drain::{Activity, Running},
 };
-use crate::{config::Config, s3::S3Error, telemetry::Logs, upstream::Framing};
+use crate::{
+    config::Config,
+    s3::S3Error,
+    telemetry::{Logs, report::Report},
+    upstream::Framing,
+};
 
 /// How much is read at once while a head is waited for: a small request comes in one piece.
 const PIECE: usize = 16 * 1024;
@@ -57,6 +65,8 @@ pub struct Connections {
     config: Arc<Config>,
     logs: Logs,
     activity: Arc<Activity>,
+    /// What is wrong with connections, told now and then.
+    strange: Report,
 }
 
 /// Counts connections in the accept loop itself, before there is a task that could count its own.
@@ -78,7 +88,7 @@ impl Connections {
         logs: Logs,
         activity: Arc<Activity>,
     ) -> Connections {
-        Connections { proxy: Arc::new(proxy), config, logs, activity }
+        Connections { proxy: Arc::new(proxy), config, logs, activity, strange: Report::new("connections") }
     }
 }
 
@@ -113,7 +123,11 @@ enum End {
 
 impl Connection<'_> {
     async fn serve(mut self, shutdown: &ShutdownWatch) {
-        let mut deadline = Some(Instant::now() + self.shared.config.client_header_timeout);
+        let deadline = Instant::now() + self.shared.config.client_header_timeout;
+        if self.shared.config.proxy_protocol && self.proxied(deadline).await.is_none() {
+            return;
+        }
+        let mut deadline = Some(deadline);
         loop {
             let head = match self.head(deadline.take()).await {
                 Ok(head) => head,
@@ -138,6 +152,45 @@ impl Connection<'_> {
                 (self.stream, self.ahead) = (stream, behind);
             }
         }
+    }
+
+    /// Reads the PROXY header that a trusted proxy's connection begins with, and takes its word. `None` = the
+    /// connection is to be closed.
+    async fn proxied(&mut self, deadline: Instant) -> Option<()> {
+        if !self.shared.config.trusted_proxies.contain(self.peer()) {
+            self.tell("it is no trusted proxy's");
+            return None;
+        }
+        let header = loop {
+            match proxied::parse(&self.ahead) {
+                Ok(Some(header)) => break header,
+                Ok(None) => {}
+                Err(error) => {
+                    self.tell(&error.to_string());
+                    return None;
+                }
+            }
+            self.read_until(deadline).await?.ok().filter(|count| *count > 0)?;
+        };
+        self.ahead.advance(header.length);
+        if let Some(client) = header.client {
+            let digest = SocketDigest::from_raw_fd(self.stream.id());
+            digest.peer_addr.set(Some(client.into())).ok()?;
+            self.stream.set_socket_digest(digest);
+        }
+        Some(())
+    }
+
+    /// The other end's address; `None` = it is a unix socket.
+    fn peer(&self) -> Option<IpAddr> {
+        let digest = self.stream.get_socket_digest()?;
+        Some(digest.peer_addr()?.as_inet()?.ip())
+    }
+
+    /// Logs, now and then, why a connection is closed that an operator may have meant to be served.
+    fn tell(&self, why: &str) {
+        let who = self.peer().map_or("a unix socket".to_owned(), |peer| peer.to_string());
+        self.shared.strange.at(Level::Warn, format_args!("refused a connection of {who}: {why}"));
     }
 
     /// Reads the next head. The first one of a connection has a deadline that began with the connection.

@@ -62,8 +62,6 @@ impl Connection<'_> {
     }
 
     fn entry(&self, context: &Context, seen: Seen, refusal: &S3Error, length: usize) -> AccessEntry {
-        let digest = self.stream.get_socket_digest();
-        let peer = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet().copied());
         AccessEntry {
             method: seen.method,
             host: String::new(),
@@ -80,7 +78,7 @@ impl Connection<'_> {
             cluster: String::new(),
             asked: 0,
             good: 0,
-            remote: peer.map(|address| address.ip()),
+            remote: self.peer(),
         }
     }
 
