@@ -326,8 +326,28 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The next piece of the body, `None` at its proper end.
+    /// The next piece of the body, `None` at its proper end. What came together is one piece: Pingora's session
+    /// parts it where its buffer for heads ends.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        let Some(piece) = self.next().await? else { return Ok(None) };
+        if !self.has_read_ahead() {
+            return Ok(Some(piece));
+        }
+        let mut whole = BytesMut::from(piece);
+        while self.has_read_ahead() {
+            let next = tokio::select! {
+                biased;
+                next = self.next() => next?,
+                // A part of a chunk's head was all that was left.
+                () = std::future::ready(()) => None,
+            };
+            let Some(piece) = next else { break };
+            whole.extend_from_slice(&piece);
+        }
+        Ok(Some(whole.freeze()))
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         if self.is_done() {
             return Ok(None);
         }
@@ -336,6 +356,10 @@ impl Incoming {
             Ok(Err(error)) => Err(self.failure(cause_of(&error))),
             Err(_) => Err(self.failure(Cause::Deadline)),
         }
+    }
+
+    fn has_read_ahead(&self) -> bool {
+        self.session.stream().as_any().downcast_ref::<Wire>().is_some_and(Wire::has_read_ahead)
     }
 
     /// Whether the body has been read to its end.

@@ -30,6 +30,8 @@ use crate::telemetry::metrics::BackendMetrics;
 
 /// Bytes of early answers that are kept; what is longer is left to the answer's parser to refuse.
 const INBOUND_LIMIT: usize = 64 * 1024;
+/// How much is read at once where less is asked for: a small object comes together with its head.
+const READ_AHEAD: usize = 16 * 1024;
 /// Slices in one vectored write.
 const SLICES: usize = 16;
 /// `TCP_ESTABLISHED` of linux/tcp_states.h.
@@ -257,22 +259,33 @@ impl Wire {
             if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            let mut space = [MaybeUninit::uninit(); 4096];
-            let mut buffer = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-            match buffer.filled() {
-                [] => self.ended = true,
-                bytes => {
-                    self.taken += bytes.len() as u64;
-                    self.inbound.extend_from_slice(bytes);
-                }
+            ready!(self.poll_read_ahead(cx))?;
+        }
+    }
+
+    /// Reads once, and keeps what comes.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [MaybeUninit::uninit(); READ_AHEAD];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        match buffer.filled() {
+            [] => self.ended = true,
+            bytes => {
+                self.taken += bytes.len() as u64;
+                self.inbound.extend_from_slice(bytes);
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether any byte of an answer has come, be it an informational one.
     pub fn has_shown_life(&self) -> bool {
         self.taken > 0
+    }
+
+    /// Whether bytes are here that can be read without asking the kernel.
+    pub fn has_read_ahead(&self) -> bool {
+        !self.inbound.is_empty()
     }
 
     /// Bytes of the answer that its parser has read.
@@ -323,6 +336,9 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.inbound.is_empty() && !self.ended && buf.remaining() < READ_AHEAD {
+            ready!(self.poll_read_ahead(cx))?;
+        }
         if !self.inbound.is_empty() {
             let length = self.inbound.len().min(buf.remaining());
             buf.put_slice(&self.inbound.split_to(length));

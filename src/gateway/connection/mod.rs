@@ -12,8 +12,8 @@
 //! - Pingora's session gets the bytes of one request only. Those of the next stay here.
 //! - A client that has sent nothing is closed without an answer; one that has sent a part of a head gets one.
 
-mod chunked;
 mod chunks;
+mod client;
 mod proxied;
 mod refuse;
 
@@ -41,7 +41,7 @@ use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use self::{chunked::Chunked, chunks::Chunks};
+use self::{chunks::Chunks, client::Client};
 use super::{
     Gateway, admit,
     drain::{Activity, Running},
@@ -155,18 +155,13 @@ impl Connection<'_> {
                 Ok(cut) => cut,
                 Err(refusal) => return self.refuse(&refusal).await,
             };
-            let chunked = chunks.is_some();
-            let stream = match chunks {
-                Some(chunks) => Chunked::over(self.stream, chunks),
-                None => self.stream,
-            };
-            let mut session = ServerSession::new_http1(stream);
+            let mut session = ServerSession::new_http1(Client::serve(self.stream, chunks));
             session.set_pipelined_prefix(request);
             let Some(reused) = self.shared.proxy.process_new_http(session, shutdown).await else { return };
-            self.stream = reused.consume().0;
-            if chunked {
-                let Some((stream, behind)) = Chunked::undo(self.stream) else { return };
-                (self.stream, self.ahead) = (stream, behind);
+            let Some((stream, behind)) = Client::served(reused.consume().0) else { return };
+            self.stream = stream;
+            if !behind.is_empty() {
+                self.ahead = behind;
             }
         }
     }
