@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     daemon::{PidFile, Starter},
-    handover::{self, Expecting, Predecessor, Successor},
+    handover::{self, Expecting, Predecessor},
     listener::{Listeners, Until},
     signals::{Asked, Signals},
     supervisor::Supervisor,
@@ -128,7 +128,7 @@ impl Life {
         Ok(())
     }
 
-    /// Does all that can fail, and lets the predecessor stop to accept.
+    /// Does all that can fail; then the predecessor lets this process accept.
     async fn get_ready(&mut self, predecessor: Option<&mut Predecessor>) -> anyhow::Result<()> {
         let mut predecessor = predecessor;
         if let Some(predecessor) = &mut predecessor {
@@ -170,7 +170,10 @@ impl Life {
             };
             let asked = match asked {
                 Asked::HandOver => match self.hand_over(signals).await {
-                    Handed::Over(successor) => return self.follow(signals, successor).await,
+                    Handed::Over(successor) => {
+                        self.follow(signals, successor).await;
+                        return Ok(());
+                    }
                     Handed::NotOver => continue,
                     Handed::Interrupted(asked) => asked,
                 },
@@ -182,17 +185,12 @@ impl Life {
         }
     }
 
-    /// Looks for a successor and gives it the sockets. Nothing changes here before it is ready.
+    /// Looks for a successor and gives it the sockets. Nothing changes here before it accepts on them.
     async fn hand_over(&mut self, signals: &mut Signals) -> Handed {
         log::info!("SIGQUIT: handing over to a successor at {}", self.upgrade_sock.display());
         self.supervisor.handing_over();
-        let handing = async {
-            let sockets = self.listeners.offer();
-            let mut successor =
-                handover::offer(&self.upgrade_sock, &sockets, self.patience.for_successor).await?;
-            successor.take().await?;
-            anyhow::Ok(successor)
-        };
+        let sockets = self.listeners.offer();
+        let handing = handover::hand_over(&self.upgrade_sock, &sockets, self.patience.for_successor);
         let handed = tokio::select! {
             handed = handing => handed,
             asked = signals.next_end("it was heard already") => return Handed::Interrupted(asked),
@@ -208,19 +206,13 @@ impl Life {
         }
     }
 
-    /// Ends behind a successor.
-    async fn follow(&mut self, signals: &mut Signals, successor: Successor) -> anyhow::Result<()> {
+    /// Ends behind a successor, a process that accepts on the same sockets.
+    async fn follow(&mut self, signals: &mut Signals, successor: u32) {
         self.listeners.close(None).await;
         self.activity.listeners_closed();
-        let pid = successor.pid;
-        log::info!("process {pid} took over; {} requests under way here", self.activity.requests());
         self.activity.begin_draining();
-        let taken = successor.taken().await;
-        if let Err(error) = &taken {
-            log::error!("process {pid} has the sockets, but: {error:#}");
-        }
+        log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
         self.drain(signals, self.grace, false).await;
-        taken
     }
 
     /// Ends without a successor.
@@ -256,7 +248,8 @@ impl Life {
 
 /// What came of a try to hand over.
 enum Handed {
-    Over(Successor),
+    /// To this process.
+    Over(u32),
     NotOver,
     /// By a signal that asks for the end.
     Interrupted(Asked),
