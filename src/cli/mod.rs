@@ -86,7 +86,7 @@ fn serve_or_check(options: Opt) -> anyhow::Result<()> {
     };
     let config = load(file)?;
     if options.test {
-        for warning in warnings(&config) {
+        for warning in config.remarks() {
             eprintln!("{file}: warning: {warning}");
         }
         println!("{file}: configuration checked - OK.");
@@ -111,12 +111,6 @@ fn load(file: &str) -> anyhow::Result<Config> {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// What an operator should know about a configuration that is valid.
-fn warnings(config: &Config) -> impl Iterator<Item = String> {
-    let unsupported = config.unsupported.iter().map(|key| format!("{key} is not supported yet"));
-    config.warnings.iter().cloned().chain(unsupported)
 }
 
 /// A configuration that cannot be used at all.

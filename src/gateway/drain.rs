@@ -23,7 +23,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::mirror::Latch;
+use crate::{mirror::Latch, telemetry::metrics::METRICS};
 
 /// For the accept loops to end, and for what they accepted last to be taken over. Both take a moment only; a
 /// connection that got lost in between must not hold up the end.
@@ -144,6 +144,7 @@ impl Activity {
     }
 
     pub fn begin_draining(&self) {
+        METRICS.draining.set(1);
         self.draining.store(true, SeqCst);
     }
 

@@ -21,12 +21,13 @@ use pingora_core::{
     services::{Service, listening},
 };
 use tokio::{
+    runtime::Handle,
     sync::{oneshot, watch},
     time::{Instant, sleep},
 };
 
 use super::socket::Socket;
-use crate::config::Listen;
+use crate::{config::Listen, telemetry::metrics::METRICS};
 
 /// The longest wait for Pingora to accept what waits in the kernel, and to end its loops.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -212,6 +213,7 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Listening<A> {
         let Some(start) = self.start.take() else { return };
         // An error means that the process ends before it served.
         let Ok(socket) = start.await else { return };
+        METRICS.watch_tasks(self.service.name(), Handle::current());
         let mut table = Fds::new();
         table.add(self.key.clone(), socket.into_raw_fd());
         let table = ListenFds::new(table.into());

@@ -39,7 +39,12 @@ use crate::{
         connection::{Connections, CountAccepted},
         drain::Activity,
     },
-    telemetry::Logs,
+    technical,
+    telemetry::{
+        Logs,
+        endpoint::Draining,
+        export::{prometheus, tell_limits},
+    },
     topology::Topology,
     upstream::{Upstream, resolve::Resolver},
 };
@@ -68,10 +73,11 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         return daemon::start(patience.map_or(DAEMON_PATIENCE, |count| Duration::from_secs(count.get())));
     }
     let logs = Logs::open(&config)?;
-    for warning in super::warnings(&config) {
+    for warning in config.remarks() {
         log::warn!("{warning}");
     }
     super::files::raise_limit();
+    tell_limits(&config);
     let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
         .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
     prepare_server_conf(&mut server_conf, options)?;
@@ -80,7 +86,9 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     let conf = server.configuration.clone();
     let activity = Arc::new(Activity::default());
     let mut listeners = Listeners::default();
-    let tasks = add_gateway(&mut server, &mut listeners, config, &logs, &activity);
+    let config = Arc::new(config);
+    let tasks = add_gateway(&mut server, &mut listeners, &config, &logs, &activity);
+    add_endpoints(&mut server, &mut listeners, &config, &activity);
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
         // A unix socket's file must belong to that user.
@@ -108,14 +116,13 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
 fn add_gateway(
     server: &mut Server,
     listeners: &mut Listeners,
-    config: Config,
+    config: &Arc<Config>,
     logs: &Logs,
     activity: &Arc<Activity>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let config = Arc::new(config);
-    let topology = Arc::new(Topology::new(&config));
+    let topology = Arc::new(Topology::new(config));
     let resolver = Arc::new(Resolver::new(&topology.backends));
-    let upstream = Arc::new(Upstream::new(&config, &topology, resolver.clone()));
+    let upstream = Arc::new(Upstream::new(config, &topology, resolver.clone()));
     let gateway = Gateway::new(config.clone(), topology, upstream.clone(), logs.clone(), activity.clone());
     let proxy = http_proxy(&server.configuration, gateway);
     let connections = Connections::new(proxy, config.clone(), logs.clone(), activity.clone());
@@ -126,6 +133,23 @@ fn add_gateway(
     service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
     run_tasks(resolver, upstream)
+}
+
+/// Those that operators talk to, as far as the configuration has them.
+fn add_endpoints(
+    server: &mut Server,
+    listeners: &mut Listeners,
+    config: &Arc<Config>,
+    activity: &Arc<Activity>,
+) {
+    let activity = activity.clone();
+    let draining: Draining = Arc::new(move || activity.is_draining());
+    if let Some((service, listen)) = technical::service(config, draining.clone()) {
+        server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
+    }
+    if let Some((service, listen)) = prometheus::service(config, draining) {
+        server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
+    }
 }
 
 fn prepare_server_conf(conf: &mut ServerConf, options: Options) -> anyhow::Result<()> {

@@ -49,7 +49,7 @@ use super::{
 use crate::{
     config::Config,
     s3::S3Error,
-    telemetry::{Logs, report::Report},
+    telemetry::{Logs, metrics::METRICS, report::Report},
     upstream::Framing,
 };
 
@@ -95,12 +95,29 @@ impl Connections {
 #[async_trait]
 impl ServerApp for Connections {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = Open::new();
         // The accept loop counts connections whose peer has an address, and no others.
         let counted = stream.get_socket_digest().is_some_and(|digest| digest.peer_addr().is_some());
         let running = self.activity.take_over(counted);
         let connection = Connection { shared: self, stream, ahead: BytesMut::new(), running: Some(running) };
         connection.serve(shutdown).await;
         None
+    }
+}
+
+/// Counts a connection in the metrics until it is dropped.
+struct Open;
+
+impl Open {
+    fn new() -> Open {
+        METRICS.client_connections.inc();
+        Open
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        METRICS.client_connections.dec();
     }
 }
 
@@ -140,7 +157,7 @@ impl Connection<'_> {
             };
             let chunked = chunks.is_some();
             let stream = match chunks {
-                Some(chunks) => Chunked::new(self.stream, chunks),
+                Some(chunks) => Chunked::over(self.stream, chunks),
                 None => self.stream,
             };
             let mut session = ServerSession::new_http1(stream);
