@@ -324,6 +324,21 @@ fn the_shipped_unit_starts_reloads_and_stops_the_service() {
 }
 
 #[test]
+fn systemd_accepts_the_shipped_unit() {
+    run(async {
+        let systemd = Manager::new(Site::new().await);
+        let unit = systemd.unit.replace("/usr/local/bin/akubra", env!("CARGO_BIN_EXE_akubra"));
+        let file = systemd.site.file("akubra.service");
+        std::fs::write(&file, unit).unwrap();
+        // Where systemd is not installed, the tests above are all there is.
+        match Command::new("systemd-analyze").arg("verify").arg(&file).output() {
+            Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{output:?}"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        }
+    });
+}
+
+#[test]
 fn a_reload_that_fails_says_so_and_changes_nothing() {
     run(async {
         let mut systemd = Manager::new(Site::new().await);

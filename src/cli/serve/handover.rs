@@ -2,10 +2,10 @@
 //!
 //! The successor listens on a unix socket (`upgrade_sock`), and the predecessor, told by SIGQUIT, connects. The
 //! talk has four lines: the predecessor's *offer* names its sockets and carries their descriptors; the successor
-//! says `ready` when nothing but accepting is left to be done, or `failed` and why; the predecessor says `yours`
-//! and stops to accept; the successor accepts and says `taken`, after which the predecessor may go. So one of them
-//! accepts at any time, and until `yours` either can turn back: a successor that fails, hangs or dies has touched
-//! no connection. Pingora's own way tells the predecessor nothing of its successor's fate.
+//! says `ready` when nothing but accepting is left to be done, or `failed` and why; the predecessor says `yours`;
+//! the successor accepts and says `taken`, and only then the predecessor stops to accept. Until `yours` a
+//! successor that fails, hangs or dies has touched no connection, and until `taken` the predecessor goes on as it
+//! was if anything goes wrong. Pingora's own way tells the predecessor nothing of its successor's fate.
 //!
 //! Neither side trusts the path alone: each asks the kernel who the other is, and what is read is bounded.
 
@@ -54,20 +54,14 @@ struct Offer {
     sockets: Vec<String>,
 }
 
-/// The predecessor's side: a successor that is ready.
-#[derive(Debug)]
-pub struct Successor {
-    stream: UnixStream,
-    pub pid: u32,
-}
-
-/// Connects to a successor, waiting for one at most `patience`, and offers it sockets. Returns when it is ready.
-/// Until [`Successor::take`] dropping everything takes the offer back.
-pub async fn offer(
+/// The predecessor's side: gives sockets to a successor, waiting for one to come at most `patience`. Returns the
+/// successor's process id when it accepts; the caller must then stop to. An error, and dropping this, mean that
+/// nothing was handed over.
+pub async fn hand_over(
     path: &Path,
     sockets: &[(String, BorrowedFd<'_>)],
     patience: Duration,
-) -> anyhow::Result<Successor> {
+) -> anyhow::Result<u32> {
     let mut stream = connect(path, patience).await?;
     let pid = check_peer(&stream).context("the process that listens there is no successor")?;
     let names = sockets.iter().map(|(name, _)| name.clone()).collect();
@@ -75,33 +69,24 @@ pub async fn offer(
     line.push(b'\n');
     let fds: Vec<_> = sockets.iter().map(|(_, fd)| *fd).collect();
     timeout(AT_ONCE, send_with(&stream, &line, &fds)).await.context("the successor does not read")??;
-    let answer = timeout(GETTING_READY, read_line(&mut stream)).await;
-    let answer = answer.with_context(|| format!("the successor is not ready after {GETTING_READY:?}"))?;
-    let answer = answer.context("the successor has gone before it was ready")?;
-    match answer.strip_prefix(FAILED) {
-        Some(reason) => bail!("the successor failed: {}", printable(reason)),
-        None => ensure!(answer == READY, "the successor speaks another language"),
-    }
-    Ok(Successor { stream, pid })
+    hear(&mut stream, READY).await.context("the successor is not ready")?;
+    let said = timeout(AT_ONCE, say(&mut stream, YOURS)).await;
+    said.context("the successor does not read")?.context("the successor has gone")?;
+    hear(&mut stream, TAKEN).await.context("the successor does not take the sockets")?;
+    Ok(pid)
 }
 
-impl Successor {
-    /// From now on the successor accepts, and the caller must not.
-    pub async fn take(&mut self) -> anyhow::Result<()> {
-        let said = timeout(AT_ONCE, say(&mut self.stream, YOURS)).await;
-        said.context("the successor does not read")?.context("the successor has gone")
+/// Waits for the successor to say this. Meanwhile this process serves: there is no hurry.
+async fn hear(stream: &mut UnixStream, expected: &str) -> anyhow::Result<()> {
+    let Ok(said) = timeout(GETTING_READY, read_line(stream)).await else {
+        bail!("it says nothing for {GETTING_READY:?}");
+    };
+    let said = said.context("it has gone")?;
+    match said.strip_prefix(FAILED) {
+        Some(reason) => bail!("it failed: {}", printable(reason)),
+        None => ensure!(said == expected, "it speaks another language"),
     }
-
-    /// Waits until it accepts.
-    pub async fn taken(mut self) -> anyhow::Result<()> {
-        let answer = timeout(AT_ONCE, read_line(&mut self.stream)).await;
-        let answer = answer.context("the successor does not say that it serves")?;
-        ensure!(
-            answer.context("the successor has gone just after it got the sockets")? == TAKEN,
-            "the successor speaks another language"
-        );
-        Ok(())
-    }
+    Ok(())
 }
 
 async fn connect(path: &Path, patience: Duration) -> anyhow::Result<UnixStream> {
@@ -167,8 +152,8 @@ impl Drop for Expecting {
 }
 
 impl Predecessor {
-    /// Says that nothing but accepting is left to be done. Returns when the predecessor has stopped to accept; an
-    /// error means that it goes on.
+    /// Says that nothing but accepting is left to be done. Returns when the predecessor waits for that; an error
+    /// means that it goes on alone.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
         let told = timeout(GETTING_READY, async {
             say(&mut self.stream, READY).await?;
@@ -182,9 +167,9 @@ impl Predecessor {
         Ok(())
     }
 
-    /// Says that the sockets are in use here.
+    /// Says that connections are accepted here, so that the predecessor stops to.
     pub async fn taken(mut self) {
-        // It may be gone already, and serving matters more than telling.
+        // It may be gone, and serving matters more than telling.
         if !matches!(timeout(AT_ONCE, say(&mut self.stream, TAKEN)).await, Ok(Ok(()))) {
             log::warn!("the predecessor did not hear that its sockets are taken");
         }
@@ -329,9 +314,7 @@ mod tests {
         };
         let precede = async {
             let sockets = [("in".to_owned(), reader.as_fd()), ("out".to_owned(), writer.as_fd())];
-            let mut successor = offer(&path, &sockets, SOON).await.unwrap();
-            successor.take().await.unwrap();
-            successor.taken().await.unwrap();
+            assert_eq!(hand_over(&path, &sockets, SOON).await.unwrap(), std::process::id());
         };
         tokio::join!(succeed, precede);
         drop(writer);
@@ -350,7 +333,7 @@ mod tests {
         let sockets = [("in".to_owned(), reader.as_fd())];
         let mut predecessor = tokio::select! {
             predecessor = expecting.predecessor() => predecessor.unwrap(),
-            outcome = offer(&path, &sockets, SOON) => panic!("{outcome:?}"),
+            outcome = hand_over(&path, &sockets, SOON) => panic!("{outcome:?}"),
         };
         let error = format!("{:#}", predecessor.ready().await.unwrap_err());
         assert!(error.contains("goes on as it was"), "{error}");
@@ -364,9 +347,9 @@ mod tests {
         let sockets = [("in".to_owned(), reader.as_fd())];
         let (_hanging, error) = tokio::join!(expecting.predecessor(), async {
             tokio::time::pause();
-            format!("{:#}", offer(&path, &sockets, SOON).await.unwrap_err())
+            format!("{:#}", hand_over(&path, &sockets, SOON).await.unwrap_err())
         });
-        assert!(error.starts_with("the successor is not ready after 30s"), "{error}");
+        assert!(error.starts_with("the successor is not ready: it says nothing for 30s"), "{error}");
     }
 
     #[tokio::test]

@@ -14,12 +14,12 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
-use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf};
 use tokio::time::{Instant, timeout};
 
 use super::{
     daemon::{PidFile, Starter},
-    handover::{self, Expecting, Predecessor, Successor},
+    handover::{self, Expecting, Predecessor},
     listener::{Listeners, Until},
     signals::{Asked, Signals},
     supervisor::Supervisor,
@@ -37,8 +37,8 @@ pub struct Life {
     pub activity: Arc<Activity>,
     pub listeners: Listeners,
     pub logs: Logs,
-    /// What must be done before the first request, once there is a runtime.
-    pub prepare: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Starts the gateway's own tasks, once there is a runtime, and waits for what requests need.
+    pub tasks: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The longest that running requests are waited for.
     pub grace: Duration,
     /// Where a successor waits, and how long for.
@@ -56,6 +56,21 @@ pub struct Life {
 pub struct Patience {
     pub for_predecessor: Duration,
     pub for_successor: Duration,
+}
+
+impl Patience {
+    pub fn of(conf: &ServerConf) -> Patience {
+        match conf.upgrade_sock_connect_accept_max_retries {
+            Some(seconds) => {
+                let patience = Duration::from_secs(seconds.try_into().unwrap_or(u64::MAX));
+                Patience { for_predecessor: patience, for_successor: patience }
+            }
+            // A successor may have been started by hand, with SIGQUIT to be sent by hand, too.
+            None => {
+                Patience { for_predecessor: Duration::from_secs(60), for_successor: Duration::from_secs(5) }
+            }
+        }
+    }
 }
 
 /// A life as Pingora waits for its end, and how it ended.
@@ -95,11 +110,18 @@ impl Life {
         if let Err(error) = self.logs.start() {
             log::error!("the logs cannot be written: {error}");
         }
-        let begun = tokio::select! {
-            begun = self.begin() => begun,
+        let prepared = tokio::select! {
+            prepared = self.prepare() => prepared,
             asked = signals.next_end("this process does not serve yet") => {
-                Err(anyhow!("{asked} came before it served"))
+                log::info!("ending: {asked} came before this process served");
+                self.pid_file.iter().for_each(PidFile::give_back);
+                return Ok(());
             }
+        };
+        // From here on there may be requests: nothing is cut short.
+        let begun = match prepared {
+            Ok(predecessor) => self.begin(predecessor).await,
+            Err(error) => Err(error),
         };
         if begun.is_err() {
             self.pid_file.iter().for_each(PidFile::give_back);
@@ -110,14 +132,23 @@ impl Life {
         ended
     }
 
-    /// From nothing to serving.
-    async fn begin(&mut self) -> anyhow::Result<()> {
-        let mut predecessor = if self.succeeds { Some(self.meet_predecessor().await?) } else { None };
-        let ready = self.get_ready(predecessor.as_mut()).await;
-        if let (Err(error), Some(predecessor)) = (&ready, predecessor.take_if(|_| ready.is_err())) {
-            predecessor.failed(&format!("{error:#}")).await;
+    /// From nothing to the moment before serving. Cancelled, it leaves a predecessor as it was.
+    async fn prepare(&mut self) -> anyhow::Result<Option<Predecessor>> {
+        if !self.succeeds {
+            self.get_ready(None).await?;
+            return Ok(None);
         }
-        ready?;
+        let mut predecessor = self.meet_predecessor().await?;
+        match self.get_ready(Some(&mut predecessor)).await {
+            Ok(()) => Ok(Some(predecessor)),
+            Err(error) => {
+                predecessor.failed(&format!("{error:#}")).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&mut self, predecessor: Option<Predecessor>) -> anyhow::Result<()> {
         self.listeners.start()?;
         self.supervisor.serving();
         if let Some(predecessor) = predecessor {
@@ -128,14 +159,13 @@ impl Life {
         Ok(())
     }
 
-    /// Does all that can fail, and lets the predecessor stop to accept.
-    async fn get_ready(&mut self, predecessor: Option<&mut Predecessor>) -> anyhow::Result<()> {
-        let mut predecessor = predecessor;
+    /// Does all that can fail; then the predecessor lets this process accept.
+    async fn get_ready(&mut self, mut predecessor: Option<&mut Predecessor>) -> anyhow::Result<()> {
         if let Some(predecessor) = &mut predecessor {
             self.listeners.adopt(std::mem::take(&mut predecessor.sockets))?;
         }
         self.listeners.bind(|_| true)?;
-        self.prepare.as_mut().await;
+        self.tasks.as_mut().await;
         match predecessor {
             Some(predecessor) => predecessor.ready().await,
             None => Ok(()),
@@ -170,7 +200,10 @@ impl Life {
             };
             let asked = match asked {
                 Asked::HandOver => match self.hand_over(signals).await {
-                    Handed::Over(successor) => return self.follow(signals, successor).await,
+                    Handed::Over(successor) => {
+                        self.follow(signals, successor).await;
+                        return Ok(());
+                    }
                     Handed::NotOver => continue,
                     Handed::Interrupted(asked) => asked,
                 },
@@ -182,17 +215,12 @@ impl Life {
         }
     }
 
-    /// Looks for a successor and gives it the sockets. Nothing changes here before it is ready.
+    /// Looks for a successor and gives it the sockets. Nothing changes here before it accepts on them.
     async fn hand_over(&mut self, signals: &mut Signals) -> Handed {
         log::info!("SIGQUIT: handing over to a successor at {}", self.upgrade_sock.display());
         self.supervisor.handing_over();
-        let handing = async {
-            let sockets = self.listeners.offer();
-            let mut successor =
-                handover::offer(&self.upgrade_sock, &sockets, self.patience.for_successor).await?;
-            successor.take().await?;
-            anyhow::Ok(successor)
-        };
+        let sockets = self.listeners.offer();
+        let handing = handover::hand_over(&self.upgrade_sock, &sockets, self.patience.for_successor);
         let handed = tokio::select! {
             handed = handing => handed,
             asked = signals.next_end("it was heard already") => return Handed::Interrupted(asked),
@@ -208,19 +236,13 @@ impl Life {
         }
     }
 
-    /// Ends behind a successor.
-    async fn follow(&mut self, signals: &mut Signals, successor: Successor) -> anyhow::Result<()> {
+    /// Ends behind a successor, a process that accepts on the same sockets.
+    async fn follow(&mut self, signals: &mut Signals, successor: u32) {
         self.listeners.close(None).await;
         self.activity.listeners_closed();
-        let pid = successor.pid;
-        log::info!("process {pid} took over; {} requests under way here", self.activity.requests());
         self.activity.begin_draining();
-        let taken = successor.taken().await;
-        if let Err(error) = &taken {
-            log::error!("process {pid} has the sockets, but: {error:#}");
-        }
+        log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
         self.drain(signals, self.grace, false).await;
-        taken
     }
 
     /// Ends without a successor.
@@ -256,7 +278,8 @@ impl Life {
 
 /// What came of a try to hand over.
 enum Handed {
-    Over(Successor),
+    /// To this process.
+    Over(u32),
     NotOver,
     /// By a signal that asks for the end.
     Interrupted(Asked),

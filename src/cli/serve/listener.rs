@@ -228,3 +228,62 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Listening<A> {
         self.service.threads()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two(listen: &str) -> (Listeners, [Listening<()>; 2]) {
+        let listen = Listen::parse(listen).unwrap();
+        let mut listeners = Listeners::default();
+        let mut add =
+            |role, until| listeners.add(role, &listen, until, listening::Service::new(role.to_owned(), ()));
+        let services = [add("gateway", Until::Asked), add("technical", Until::Gone)];
+        (listeners, services)
+    }
+
+    fn addresses(listeners: &Listeners) -> Vec<&str> {
+        listeners.0.iter().map(|listener| listener.socket.as_ref().unwrap().address.as_str()).collect()
+    }
+
+    fn offered(listeners: &Listeners) -> HashMap<String, OwnedFd> {
+        let owned = |(name, fd): (String, BorrowedFd)| (name, fd.try_clone_to_owned().unwrap());
+        listeners.offer().into_iter().map(owned).collect()
+    }
+
+    #[test]
+    fn a_successor_gets_each_socket_for_its_purpose() {
+        let (mut old, _services) = two("127.0.0.1:0");
+        old.bind(|_| true).unwrap();
+        let (mut new, _services) = two("127.0.0.1:0");
+        new.adopt(offered(&old)).unwrap();
+        assert_eq!(addresses(&new), addresses(&old));
+        let (mut elsewhere, _services) = two("127.0.0.2:0");
+        elsewhere.adopt(offered(&old)).unwrap();
+        assert!(elsewhere.offer().is_empty());
+        let mut swapped = offered(&old);
+        swapped.insert("gateway 127.0.0.2:0".to_owned(), swapped["gateway 127.0.0.1:0"].try_clone().unwrap());
+        assert!(elsewhere.adopt(swapped).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_operators_watch_stays_open_while_the_process_ends() {
+        let (mut listeners, [gateway, technical]) = two("127.0.0.1:0");
+        listeners.bind(|_| true).unwrap();
+        let closed = [gateway.closing.clone(), technical.closing.clone()];
+        drop(gateway);
+        listeners.close(Some(Until::Asked)).await;
+        assert_eq!(closed.each_ref().map(|closed| *closed.borrow()), [true, false]);
+        assert_eq!(listeners.offer().len(), 1);
+        drop(technical);
+        listeners.close(None).await;
+        assert!(listeners.offer().is_empty() && *closed[1].borrow());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_ends_by_itself_is_noticed() {
+        let (mut listeners, [_gateway, technical]) = two("127.0.0.1:0");
+        drop(technical);
+        assert_eq!(listeners.broken().await, "technical");
+    }
+}

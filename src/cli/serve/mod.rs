@@ -53,10 +53,6 @@ use crate::{
 const GRACE_PERIOD: Duration = Duration::from_secs(300);
 /// For backends' names to be resolved before the first request; then the gateway starts all the same.
 const FIRST_LOOKUP: Duration = Duration::from_secs(1);
-/// `upgrade_sock_connect_accept_max_retries` when the file says nothing. A successor may have been started by
-/// hand, with SIGQUIT to be sent by hand, too.
-const PATIENCE: Patience =
-    Patience { for_predecessor: Duration::from_secs(60), for_successor: Duration::from_secs(5) };
 /// `daemon_ready_timeout_seconds` when the file says nothing; Pingora's own default.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -86,15 +82,48 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
     prepare_server_conf(&mut server_conf, options)?;
 
-    let config = Arc::new(config);
-    let topology = Arc::new(Topology::new(&config));
-    let resolver = Arc::new(Resolver::new(&topology.backends));
-    let upstream = Arc::new(Upstream::new(&config, &topology, resolver.clone()));
-    let activity = Arc::new(Activity::default());
-    let gateway = Gateway::new(config.clone(), topology, upstream.clone(), logs.clone(), activity.clone());
-
     let mut server = Server::new_with_opt_and_conf(None, server_conf);
+    let conf = server.configuration.clone();
+    let activity = Arc::new(Activity::default());
     let mut listeners = Listeners::default();
+    let config = Arc::new(config);
+    let tasks = add_gateway(&mut server, &mut listeners, &config, &logs, &activity);
+    add_endpoints(&mut server, &mut listeners, &config, &activity);
+    if !options.upgrade {
+        // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
+        // A unix socket's file must belong to that user.
+        listeners.bind(|listen| matches!(listen, Listen::Tcp(_)))?;
+    }
+    let (watch, outcome) = Watch::over(Life {
+        activity,
+        listeners,
+        logs,
+        tasks: Box::pin(tasks),
+        grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
+        upgrade_sock: conf.upgrade_sock.clone().into(),
+        patience: Patience::of(&conf),
+        succeeds: options.upgrade,
+        supervisor: Supervisor::from_environment(),
+        starter,
+        pid_file: conf.daemon.then(|| PidFile::new(Path::new(&conf.pid_file))),
+    });
+    server.run(RunArgs { shutdown_signal: Box::new(watch) });
+    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::replace(&mut *outcome, Ok(()))
+}
+
+/// Gives the server the service that clients talk to; returns the tasks behind it.
+fn add_gateway(
+    server: &mut Server,
+    listeners: &mut Listeners,
+    config: &Arc<Config>,
+    logs: &Logs,
+    activity: &Arc<Activity>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let topology = Arc::new(Topology::new(config));
+    let resolver = Arc::new(Resolver::new(&topology.backends));
+    let upstream = Arc::new(Upstream::new(config, &topology, resolver.clone()));
+    let gateway = Gateway::new(config.clone(), topology, upstream.clone(), logs.clone(), activity.clone());
     let proxy = http_proxy(&server.configuration, gateway);
     let connections = Connections::new(proxy, config.clone(), logs.clone(), activity.clone());
     let mut service = listening::Service::new("gateway".to_owned(), connections);
@@ -103,43 +132,24 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     let buffer = L4BufferSettings::default().read(0);
     service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
-    let draining: Draining = {
-        let activity = activity.clone();
-        Arc::new(move || activity.is_draining())
-    };
-    if let Some((service, listen)) = technical::service(&config, draining.clone()) {
+    run_tasks(resolver, upstream)
+}
+
+/// Those that operators talk to, as far as the configuration has them.
+fn add_endpoints(
+    server: &mut Server,
+    listeners: &mut Listeners,
+    config: &Arc<Config>,
+    activity: &Arc<Activity>,
+) {
+    let activity = activity.clone();
+    let draining: Draining = Arc::new(move || activity.is_draining());
+    if let Some((service, listen)) = technical::service(config, draining.clone()) {
         server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
     }
-    if let Some((service, listen)) = prometheus::service(&config, draining) {
+    if let Some((service, listen)) = prometheus::service(config, draining) {
         server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
     }
-    if !options.upgrade {
-        // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
-        // A unix socket's file must belong to that user.
-        listeners.bind(|listen| matches!(listen, Listen::Tcp(_)))?;
-    }
-
-    let conf = server.configuration.clone();
-    let seconds = |count: usize| Duration::from_secs(count.try_into().unwrap_or(u64::MAX));
-    let patience = conf.upgrade_sock_connect_accept_max_retries.map(seconds);
-    let life = Life {
-        activity,
-        listeners,
-        logs,
-        prepare: Box::pin(prepare(resolver, upstream)),
-        grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
-        upgrade_sock: conf.upgrade_sock.clone().into(),
-        patience: patience
-            .map_or(PATIENCE, |patience| Patience { for_predecessor: patience, for_successor: patience }),
-        succeeds: options.upgrade,
-        supervisor: Supervisor::from_environment(),
-        starter,
-        pid_file: conf.daemon.then(|| PidFile::new(Path::new(&conf.pid_file))),
-    };
-    let (watch, outcome) = Watch::over(life);
-    server.run(RunArgs { shutdown_signal: Box::new(watch) });
-    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-    std::mem::replace(&mut *outcome, Ok(()))
 }
 
 fn prepare_server_conf(conf: &mut ServerConf, options: Options) -> anyhow::Result<()> {
@@ -156,7 +166,7 @@ fn prepare_server_conf(conf: &mut ServerConf, options: Options) -> anyhow::Resul
 }
 
 /// The gateway's own tasks, and a first look at where its backends are.
-async fn prepare(resolver: Arc<Resolver>, upstream: Arc<Upstream>) {
+async fn run_tasks(resolver: Arc<Resolver>, upstream: Arc<Upstream>) {
     tokio::spawn(resolver.clone().run());
     tokio::spawn(upstream.run_sweeper());
     if tokio::time::timeout(FIRST_LOOKUP, resolver.looked_up_once()).await.is_err() {
