@@ -69,8 +69,8 @@ pub fn run(mut config: Config, daemon: bool) -> anyhow::Result<()> {
         Listen::Tcp(address) => ListenerConfig::tcp(address.to_string()),
         Listen::Unix(path) => ListenerConfig::uds(path.to_string_lossy()),
     };
-    // Without a read buffer: heads are read as they come, and bodies in pieces as large as it would be.
-    listening.add_listener(listener.l4_buffer(L4BufferSettings::default().read(0)));
+    // The gateway has its own way to read heads and to hold back small writes.
+    listening.add_listener(listener.l4_buffer(L4BufferSettings::unbuffered()));
     let (close, closing) = watch::channel(false);
     let (hear, heard) = watch::channel(false);
     server.add_service(GatewayService {

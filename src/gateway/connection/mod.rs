@@ -8,17 +8,24 @@
 //! - A connection is counted in [`Activity`] from accept until its first head has been served, and again from the
 //!   first byte of each later head until that one has been. There is no gap between the two, nor between a head
 //!   and its request, so a drain that counts nothing has nothing to wait for. An idle connection is not counted.
-//! - Between requests a connection holds no buffer: bytes are read into the stack and copied once.
+//! - Between requests a connection holds no buffer: each thread has one to read to, and
+//!   what is small is copied from it once.
 //! - Pingora's session gets the bytes of one request only. Those of the next stay here.
 //! - A client that has sent nothing is closed without an answer; one that has sent a part of a head gets one.
 
-mod chunked;
 mod chunks;
 mod proxied;
 mod refuse;
+mod stream;
 
 use std::{
-    future::poll_fn, io, mem::MaybeUninit, net::IpAddr, pin::Pin, sync::Arc, task::ready, time::Instant,
+    cell::Cell,
+    future::{Future, poll_fn},
+    io,
+    net::IpAddr,
+    pin::pin,
+    sync::Arc,
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -27,14 +34,14 @@ use log::Level;
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     listeners::ConnectionFilter,
-    protocols::{SocketDigest, Stream, http::ServerSession},
+    protocols::{GetSocketDigest, SocketDigest, Stream, UniqueID, http::ServerSession},
     server::ShutdownWatch,
 };
 use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::AsyncReadExt;
 
-use self::{chunked::Chunked, chunks::Chunks};
+use self::{chunks::Chunks, stream::ClientStream};
 use super::{
     Gateway, admit,
     drain::{Activity, Running},
@@ -46,8 +53,10 @@ use crate::{
     upstream::Framing,
 };
 
-/// How much is read at once while a head is waited for: a small request comes in one piece.
-const PIECE: usize = 16 * 1024;
+/// How much is read at once while a head is waited for: what comes with it of a body is not read again.
+const PIECE: usize = 64 * 1024;
+/// Up to here copying costs less than a buffer of [`PIECE`] bytes.
+const SMALL: usize = 8 * 1024;
 
 /// What all connections share; one per process.
 pub struct Connections {
@@ -88,6 +97,7 @@ impl ServerApp for Connections {
         // The accept loop counts connections whose peer has an address, and no others.
         let counted = stream.get_socket_digest().is_some_and(|digest| digest.peer_addr().is_some());
         let running = self.activity.take_over(counted);
+        let stream = Box::new(ClientStream::new(stream));
         let connection = Connection { shared: self, stream, ahead: BytesMut::new(), running: Some(running) };
         connection.serve(shutdown).await;
         None
@@ -97,7 +107,7 @@ impl ServerApp for Connections {
 /// One connection between requests.
 struct Connection<'a> {
     shared: &'a Connections,
-    stream: Stream,
+    stream: Box<ClientStream>,
     /// What has been read and belongs to no request yet.
     ahead: BytesMut,
     /// While a request is under way or expected.
@@ -128,18 +138,19 @@ impl Connection<'_> {
                 Ok(cut) => cut,
                 Err(refusal) => return self.refuse(&refusal).await,
             };
-            let chunked = chunks.is_some();
-            let stream = match chunks {
-                Some(chunks) => Chunked::over(self.stream, chunks),
-                None => self.stream,
-            };
-            let mut session = ServerSession::new_http1(stream);
+            if let Some(chunks) = chunks {
+                self.stream.expect(chunks);
+            }
+            let mut session = ServerSession::new_http1(self.stream);
             session.set_pipelined_prefix(request);
-            let Some(reused) = self.shared.proxy.process_new_http(session, shutdown).await else { return };
-            self.stream = reused.consume().0;
-            if chunked {
-                let Some((stream, behind)) = Chunked::undo(self.stream) else { return };
-                (self.stream, self.ahead) = (stream, behind);
+            let reused = self.shared.proxy.process_new_http(session, shutdown).await;
+            let Some(stream) = reused.and_then(|reused| ClientStream::back(reused.consume().0)) else {
+                return;
+            };
+            self.stream = stream;
+            let behind = self.stream.served();
+            if !behind.is_empty() {
+                self.ahead = behind;
             }
         }
     }
@@ -166,7 +177,7 @@ impl Connection<'_> {
         if let Some(client) = header.client {
             let digest = SocketDigest::from_raw_fd(self.stream.id());
             digest.peer_addr.set(Some(client.into())).ok()?;
-            self.stream.set_socket_digest(digest);
+            self.stream.set_client(digest);
         }
         Some(())
     }
@@ -259,14 +270,25 @@ impl Connection<'_> {
     }
 }
 
-/// Reads once, by way of the stack.
-async fn read(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<usize> {
+thread_local! {
+    /// Where connections of this thread read to: one that waits holds no memory.
+    static SPARE: Cell<BytesMut> = Cell::new(BytesMut::new());
+}
+
+/// Reads once. What is small is copied, so that it holds on to no more memory than it needs.
+async fn read(stream: &mut ClientStream, buffer: &mut BytesMut) -> io::Result<usize> {
     poll_fn(|context| {
-        let mut space = [MaybeUninit::uninit(); PIECE];
-        let mut piece = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut *stream).poll_read(context, &mut piece))?;
-        buffer.extend_from_slice(piece.filled());
-        Ok(piece.filled().len()).into()
+        let mut space = SPARE.take();
+        space.reserve(PIECE);
+        let read = pin!(stream.read_buf(&mut space)).poll(context);
+        if buffer.is_empty() && space.len() > SMALL {
+            *buffer = space.split();
+        } else {
+            buffer.extend_from_slice(&space);
+            space.clear();
+        }
+        SPARE.set(space);
+        read
     })
     .await
 }
