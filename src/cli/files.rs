@@ -2,24 +2,26 @@
 //! request runs. Systems start processes with a soft limit of 1024, for the sake of programs that use `select`;
 //! this one does not, so it takes what it may have.
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Below this many the log says so: a few hundred clients at once use them up.
 const FEW: u64 = 4096;
 
 /// Raises the soft limit to the hard one.
 pub fn raise_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match soft < hard {
-        true => setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard),
-        false => Ok(soft),
-    });
-    match raised {
-        Ok(limit) if limit < FEW => {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        log::warn!("the limit of open files cannot be raised: {error}");
+    }
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < FEW => {
             log::warn!(
                 "only {limit} files may be open at once, client connections among them: raise the limit"
             );
         }
-        Ok(limit) => log::info!("at most {limit} files may be open at once"),
-        Err(error) => log::warn!("the limit of open files cannot be raised: {error}"),
+        Some(limit) => log::info!("at most {limit} files may be open at once"),
+        None => log::info!("any number of files may be open at once"),
     }
 }

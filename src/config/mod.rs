@@ -37,6 +37,10 @@ use pingora_core::server::configuration::ServerConf;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: Listen,
+    /// The endpoint for operators, where there is one.
+    pub technical: Option<Technical>,
+    /// How metrics leave the process, if they do.
+    pub metrics: Option<Exporter>,
     pub health_check_endpoint: Option<String>,
     pub additional_request_headers: Vec<(HeaderName, HeaderValue)>,
     pub additional_response_headers: Vec<(HeaderName, HeaderValue)>,
@@ -77,6 +81,21 @@ pub struct Config {
 pub enum Listen {
     Tcp(SocketAddr),
     Unix(PathBuf),
+}
+
+/// The endpoint that checks configurations.
+#[derive(Debug, Clone)]
+pub struct Technical {
+    pub listen: Listen,
+    /// Largest configuration that it takes, in bytes.
+    pub body_max_size: usize,
+}
+
+/// Where metrics go.
+#[derive(Debug, Clone)]
+pub enum Exporter {
+    /// Served at `/metrics` of this address.
+    Prometheus { listen: Listen },
 }
 
 /// How connections to backends are kept and bounded.

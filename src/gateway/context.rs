@@ -8,11 +8,7 @@ use pingora_proxy::Session;
 use super::{client_address::client_address, drain::Admitted};
 use crate::{
     config::TrustedProxies,
-    telemetry::{
-        Logs,
-        access_log::AccessEntry,
-        metrics::{METRICS, method_label},
-    },
+    telemetry::{Logs, access_log::AccessEntry, metrics::METRICS},
     topology::Region,
 };
 
@@ -95,11 +91,10 @@ impl Context {
 
 /// Counts a request that has been answered, or whose client has gone, and logs it.
 pub fn account(logs: &Logs, entry: AccessEntry) {
-    let method = method_label(&entry.method);
     let status = http::StatusCode::from_u16(entry.status).ok();
-    let status = status.as_ref().map_or("none", |status| status.as_str());
-    METRICS.requests.with_label_values(&[method, status]).inc();
-    METRICS.request_duration.with_label_values(&[method]).observe(entry.duration.as_secs_f64());
+    METRICS.requests.ended(&entry.method, status, entry.duration);
+    METRICS.client_received_bytes.inc_by(entry.bytes_in);
+    METRICS.client_sent_bytes.inc_by(entry.bytes_out);
     logs.access.log(entry);
 }
 

@@ -48,9 +48,13 @@ pub use self::{
 };
 use crate::{
     config::MirrorConfig,
+    telemetry::metrics::Cut,
     topology::Backend,
     upstream::{Body, Framing, Head, Reuse, Upstream},
 };
+
+/// Bytes of the body that are taken at once before the sub-requests get their turn to send.
+const GATHERED_MOST: u64 = 128 * 1024;
 
 /// The body of a client's request.
 pub trait Source: Send {
@@ -133,7 +137,8 @@ impl Mirror {
             .targets
             .into_iter()
             .map(|(cluster, backend)| {
-                let (queue, feed) = Queue::new(self.config.replica_buffer);
+                let waiting = self.background.waiting_bytes(backend.id);
+                let (queue, feed) = Queue::new(self.config.replica_buffer, waiting);
                 let progress = Arc::new(Progress::default());
                 let object = job.object.clone();
                 let earlier = object.as_ref().and_then(|object| self.order.under_way(object, backend.id));
@@ -158,7 +163,7 @@ impl Mirror {
                 Sub { backend, cluster, queue, progress, future: Some(future), refusal_noted: false }
             })
             .collect();
-        Subs { all, order: self.order.clone(), object: job.object }
+        Subs { all, order: self.order.clone(), upstream: self.upstream.clone(), object: job.object }
     }
 }
 
@@ -180,26 +185,30 @@ impl Run<'_> {
     async fn until_decided<S: Source>(mut self, body: &mut S) -> Result<Outcome, S::Error> {
         let mut body_read = self.length == Some(0);
         let mut decision = if body_read { self.commit() } else { None };
-        if !body_read {
-            // The first piece is often here already: taken before connecting, head and body leave together.
-            tokio::select! {
-                biased;
-                piece = body.next() => decision = self.take(piece?, &mut body_read),
-                () = std::future::ready(()) => {}
-            }
-        }
         let stop = self.mirror.stop.clone();
         let mut stopped = std::pin::pin!(stop.wait());
+        // What is here already is taken before anybody connects, so that head and body leave together.
+        let mut taken = true;
         while decision.is_none() {
+            if taken && !body_read {
+                decision = self.gather(body, &mut body_read).await?;
+                if decision.is_some() {
+                    break;
+                }
+            }
             let may_read = !body_read && self.subs.all_have_room();
             self.pace.observe(Instant::now(), self.subs.rooms());
             let paused = !body_read && !may_read;
             let check = self.pace.next_check().filter(|_| paused);
+            taken = false;
             decision = tokio::select! {
                 biased;
-                () = &mut stopped => self.cut_all("the gateway is stopping"),
+                () = &mut stopped => self.cut_all(),
                 happened = self.subs.next(paused.then(|| self.pace.rooms())) => self.happened(happened),
-                piece = body.next(), if may_read => self.take(piece?, &mut body_read),
+                piece = body.next(), if may_read => {
+                    taken = true;
+                    self.take(piece?, &mut body_read)
+                }
                 () = sleep(check), if check.is_some() => self.drop_overdue(),
             };
         }
@@ -208,6 +217,27 @@ impl Run<'_> {
             _ => None,
         };
         Ok(Outcome { answer, body_read, rest: self.into_rest() })
+    }
+
+    /// Takes what has come of the body, as far as it has and at most [`GATHERED_MOST`]: backends get it in few
+    /// large writes, each of which costs more than the bytes in it.
+    async fn gather<S: Source>(
+        &mut self,
+        body: &mut S,
+        body_read: &mut bool,
+    ) -> Result<Option<Decision>, S::Error> {
+        let most = self.received + GATHERED_MOST;
+        while !*body_read && self.received < most && self.subs.all_have_room() {
+            let decision = tokio::select! {
+                biased;
+                piece = body.next() => self.take(piece?, body_read),
+                () = std::future::ready(()) => break,
+            };
+            if decision.is_some() {
+                return Ok(decision);
+            }
+        }
+        Ok(None)
     }
 
     /// Hands a piece to all sub-requests; at the end of the body, opens the gate.
@@ -262,14 +292,14 @@ impl Run<'_> {
     fn drop_overdue(&mut self) -> Option<Decision> {
         self.pace.observe(Instant::now(), self.subs.rooms());
         let overdue = self.pace.overdue()?;
-        let end = self.subs.cut(overdue, "too slow: its queue alone held up the upload");
+        let end = self.subs.cut(overdue, Cut::Slow);
         self.ended(overdue, end)
     }
 
-    fn cut_all(&mut self, why: &str) -> Option<Decision> {
+    fn cut_all(&mut self) -> Option<Decision> {
         let mut decision = None;
         for sub in self.subs.pending() {
-            let end = self.subs.cut(sub, why);
+            let end = self.subs.cut(sub, Cut::Stopping);
             decision = decision.or(self.ended(sub, end));
         }
         decision
@@ -320,7 +350,7 @@ impl Rest {
         while !self.is_done() {
             tokio::select! {
                 biased;
-                () = stop.wait() => self.cut_pending("the gateway is stopping"),
+                () = stop.wait() => self.cut_pending(),
                 happened = self.subs.next(None) => if let Happened::Ended(sub, end) = happened {
                     self.replies[sub] = Some(end.reply);
                     self.subs.note_refusals(&self.replies);
@@ -339,16 +369,16 @@ impl Rest {
             pending.progress.detached.store(true, std::sync::atomic::Ordering::Relaxed);
             places[sub] = self.background.admit(pending.backend.id, pending.queue.waiting());
             if places[sub].is_none() {
-                let end = self.subs.cut(sub, "too much work for it waits in the background");
+                let end = self.subs.cut(sub, Cut::Background);
                 self.replies[sub] = Some(end.reply);
             }
         }
         places
     }
 
-    fn cut_pending(&mut self, why: &str) {
+    fn cut_pending(&mut self) {
         for sub in self.subs.pending() {
-            let end = self.subs.cut(sub, why);
+            let end = self.subs.cut(sub, Cut::Stopping);
             self.replies[sub] = Some(end.reply);
         }
     }

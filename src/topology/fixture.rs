@@ -12,6 +12,8 @@ use crate::config::{
 /// A configuration of these clusters and regions, everything else at its default.
 pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Config {
     Config {
+        technical: None,
+        metrics: None,
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
         health_check_endpoint: None,
         additional_request_headers: vec![],

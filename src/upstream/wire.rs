@@ -10,6 +10,7 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -25,8 +26,12 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::telemetry::metrics::BackendMetrics;
+
 /// Bytes of early answers that are kept; what is longer is left to the answer's parser to refuse.
 const INBOUND_LIMIT: usize = 64 * 1024;
+/// How much is read at once where less is asked for: a small object comes together with its head.
+const READ_AHEAD: usize = 16 * 1024;
 /// Slices in one vectored write.
 const SLICES: usize = 16;
 /// `TCP_ESTABLISHED` of linux/tcp_states.h.
@@ -62,7 +67,8 @@ pub(super) struct Wire {
     ended: bool,
     /// Writing failed: only an answer that is already on its way can come.
     broken: Option<io::Error>,
-    /// `tcpi_bytes_acked` and `tcpi_bytes_received` when the current exchange began.
+    /// `tcpi_bytes_acked` and `tcpi_bytes_received` when the current exchange began; at rest, the latter is what the
+    /// kernel must have received if nothing unasked for has come.
     acked_before: u64,
     received_before: u64,
     /// The peer's receive window then.
@@ -70,10 +76,17 @@ pub(super) struct Wire {
     /// Bytes of the current exchange that the kernel has taken.
     sent: u64,
     reused: bool,
+    metrics: Arc<BackendMetrics>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.book();
+    }
 }
 
 impl Wire {
-    pub fn new(io: Stream) -> Self {
+    pub fn new(io: Stream, metrics: Arc<BackendMetrics>) -> Self {
         let mut wire = Wire {
             io,
             out: VecDeque::new(),
@@ -88,6 +101,7 @@ impl Wire {
             window: 0,
             sent: 0,
             reused: false,
+            metrics,
         };
         if let Some(info) = wire.info() {
             wire.remember(&info);
@@ -99,27 +113,42 @@ impl Wire {
         self.reused
     }
 
-    /// Marks the end of an exchange; what comes from now on is unasked for. `false` if something is left over that
-    /// has not gone to the answer's parser: it would be taken for the answer to the next request.
+    /// Marks the end of an exchange. `false` if something is left over that has not gone to the answer's parser: it
+    /// would be taken for the answer to the next request. What comes from now on is unasked for, and found out by
+    /// [`Wire::is_idle`].
     pub fn rest(&mut self) -> bool {
-        let Some(info) = self.info() else { return false };
-        let parsed = self.taken == self.delivered + self.passed_over;
-        if !parsed || info.tcpi_bytes_received != self.received_before + self.taken {
+        if self.taken != self.delivered + self.passed_over {
             return false;
         }
+        self.book();
         self.reused = true;
+        self.received_before += self.taken;
         (self.sent, self.taken, self.delivered, self.passed_over) = (0, 0, 0, 0);
+        true
+    }
+
+    /// Whether an idle connection can carry another request: established, and the kernel has received nothing that
+    /// was not part of the answers so far. The kernel is asked, since the reactor may not have been told yet of a
+    /// FIN that is here.
+    pub fn is_idle(&self) -> bool {
+        self.info().is_some_and(|info| self.is_idle_by(&info))
+    }
+
+    /// [`Wire::is_idle`]; if it is, another exchange begins.
+    pub fn wake(&mut self) -> bool {
+        let Some(info) = self.info().filter(|info| self.is_idle_by(info)) else { return false };
         self.remember(&info);
         true
     }
 
-    /// Whether an idle connection can carry another request: established, and nothing has come since
-    /// [`Wire::rest`]. The kernel is asked, since the reactor may not have been told yet of a FIN that is here.
-    pub fn is_fresh_enough(&self) -> bool {
-        match self.info() {
-            Some(info) => info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before,
-            None => false,
-        }
+    fn is_idle_by(&self, info: &TCP_INFO) -> bool {
+        info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before
+    }
+
+    /// Counts the bytes of the exchange that ends.
+    fn book(&self) {
+        self.metrics.sent_bytes.inc_by(self.sent);
+        self.metrics.received_bytes.inc_by(self.taken);
     }
 
     fn remember(&mut self, info: &TCP_INFO) {
@@ -230,22 +259,33 @@ impl Wire {
             if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            let mut space = [0u8; 4096];
-            let mut buffer = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-            match buffer.filled() {
-                [] => self.ended = true,
-                bytes => {
-                    self.taken += bytes.len() as u64;
-                    self.inbound.extend_from_slice(bytes);
-                }
+            ready!(self.poll_read_ahead(cx))?;
+        }
+    }
+
+    /// Reads once, and keeps what comes.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [MaybeUninit::uninit(); READ_AHEAD];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        match buffer.filled() {
+            [] => self.ended = true,
+            bytes => {
+                self.taken += bytes.len() as u64;
+                self.inbound.extend_from_slice(bytes);
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether any byte of an answer has come, be it an informational one.
     pub fn has_shown_life(&self) -> bool {
         self.taken > 0
+    }
+
+    /// Whether bytes are here that can be read without asking the kernel.
+    pub fn has_read_ahead(&self) -> bool {
+        !self.inbound.is_empty()
     }
 
     /// Bytes of the answer that its parser has read.
@@ -296,6 +336,9 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.inbound.is_empty() && !self.ended && buf.remaining() < READ_AHEAD {
+            ready!(self.poll_read_ahead(cx))?;
+        }
         if !self.inbound.is_empty() {
             let length = self.inbound.len().min(buf.remaining());
             buf.put_slice(&self.inbound.split_to(length));

@@ -8,15 +8,15 @@
 //! - A connection is counted in [`Activity`] from accept until its first head has been served, and again from the
 //!   first byte of each later head until that one has been. There is no gap between the two, nor between a head
 //!   and its request, so a drain that counts nothing has nothing to wait for. An idle connection is not counted.
-//! - Between requests a connection holds no buffer: each thread has one to read to, and
-//!   what is small is copied from it once.
+//! - Between requests a connection holds no buffer: each thread has one to read to, and what
+//!   is small is copied from it once.
 //! - Pingora's session gets the bytes of one request only. Those of the next stay here.
 //! - A client that has sent nothing is closed without an answer; one that has sent a part of a head gets one.
 
 mod chunks;
+mod client;
 mod proxied;
 mod refuse;
-mod stream;
 
 use std::{
     cell::Cell,
@@ -25,7 +25,7 @@ use std::{
     net::IpAddr,
     pin::pin,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -34,14 +34,14 @@ use log::Level;
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     listeners::ConnectionFilter,
-    protocols::{GetSocketDigest, SocketDigest, Stream, UniqueID, http::ServerSession},
+    protocols::{SocketDigest, Stream, http::ServerSession},
     server::ShutdownWatch,
 };
 use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::AsyncReadExt;
 
-use self::{chunks::Chunks, stream::ClientStream};
+use self::{chunks::Chunks, client::Client};
 use super::{
     Gateway, admit,
     drain::{Activity, Running},
@@ -49,7 +49,7 @@ use super::{
 use crate::{
     config::Config,
     s3::S3Error,
-    telemetry::{Logs, report::Report},
+    telemetry::{Logs, metrics::METRICS, report::Report},
     upstream::Framing,
 };
 
@@ -57,6 +57,9 @@ use crate::{
 const PIECE: usize = 64 * 1024;
 /// Up to here copying costs less than a buffer of [`PIECE`] bytes.
 const SMALL: usize = 8 * 1024;
+
+/// For the reactor to tell of what the kernel already has.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// What all connections share; one per process.
 pub struct Connections {
@@ -94,20 +97,36 @@ impl Connections {
 #[async_trait]
 impl ServerApp for Connections {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = Open::new();
         // The accept loop counts connections whose peer has an address, and no others.
         let counted = stream.get_socket_digest().is_some_and(|digest| digest.peer_addr().is_some());
         let running = self.activity.take_over(counted);
-        let stream = Box::new(ClientStream::new(stream));
         let connection = Connection { shared: self, stream, ahead: BytesMut::new(), running: Some(running) };
         connection.serve(shutdown).await;
         None
     }
 }
 
+/// Counts a connection in the metrics until it is dropped.
+struct Open;
+
+impl Open {
+    fn new() -> Open {
+        METRICS.client_connections.inc();
+        Open
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        METRICS.client_connections.dec();
+    }
+}
+
 /// One connection between requests.
 struct Connection<'a> {
     shared: &'a Connections,
-    stream: Box<ClientStream>,
+    stream: Stream,
     /// What has been read and belongs to no request yet.
     ahead: BytesMut,
     /// While a request is under way or expected.
@@ -138,17 +157,11 @@ impl Connection<'_> {
                 Ok(cut) => cut,
                 Err(refusal) => return self.refuse(&refusal).await,
             };
-            if let Some(chunks) = chunks {
-                self.stream.expect(chunks);
-            }
-            let mut session = ServerSession::new_http1(self.stream);
+            let mut session = ServerSession::new_http1(Client::serve(self.stream, chunks));
             session.set_pipelined_prefix(request);
-            let reused = self.shared.proxy.process_new_http(session, shutdown).await;
-            let Some(stream) = reused.and_then(|reused| ClientStream::back(reused.consume().0)) else {
-                return;
-            };
+            let Some(reused) = self.shared.proxy.process_new_http(session, shutdown).await else { return };
+            let Some((stream, behind)) = Client::served(reused.consume().0) else { return };
             self.stream = stream;
-            let behind = self.stream.served();
             if !behind.is_empty() {
                 self.ahead = behind;
             }
@@ -177,7 +190,7 @@ impl Connection<'_> {
         if let Some(client) = header.client {
             let digest = SocketDigest::from_raw_fd(self.stream.id());
             digest.peer_addr.set(Some(client.into())).ok()?;
-            self.stream.set_client(digest);
+            self.stream.set_socket_digest(digest);
         }
         Some(())
     }
@@ -215,6 +228,7 @@ impl Connection<'_> {
 
     /// Waits for the first byte of a head; empty lines before one are passed over (RFC 9112, 2.2).
     async fn first_byte(&mut self, deadline: Option<Instant>) -> Result<(), End> {
+        let mut idle = None;
         loop {
             while self.ahead.starts_with(b"\r\n") {
                 self.ahead.advance(2);
@@ -226,15 +240,32 @@ impl Connection<'_> {
             let read = match deadline {
                 Some(deadline) => self.read_until(deadline).await,
                 None => {
+                    idle.get_or_insert_with(|| self.shared.activity.idle());
                     self.running = None;
-                    let patience = self.shared.config.client_idle_timeout;
-                    timeout(patience, read(&mut self.stream, &mut self.ahead)).await.ok()
+                    self.read_idle().await
                 }
             };
             if !matches!(read, Some(Ok(1..))) {
                 return Err(End::Close);
             }
         }
+    }
+
+    /// A read that a drain does not wait for, but for what has come when it has nothing else to wait for.
+    async fn read_idle(&mut self) -> Option<io::Result<usize>> {
+        let (config, activity) = (&self.shared.config, &self.shared.activity);
+        tokio::select! {
+            biased;
+            read = timeout(config.client_idle_timeout, read(&mut self.stream, &mut self.ahead)) => {
+                return read.ok();
+            }
+            () = activity.last_call.wait() => {}
+        }
+        // After a stop a request could be cut off only.
+        if activity.stop.is_set() {
+            return None;
+        }
+        timeout(LAST_LOOK, read(&mut self.stream, &mut self.ahead)).await.ok()
     }
 
     /// A read that a drain waits for, and that ends when the drain has no more time.
@@ -276,7 +307,7 @@ thread_local! {
 }
 
 /// Reads once. What is small is copied, so that it holds on to no more memory than it needs.
-async fn read(stream: &mut ClientStream, buffer: &mut BytesMut) -> io::Result<usize> {
+async fn read(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<usize> {
     poll_fn(|context| {
         let mut space = SPARE.take();
         space.reserve(PIECE);

@@ -21,7 +21,7 @@ use crate::{
         respond::{LINGER, LINGER_BYTES, refusal_head},
     },
     s3::S3Error,
-    telemetry::access_log::AccessEntry,
+    telemetry::{access_log::AccessEntry, metrics::METRICS},
 };
 
 /// How much of a malformed request is kept for the access log.
@@ -30,6 +30,7 @@ const MOST_LOGGED: usize = 1024;
 impl Connection<'_> {
     /// Answers with an error of ours and ends the connection.
     pub(super) async fn refuse(mut self, refusal: &S3Error) {
+        METRICS.requests.refused(refusal.code);
         let context = Context::new();
         let seen = Seen::of(&self.ahead);
         self.ahead = BytesMut::new();
