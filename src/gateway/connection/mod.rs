@@ -8,7 +8,8 @@
 //! - A connection is counted in [`Activity`] from accept until its first head has been served, and again from the
 //!   first byte of each later head until that one has been. There is no gap between the two, nor between a head
 //!   and its request, so a drain that counts nothing has nothing to wait for. An idle connection is not counted.
-//! - Between requests a connection holds no buffer: bytes are read into the stack and copied once.
+//! - Between requests a connection holds no buffer: each thread has one to read to, and what
+//!   is small is copied from it once.
 //! - Pingora's session gets the bytes of one request only. Those of the next stay here.
 //! - A client that has sent nothing is closed without an answer; one that has sent a part of a head gets one.
 
@@ -18,13 +19,12 @@ mod proxied;
 mod refuse;
 
 use std::{
-    future::poll_fn,
+    cell::Cell,
+    future::{Future, poll_fn},
     io,
-    mem::MaybeUninit,
     net::IpAddr,
-    pin::Pin,
+    pin::pin,
     sync::Arc,
-    task::ready,
     time::{Duration, Instant},
 };
 
@@ -39,7 +39,7 @@ use pingora_core::{
 };
 use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::AsyncReadExt;
 
 use self::{chunks::Chunks, client::Client};
 use super::{
@@ -53,8 +53,10 @@ use crate::{
     upstream::Framing,
 };
 
-/// How much is read at once while a head is waited for: a small request comes in one piece.
-const PIECE: usize = 16 * 1024;
+/// How much is read at once while a head is waited for: what comes with it of a body is not read again.
+const PIECE: usize = 64 * 1024;
+/// Up to here copying costs less than a buffer of [`PIECE`] bytes.
+const SMALL: usize = 8 * 1024;
 
 /// For the reactor to tell of what the kernel already has.
 const LAST_LOOK: Duration = Duration::from_millis(5);
@@ -299,14 +301,25 @@ impl Connection<'_> {
     }
 }
 
-/// Reads once, by way of the stack.
+thread_local! {
+    /// Where connections of this thread read to: one that waits holds no memory.
+    static SPARE: Cell<BytesMut> = Cell::new(BytesMut::new());
+}
+
+/// Reads once. What is small is copied, so that it holds on to no more memory than it needs.
 async fn read(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<usize> {
     poll_fn(|context| {
-        let mut space = [MaybeUninit::uninit(); PIECE];
-        let mut piece = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut *stream).poll_read(context, &mut piece))?;
-        buffer.extend_from_slice(piece.filled());
-        Ok(piece.filled().len()).into()
+        let mut space = SPARE.take();
+        space.reserve(PIECE);
+        let read = pin!(stream.read_buf(&mut space)).poll(context);
+        if buffer.is_empty() && space.len() > SMALL {
+            *buffer = space.split();
+        } else {
+            buffer.extend_from_slice(&space);
+            space.clear();
+        }
+        SPARE.set(space);
+        read
     })
     .await
 }
