@@ -91,6 +91,10 @@ upgrade_sock: {folder}/{name}.upgrade
 """
 
 
+def lines_of(file):
+    return file.read_text().splitlines() if file.exists() else []
+
+
 class Lab:
     """Where processes are started: a folder for their files, the sinks, and the programs of this repository."""
 

@@ -149,7 +149,23 @@ class Running:
         return process.ready()
 
     def __exit__(self, *_):
-        for process in self.processes:
+        left = {pid: process for process in self.processes if process.alive() for pid in process.pids()}
+        for process in set(left.values()):
+            # The quick end for all of them; on SIGTERM Pingora would wait for minutes.
+            process.signal(signal.SIGINT)
+        end = time.monotonic() + 2
+        while time.monotonic() < end and any(process.alive() for process in left.values()):
+            time.sleep(0.01)
+        for pid, process in left.items():
+            # A child's id is its own until it is waited for; a worker is looked at before.
             if process.alive():
-                process.child.kill()
+                kill(pid)
+        for process in self.processes:
             process.child.wait()
+
+
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
