@@ -38,7 +38,7 @@ figures:
 	AKUBRA_FIGURES=load-tests/FIGURES.md $(CARGO) test --profile demo --features demo --locked --test it \
 		figures:: -- --ignored --test-threads=1 --nocapture
 
-# Installs nginx, haproxy and strace if they are missing. CPU time per request is what it is about.
+# Installs nginx, haproxy and strace if they are missing; Debian may start the first two as services when it does.
 load-test:
 	@load-tests/run
 

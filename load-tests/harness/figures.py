@@ -70,6 +70,7 @@ def memory_with_a_slow_backend(lab):
 def memory_of_idle_connections(lab):
     """Bytes of memory per connection that did one PUT of 4 KiB and stays open."""
     gateway = lab.akubra("akubra-idle")
+    new = gateway.rss()
     # As many requests at once as when the connections are opened: pools and buffers have their size before.
     load(lab, gateway, WARM_UP, WARM_UP.requests, "warm-up")
     time.sleep(0.5)
@@ -81,7 +82,7 @@ def memory_of_idle_connections(lab):
         time.sleep(0.5)
         among = gateway.rss()
     gateway.end()
-    return {"without": without, "with": among, "each": (among - without) / IDLE}
+    return {"new": new, "without": without, "with": among, "each": (among - without) / IDLE}
 
 
 def takeovers(lab):
@@ -96,7 +97,7 @@ def takeovers(lab):
         for _ in range(TAKEOVERS):
             gateway, took = take_over(lab, gateway, clients)
             times.append(took)
-            time.sleep(0.5)
+            time.sleep(1)
         tally = clients.order("stop")
     gateway.end(60)
     for sink in sinks:

@@ -54,17 +54,19 @@ def status(pid, key):
 class Process:
     """A child process with a port. Its output goes to a file in the work folder."""
 
-    def __init__(self, name, command, port, folder, environment=None):
+    def __init__(self, name, command, port, folder):
         self.name = name
         self.port = port
         self.output = folder / f"{name}.out"
+        # The gateway's configuration says what it logs, not the caller's environment.
+        environment = {name: value for name, value in os.environ.items() if name != "RUST_LOG"}
         with open(self.output, "ab") as output:
             self.child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env=environment,
             )
 
     @property

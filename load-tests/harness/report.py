@@ -5,7 +5,6 @@ import os
 import pathlib
 import platform
 import re
-import statistics
 import subprocess
 
 from . import figures
@@ -32,7 +31,7 @@ HEAD = """\
 
 Written by `load-tests/run` (`make load-test`); CPU time is what it is about. Proxy, client and sinks share the cores of
 one machine, so throughput and latency say how the whole of them did, while the CPU time of the proxy's own process
-depends little on the others.
+depends on the others only by the caches that they share. Ratios are steadier than times, and both want a quiet machine.
 
 """
 
@@ -143,7 +142,7 @@ class Sheet:
             )
         if idle := self.figures.get("idle"):
             yield (
-                f"Idle connections: {idle['without'] / MIB:.1f} MiB resident after {figures.WARM_UP.requests:,} PUTs of "
+                f"Idle connections: {idle['new'] / MIB:.1f} MiB resident at the start, {idle['without'] / MIB:.1f} MiB after {figures.WARM_UP.requests:,} PUTs of "
                 f"4 KiB over {figures.WARM_UP.connections} connections that are closed again, {idle['with'] / MIB:.1f} MiB "
                 f"once {figures.IDLE:,} connections have done one PUT of 4 KiB each and stay."
             )
