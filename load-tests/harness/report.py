@@ -71,6 +71,7 @@ class Sheet:
         self.results = {}
         self.failures = []
         self.figures = {}
+        self.repeated = []
         self.seconds = 0
 
     def add(self, case, peer, run):
@@ -211,6 +212,12 @@ class Sheet:
         lines += self.figure_lines()
         if self.results:
             lines += [PEERS.rstrip(), ""]
+        if self.repeated:
+            lines += [
+                "Runs that were thrown away and repeated, because a sink fell so far behind that the gateway gave up and "
+                f"recorded what waited for it: {'; '.join(self.repeated)}.",
+                "",
+            ]
         for case in CASES:
             lines += self.case_lines(case)
         return "\n".join(lines).rstrip() + "\n"

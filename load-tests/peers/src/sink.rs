@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::Instant,
 };
 
@@ -21,6 +21,8 @@ use crate::wire::{Connection, Framing, Pace, Unpaced, field, invalid};
 
 /// The largest object that can be read.
 const LARGEST: usize = 64 << 20;
+/// Connections that wait to be accepted; the usual 1024 overflow when a proxy opens thousands at once.
+const BACKLOG: u32 = 4096;
 /// What is granted at once where the rate is limited: small, so that all connections get their share.
 const SLICE: usize = 16 << 10;
 const FIELDS: &str = "ETag: \"9bb58f26192e4ba00f01e2e7b136bbd8\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
@@ -48,16 +50,21 @@ struct Shared {
 }
 
 impl Sink {
+    /// Needs a runtime.
+    ///
     /// # Errors
     /// When the address cannot be had.
-    pub async fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
         let shared = Shared {
             rate: options.rate.map(Rate::new),
             paths: RefCell::new(options.paths.map(BufWriter::new)),
             // Zeroed and never written to: the kernel backs all of it with one page.
             body: vec![0; LARGEST],
         };
-        Ok(Sink { listener: TcpListener::bind(address).await?, shared: Rc::new(shared) })
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Sink { listener: socket.listen(BACKLOG)?, shared: Rc::new(shared) })
     }
 
     /// # Errors

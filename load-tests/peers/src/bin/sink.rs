@@ -33,7 +33,6 @@ async fn main() -> anyhow::Result<()> {
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let sink = Sink::bind(arguments.listen, Options { rate: arguments.rate, paths })
-        .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     println!("listening on {}", sink.address()?);
     let end = async move {
