@@ -9,12 +9,12 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use pingora_core::{
-    apps::{HttpServerApp, ReusedHttpStream},
-    protocols::{http::ServerSession, l4::socket::SocketAddr},
+    listeners::ListenerConfig,
+    protocols::l4::{socket::SocketAddr, stream::L4BufferSettings},
     server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch},
     services::{Service, listening},
 };
-use pingora_proxy::{HttpProxy, http_proxy};
+use pingora_proxy::http_proxy;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -22,7 +22,11 @@ use tokio::{
 
 use crate::{
     config::{Config, Listen},
-    gateway::{Gateway, drain::Activity},
+    gateway::{
+        Gateway,
+        connection::{Connections, CountAccepted},
+        drain::Activity,
+    },
     telemetry::Logs,
     topology::Topology,
     upstream::{Upstream, resolve::Resolver},
@@ -56,12 +60,16 @@ pub fn run(mut config: Config, daemon: bool) -> anyhow::Result<()> {
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf);
     server.bootstrap();
-    let app = App(Arc::new(http_proxy(&server.configuration, gateway)));
-    let mut listening = listening::Service::new("gateway".to_owned(), app);
-    match &config.listen {
-        Listen::Tcp(address) => listening.add_tcp(&address.to_string()),
-        Listen::Unix(path) => listening.add_uds(&path.to_string_lossy(), None),
-    }
+    let proxy = http_proxy(&server.configuration, gateway);
+    let connections = Connections::new(proxy, config.clone(), logs.clone(), activity.clone());
+    let mut listening = listening::Service::new("gateway".to_owned(), connections);
+    listening.set_connection_filter(Arc::new(CountAccepted(activity.clone())));
+    let listener = match &config.listen {
+        Listen::Tcp(address) => ListenerConfig::tcp(address.to_string()),
+        Listen::Unix(path) => ListenerConfig::uds(path.to_string_lossy()),
+    };
+    // Without a read buffer: heads are read as they come, and bodies in pieces as large as it would be.
+    listening.add_listener(listener.l4_buffer(L4BufferSettings::default().read(0)));
     let (close, closing) = watch::channel(false);
     let (hear, heard) = watch::channel(false);
     server.add_service(GatewayService {
@@ -69,6 +77,7 @@ pub fn run(mut config: Config, daemon: bool) -> anyhow::Result<()> {
         closing,
         signals_are_heard: heard,
         listen: config.listen.clone(),
+        activity: activity.clone(),
         logs: logs.clone(),
         upstream,
         resolver,
@@ -86,28 +95,14 @@ fn probe(listen: &Listen) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pingora's proxy, but for the end: Pingora would cut open connections when the listeners close, while ours are
-/// served until the process ends, and told so (503 on the health path, `Connection: close`).
-struct App(Arc<HttpProxy<Gateway>>);
-
-#[async_trait]
-impl HttpServerApp for App {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.0.process_new_http(session, shutdown).await
-    }
-}
-
 /// Pingora's listening service, with listeners that close when we say so, and the gateway's own tasks.
 struct GatewayService {
-    listening: listening::Service<App>,
+    listening: listening::Service<Connections>,
     closing: ShutdownWatch,
     /// Until signals are heard, SIGTERM would end the process on the spot.
     signals_are_heard: watch::Receiver<bool>,
     listen: Listen,
+    activity: Arc<Activity>,
     logs: Logs,
     upstream: Arc<Upstream>,
     resolver: Arc<Resolver>,
@@ -131,7 +126,11 @@ impl Service for GatewayService {
         }
         let announced = announce(self.listen.clone(), fds.clone());
         let closing = self.closing.clone();
-        tokio::join!(self.listening.start_service(fds, closing, listeners_per_fd), announced);
+        let listening = async {
+            self.listening.start_service(fds, closing, listeners_per_fd).await;
+            self.activity.listeners_closed();
+        };
+        tokio::join!(listening, announced);
     }
 
     fn name(&self) -> &str {

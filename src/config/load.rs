@@ -116,6 +116,8 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
         regions: regions.into_iter().map(Into::into).collect(),
         logging: logging::read(top),
         mirror,
+        client_header_timeout: top.read("ClientHeaderTimeout", Duration::from_secs(10), At::timeout),
+        client_idle_timeout: top.read("ClientIdleTimeout", Duration::from_secs(75), At::timeout),
         client_read_timeout: top.read("ClientReadTimeout", Duration::from_secs(60), At::timeout),
         client_write_timeout: top.read("ClientWriteTimeout", Duration::from_secs(60), At::timeout),
         server: Arc::new(server::read(top)),

@@ -50,6 +50,10 @@ pub struct Config {
     pub regions: Vec<RegionConfig>,
     pub logging: Logging,
     pub mirror: MirrorConfig,
+    /// Longest time from a connection's, or a later head's, first byte to the head's end.
+    pub client_header_timeout: Duration,
+    /// How long a client's connection may be idle between requests.
+    pub client_idle_timeout: Duration,
     /// Longest wait for the next byte of a client's body.
     pub client_read_timeout: Duration,
     /// Longest wait for a client to take the next bytes of an answer.

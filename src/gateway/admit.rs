@@ -1,75 +1,270 @@
-//! What the gateway refuses before anything is asked of a backend (`spec`: requests refused by the gateway).
+//! Whether a request's head may be served at all, decided on its bytes before any parser has touched them.
 //!
-//! Framing is checked on the raw bytes of the head: Pingora drops a Content-Length beside a Transfer-Encoding
-//! before any hook sees it, and two servers that frame one request differently see two requests (RFC 9112, 11.2).
+//! Two servers that read one head differently see two requests (RFC 9112, 11.2), and Pingora's parser is
+//! lenient: it takes bare LF for a line's end, drops a Content-Length beside a Transfer-Encoding and escapes what
+//! does not belong into a target. So only what RFC 9112 allows a sender to write gets as far as that parser, and
+//! of that only what leaves no doubt about where the message ends and whom it is for.
 
-use http::{HeaderMap, Version, header};
+use std::ops::Range;
 
-use crate::{s3::S3Error, upstream::Framing};
+use http::{HeaderMap, StatusCode, header};
 
-/// Checks a request's framing and says how its body is delimited.
-///
-/// `raw` is the head as it came, `headers` what Pingora made of it.
-pub fn framing(raw: &[u8], headers: &HeaderMap, version: Version) -> Result<Framing, S3Error> {
-    let mut length = None;
-    let mut chunked = false;
-    for line in raw.split(|byte| *byte == b'\n').skip(1) {
-        if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
+use crate::{
+    s3::{S3Error, target::RawTarget},
+    topology::host_name,
+    upstream::Framing,
+};
+
+/// Largest head. Beyond it a client is answered 431.
+pub const MOST_BYTES: usize = 64 * 1024;
+/// Most header lines, as many as Pingora's parser takes.
+const MOST_HEADERS: usize = 256;
+
+/// The look at one head while it arrives. Every byte is looked at once, however small the pieces.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Where the first line begins that has not been looked at.
+    line: usize,
+    /// Up to where that line has no end.
+    searched: usize,
+    lines: usize,
+    /// Where the target stands, and the value of Host.
+    target: Range<usize>,
+    host: Option<Range<usize>>,
+    old_version: bool,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+/// A whole head.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Length in bytes, with its empty line.
+    pub length: usize,
+    pub framing: Framing,
+}
+
+impl Scan {
+    /// Looks at what has come of a head, of which the last call saw a part; `None` until all of it is here.
+    pub fn look(&mut self, bytes: &[u8]) -> Result<Option<Whole>, S3Error> {
+        if self.lines == 0 && bytes.first().is_some_and(|byte| !is_token(*byte)) {
+            return Err(S3Error::bad_request("this is no HTTP/1.1 request"));
+        }
+        while let Some(end) = memchr::memchr(b'\n', bytes.get(self.searched..).unwrap_or_default()) {
+            let end = self.searched + end;
+            let Some(line) = bytes[self.line..end].strip_suffix(b"\r") else {
+                return Err(S3Error::bad_request("a line ends in LF without CR"));
+            };
+            let start = std::mem::replace(&mut self.line, end + 1);
+            self.searched = self.line;
+            if self.line > MOST_BYTES {
+                return Err(S3Error::headers_too_large());
+            }
+            match (self.lines, line) {
+                (0, line) => self.request_line(line, start)?,
+                (_, []) => return self.end(bytes).map(Some),
+                (lines, _) if lines > MOST_HEADERS => return Err(S3Error::headers_too_large()),
+                (_, line) => self.header(line, start)?,
+            }
+            self.lines += 1;
+        }
+        self.searched = bytes.len();
+        match bytes.len() > MOST_BYTES {
+            true => Err(S3Error::headers_too_large()),
+            false => Ok(None),
+        }
+    }
+
+    fn request_line(&mut self, line: &[u8], start: usize) -> Result<(), S3Error> {
+        let malformed = || S3Error::bad_request("the request line is malformed");
+        let mut words = line.split(|byte| *byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(malformed());
+        };
+        self.old_version = match version {
+            b"HTTP/1.1" => false,
+            b"HTTP/1.0" => true,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            {
+                let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+                return Err(S3Error::new(status, "InvalidRequest", "this server speaks HTTP/1.1"));
+            }
+            _ => return Err(malformed()),
+        };
+        if method.is_empty() || target.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+            return Err(malformed());
+        }
+        if method == b"CONNECT" {
+            return Err(S3Error::method_not_allowed());
+        }
+        let from = start + method.len() + 1;
+        self.target = from..from + target.len();
+        Ok(())
+    }
+
+    fn header(&mut self, line: &[u8], start: usize) -> Result<(), S3Error> {
+        if matches!(line.first(), Some(b' ' | b'\t')) {
             return Err(S3Error::bad_request("a header continues on a second line"));
         }
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let value = line[colon + 1..].trim_ascii();
-        match line[..colon].to_ascii_lowercase().as_slice() {
-            name if name.trim_ascii() != name => {
-                return Err(S3Error::bad_request("a header's name has spaces around it"));
+        let colon =
+            memchr::memchr(b':', line).ok_or_else(|| S3Error::bad_request("a header has no colon"))?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+            return Err(S3Error::bad_request("a header's name has characters that do not belong there"));
+        }
+        if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            return Err(S3Error::bad_request("a header's value has a control character"));
+        }
+        // The lengths are told apart first: few headers are compared at all.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(value, start + colon + 1),
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value.trim_ascii()),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                self.transfer_encoding(value.trim_ascii())
             }
-            b"content-length" if length.is_some() => {
-                return Err(S3Error::bad_request("more than one Content-Length"));
-            }
-            b"content-length" => length = Some(content_length(value)?),
-            b"transfer-encoding" if chunked => {
-                return Err(S3Error::bad_request("more than one Transfer-Encoding"));
-            }
-            b"transfer-encoding" if value.eq_ignore_ascii_case(b"chunked") => chunked = true,
-            b"transfer-encoding" => {
-                return Err(S3Error::bad_request("Transfer-Encoding is not chunked"));
-            }
-            _ => {}
+            _ => Ok(()),
         }
     }
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(S3Error::bad_request("more than one Host"));
-    }
-    match (length, chunked) {
-        (Some(_), true) => Err(S3Error::bad_request("both Content-Length and Transfer-Encoding")),
-        (_, true) if version < Version::HTTP_11 => {
-            Err(S3Error::bad_request("Transfer-Encoding in a request older than HTTP/1.1"))
+
+    fn host(&mut self, value: &[u8], start: usize) -> Result<(), S3Error> {
+        if self.host.is_some() {
+            return Err(S3Error::bad_request("more than one Host"));
         }
-        (_, true) => Ok(Framing::Chunked),
-        (length, false) => Ok(Framing::Length(length.unwrap_or(0))),
+        let blanks = value.len() - value.trim_ascii_start().len();
+        self.host = Some(start + blanks..start + blanks + value.trim_ascii().len());
+        match value.contains(&b'@') {
+            true => Err(S3Error::bad_request("the Host header is malformed")),
+            false => Ok(()),
+        }
+    }
+
+    /// RFC 9110, 8.6: digits only; no sign, no list.
+    fn content_length(&mut self, value: &[u8]) -> Result<(), S3Error> {
+        if self.length.is_some() {
+            return Err(S3Error::bad_request("more than one Content-Length"));
+        }
+        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let number = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+        self.length = Some(number.ok_or_else(|| S3Error::bad_request("Content-Length is not a number"))?);
+        Ok(())
+    }
+
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), S3Error> {
+        if self.chunked {
+            return Err(S3Error::bad_request("more than one Transfer-Encoding"));
+        }
+        self.chunked = value.eq_ignore_ascii_case(b"chunked");
+        match self.chunked {
+            true => Ok(()),
+            false => Err(S3Error::bad_request("Transfer-Encoding is not chunked")),
+        }
+    }
+
+    fn end(&self, bytes: &[u8]) -> Result<Whole, S3Error> {
+        let host = self.host.clone().and_then(|host| bytes.get(host));
+        if !self.old_version && host.is_none() {
+            return Err(S3Error::bad_request("the Host header is missing"));
+        }
+        check_target(bytes.get(self.target.clone()).unwrap_or_default(), host)?;
+        let framing = match (self.length, self.chunked) {
+            (Some(_), true) => {
+                return Err(S3Error::bad_request("both Content-Length and Transfer-Encoding"));
+            }
+            (None, true) if self.old_version => {
+                return Err(S3Error::bad_request("Transfer-Encoding in a request older than HTTP/1.1"));
+            }
+            (None, true) => Framing::Chunked,
+            (length, false) => Framing::Length(length.unwrap_or(0)),
+        };
+        Ok(Whole { length: self.line, framing })
     }
 }
 
-/// RFC 9110, 8.6: digits only; no sign, no list.
-fn content_length(value: &[u8]) -> Result<u64, S3Error> {
-    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    let number = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
-    number.ok_or_else(|| S3Error::bad_request("Content-Length is not a number"))
+/// Takes targets of an origin server only. An absolute target counts instead of the Host (RFC 9112, 3.2.2), but
+/// backends see the Host: they must be one.
+fn check_target(target: &[u8], host: Option<&[u8]>) -> Result<(), S3Error> {
+    match (RawTarget::parse(target)?.authority, target) {
+        (None, [b'/', ..] | b"*") => Ok(()),
+        (None, _) => Err(S3Error::invalid_uri("the request target names no host")),
+        (Some(authority), _) if Some(authority) != host || host_name(authority).is_none() => {
+            Err(S3Error::bad_request("the request target names another host than the Host header"))
+        }
+        (Some(_), _) => Ok(()),
+    }
+}
+
+/// RFC 9110, 5.6.2.
+const fn is_token(byte: u8) -> bool {
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let others = b"!#$%&'*+-.^_`|~";
+        let mut at = 0;
+        while at < others.len() {
+            table[others[at] as usize] = true;
+            at += 1;
+        }
+        table
+    };
+    TOKEN[byte as usize]
+}
+
+/// How a request that was admitted delimits its body, from the headers that Pingora made of its head.
+pub fn framing(headers: &HeaderMap) -> Framing {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Framing::Chunked;
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    Framing::Length(length.unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(head: &str) -> Result<Framing, String> {
-        framing(head.as_bytes(), &HeaderMap::new(), Version::HTTP_11).map_err(|error| error.message)
+    /// Whole, and byte by byte: both must come to the same.
+    fn of(head: &str) -> Result<Option<Whole>, String> {
+        let whole = Scan::default().look(head.as_bytes()).map_err(|error| error.message);
+        let mut scan = Scan::default();
+        let piecewise = (1..=head.len())
+            .map(|end| scan.look(&head.as_bytes()[..end]).map_err(|error| error.message))
+            .find(|outcome| !matches!(outcome, Ok(None)))
+            .unwrap_or(Ok(None));
+        assert_eq!(piecewise, whole, "{head:?}");
+        whole
+    }
+
+    fn with(headers: &str) -> Result<Option<Whole>, String> {
+        of(&format!("PUT /b/k HTTP/1.1\r\nHost: a.b\r\n{headers}\r\n"))
     }
 
     #[test]
     fn framing_that_is_clear_is_accepted() {
-        assert_eq!(of("PUT /b/k HTTP/1.1\r\nContent-Length: 12\r\n\r\n"), Ok(Framing::Length(12)));
-        assert_eq!(of("PUT /b/k HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n"), Ok(Framing::Chunked));
-        assert_eq!(of("GET /b/k HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::Length(0)));
+        for (headers, framing) in [
+            ("Content-Length: 12\r\n", Framing::Length(12)),
+            ("content-length:\t012 \r\n", Framing::Length(12)),
+            ("Transfer-Encoding: Chunked\r\n", Framing::Chunked),
+            ("Transfer-Encoding:\tchunked\t\r\n", Framing::Chunked),
+            ("X-Content-Length: x\r\nX: \u{e9}\r\n", Framing::Length(0)),
+        ] {
+            let whole = with(headers).unwrap().unwrap();
+            assert_eq!(whole.framing, framing, "{headers:?}");
+            assert_eq!(whole.length, format!("PUT /b/k HTTP/1.1\r\nHost: a.b\r\n{headers}\r\n").len());
+        }
+    }
+
+    #[test]
+    fn what_follows_a_head_is_not_looked_at() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let whole = of(&format!("{head}\0\n\n")).unwrap().unwrap();
+        assert_eq!(whole.length, head.len());
     }
 
     #[test]
@@ -81,19 +276,87 @@ mod tests {
             "Content-Length: +12\r\n",
             "Content-Length: -1\r\n",
             "Content-Length: 0x10\r\n",
+            "Content-Length: 1 2\r\n",
             "Content-Length:\r\n",
             "Content-Length: 99999999999999999999\r\n",
             "Content-Length : 12\r\n",
             "Content-Length: 12\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: chunked\r\nContent-Length: 12\r\n",
             "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: chunked,\r\n",
+            "Transfer-Encoding: identity\r\n",
             "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: \"chunked\"\r\n",
+            "Transfer-Encoding:\r\n",
+            "Transfer-Encoding: \x0bchunked\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
             "Transfer-Encoding : chunked\r\n",
+            "Transfer-Encoding\x0b: chunked\r\n",
             "X: y\r\n Transfer-Encoding: chunked\r\n",
+            "X: y\r\n\tTransfer-Encoding: chunked\r\n",
+            "X: y\rTransfer-Encoding: chunked\r\n",
+            "X: y\nTransfer-Encoding: chunked\r\n",
+            "X: y\0\r\n",
+            "X y\r\n",
+            ": y\r\n",
+            "X\u{e9}: y\r\n",
+            "Host: c\r\n",
         ];
         for headers in refused {
-            assert!(of(&format!("PUT /b/k HTTP/1.1\r\n{headers}\r\n")).is_err(), "{headers:?}");
+            assert!(with(headers).is_err(), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn request_lines_other_than_an_origin_servers_are_refused() {
+        let refused = [
+            "GET /b/k\r\n",
+            "GET  /b/k HTTP/1.1\r\n",
+            "GET /b/k  HTTP/1.1\r\n",
+            "GET /b/k HTTP/1.1 \r\n",
+            " GET /b/k HTTP/1.1\r\n",
+            "GET /a b HTTP/1.1\r\n",
+            "GET\t/b/k\tHTTP/1.1\r\n",
+            "GET /b/k http/1.1\r\n",
+            "GET /b/k HTTP/1.11\r\n",
+            "GET /b/k HTTP/2.0\r\n",
+            "GET /b/k HTTP/0.9\r\n",
+            "GET /b\0k HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET b/k HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://c/k HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http:///k HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a\\k HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://u@a/k HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
+            "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "CONNECT a:80 HTTP/1.1\r\n",
+            "PRI * HTTP/2.0\r\n",
+            "GET / HTTP/1.1\n",
+            "\x16\x03\x01",
+        ];
+        for head in refused {
+            assert!(of(head).is_err(), "{head:?}");
+        }
+        for head in ["GET http://a:1/k HTTP/1.1\r\nHost: a:1\r\n\r\n", "GET /k HTTP/1.0\r\n\r\n"] {
+            assert!(of(head).unwrap().is_some(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn heads_are_bounded_in_bytes_and_lines() {
+        let status =
+            |head: &str| Scan::default().look(head.as_bytes()).map_err(|error| error.status.as_u16());
+        let head = |lines: usize, length: usize| {
+            let line = format!("x: {}\r\n", "y".repeat(length));
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", line.repeat(lines))
+        };
+        assert!(status(&head(MOST_HEADERS - 1, 1)).unwrap().is_some());
+        assert_eq!(status(&head(MOST_HEADERS, 1)), Err(431));
+        assert!(status(&head(1, MOST_BYTES - 40)).unwrap().is_some());
+        assert_eq!(status(&head(1, MOST_BYTES)), Err(431));
+        assert_eq!(status(&"y".repeat(MOST_BYTES)), Ok(None));
+        assert_eq!(status(&"y".repeat(MOST_BYTES + 1)), Err(431));
     }
 }

@@ -5,8 +5,15 @@ use std::{sync::Arc, time::Instant};
 use chrono::{DateTime, Utc};
 use pingora_proxy::Session;
 
-use super::drain::{Admitted, Running};
-use crate::{telemetry::access_log::AccessEntry, topology::Region};
+use super::drain::Admitted;
+use crate::{
+    telemetry::{
+        Logs,
+        access_log::AccessEntry,
+        metrics::{METRICS, method_label},
+    },
+    topology::Region,
+};
 
 /// Per-request state.
 pub struct Context {
@@ -27,11 +34,21 @@ pub struct Context {
     pub unlogged: bool,
     /// Its share of `MaxConcurrentRequests`.
     pub admitted: Option<Admitted>,
-    _running: Running,
+    _in_flight: InFlight,
+}
+
+/// Counts a request in the metrics, until it is dropped.
+struct InFlight;
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        METRICS.requests_in_flight.dec();
+    }
 }
 
 impl Context {
-    pub fn new(running: Running) -> Self {
+    pub fn new() -> Self {
+        METRICS.requests_in_flight.inc();
         Context {
             id: format!("{:016X}", rand::random::<u64>()),
             started: Instant::now(),
@@ -45,7 +62,7 @@ impl Context {
             bytes_out: 0,
             unlogged: false,
             admitted: None,
-            _running: running,
+            _in_flight: InFlight,
         }
     }
 
@@ -73,6 +90,16 @@ impl Context {
             remote: peer.map(|address| address.ip()),
         }
     }
+}
+
+/// Counts a request that has been answered, or whose client has gone, and logs it.
+pub fn account(logs: &Logs, entry: AccessEntry) {
+    let method = method_label(&entry.method);
+    let status = http::StatusCode::from_u16(entry.status).ok();
+    let status = status.as_ref().map_or("none", |status| status.as_str());
+    METRICS.requests.with_label_values(&[method, status]).inc();
+    METRICS.request_duration.with_label_values(&[method]).observe(entry.duration.as_secs_f64());
+    logs.access.log(entry);
 }
 
 /// A request header as text; empty where there is none.

@@ -1,8 +1,16 @@
 //! What is under way, and the end of a process: wait until nothing is, then stop.
 //!
-//! Client requests and background work are counted by guards. A drain waits for both counts to reach zero,
-//! at most `grace_period_seconds`; what still runs then is cut off through a latch, which makes the mirror
-//! record it, and given a moment to do so.
+//! Connections that a request is expected on or under way, and background work, are counted by guards. A drain
+//! waits for all counts to reach zero, at most `grace_period_seconds`; what still runs then is cut off through a
+//! latch, which makes the mirror record it, and given a moment to do so.
+//!
+//! What holds, so that a drain never ends while something is left:
+//! - Work that passes from one count to another is in the later one before it leaves the earlier:
+//!   accepted -> request -> background. The counts are read in that order.
+//! - A connection is counted as accepted in the accept loop, without an await between the two; its task takes the
+//!   count over. Until the loops have ended ([`Activity::listeners_closed`]) zero means nothing.
+//! - A connection whose first head has not come is waited for; it ends by itself after `ClientHeaderTimeout`.
+//!   An idle one that has served a request is not waited for.
 
 use std::{
     sync::{
@@ -14,12 +22,24 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{mirror::Latch, telemetry::metrics::METRICS};
+use crate::mirror::Latch;
+
+/// For the accept loops to end, and for what they accepted last to be taken over. Both take a moment only; a
+/// connection that got lost in between must not hold up the end.
+const HANDOVER: Duration = Duration::from_secs(2);
+/// For tasks of connections that the accept loop could not count (unix sockets) to begin.
+const UNCOUNTED: Duration = Duration::from_millis(50);
 
 /// Counts of what runs. Cheap to share.
 #[derive(Debug, Default)]
 pub struct Activity {
     draining: AtomicBool,
+    /// Connections that no task has taken over yet.
+    accepted: AtomicUsize,
+    /// Whether there are connections that are not counted from the accept on.
+    uncounted: AtomicBool,
+    listeners_closed: Latch,
+    /// Connections that a request is under way on, or expected.
     requests: AtomicUsize,
     /// Of the requests, those that count against `MaxConcurrentRequests`.
     admitted: AtomicUsize,
@@ -54,6 +74,28 @@ impl Activity {
         (most == 0 || before < most).then_some(admitted)
     }
 
+    /// A connection was accepted; its task will take it over.
+    pub fn accepted(&self) {
+        self.accepted.fetch_add(1, SeqCst);
+    }
+
+    /// An accepted connection's task has begun. `counted` = it was counted by [`accepted`](Self::accepted).
+    pub fn take_over(self: &Arc<Self>, counted: bool) -> Running {
+        let running = self.request();
+        match counted {
+            true => _ = self.accepted.fetch_sub(1, SeqCst),
+            false => self.uncounted.store(true, SeqCst),
+        }
+        self.tell();
+        running
+    }
+
+    /// The accept loops have ended: no more connections will come.
+    pub fn listeners_closed(&self) {
+        self.listeners_closed.set();
+    }
+
+    /// A request is under way, or expected.
     pub fn request(self: &Arc<Self>) -> Running {
         self.begin(false)
     }
@@ -64,9 +106,6 @@ impl Activity {
 
     fn begin(self: &Arc<Self>, background: bool) -> Running {
         self.count(background).fetch_add(1, SeqCst);
-        if !background {
-            METRICS.requests_in_flight.inc();
-        }
         Running { activity: self.clone(), background }
     }
 
@@ -74,7 +113,7 @@ impl Activity {
         if background { &self.background } else { &self.requests }
     }
 
-    /// Client requests under way.
+    /// Connections that a request is under way on, or expected.
     pub fn requests(&self) -> usize {
         self.requests.load(SeqCst)
     }
@@ -91,29 +130,58 @@ impl Activity {
     pub async fn drain(&self, grace: Duration) -> usize {
         /// For those that were cut off to say so.
         const LAST_WORDS: Duration = Duration::from_secs(2);
-        let ended = tokio::time::timeout(grace, self.idle()).await.is_ok();
+        let nothing_left = async {
+            self.all_taken_over().await;
+            self.until(|| self.running() == 0).await;
+        };
+        let ended = tokio::time::timeout(grace, nothing_left).await.is_ok();
         let left = if ended { 0 } else { self.running() };
         // Also when nothing is left: a write that begins on an open connection while the logs are flushed must
         // not reach a backend.
         self.stop.set();
-        if tokio::time::timeout(LAST_WORDS, self.idle()).await.is_err() {
+        let idle = self.until(|| self.running() == 0);
+        if tokio::time::timeout(LAST_WORDS, idle).await.is_err() {
             log::error!("{} requests did not end within {LAST_WORDS:?} of being cut off", self.running());
         }
         left
     }
 
-    fn running(&self) -> usize {
-        self.requests() + self.background.load(SeqCst)
+    /// Waits until every connection that was accepted is in the hands of its task.
+    async fn all_taken_over(&self) {
+        let taken_over = async {
+            self.listeners_closed.wait().await;
+            self.until(|| self.accepted.load(SeqCst) == 0).await;
+        };
+        if tokio::time::timeout(HANDOVER, taken_over).await.is_err() {
+            let lost = self.accepted.load(SeqCst);
+            log::error!("after {HANDOVER:?} listeners are open, or connections not taken over: {lost}");
+        }
+        if self.uncounted.load(SeqCst) {
+            tokio::time::sleep(UNCOUNTED).await;
+        }
     }
 
-    async fn idle(&self) {
+    fn running(&self) -> usize {
+        // In this order: a request begins its background work before it ends.
+        let requests = self.requests();
+        requests + self.background.load(SeqCst)
+    }
+
+    async fn until(&self, reached: impl Fn() -> bool) {
         loop {
             let mut less = std::pin::pin!(self.less.notified());
             less.as_mut().enable();
-            if self.running() == 0 {
+            if reached() {
                 return;
             }
             less.await;
+        }
+    }
+
+    /// Wakes a drain.
+    fn tell(&self) {
+        if self.is_draining() {
+            self.less.notify_waiters();
         }
     }
 }
@@ -121,12 +189,7 @@ impl Activity {
 impl Drop for Running {
     fn drop(&mut self) {
         self.activity.count(self.background).fetch_sub(1, SeqCst);
-        if !self.background {
-            METRICS.requests_in_flight.dec();
-        }
-        if self.activity.is_draining() {
-            self.activity.less.notify_waiters();
-        }
+        self.activity.tell();
     }
 }
 
@@ -134,9 +197,15 @@ impl Drop for Running {
 mod tests {
     use super::*;
 
+    fn activity() -> Arc<Activity> {
+        let activity = Arc::new(Activity::default());
+        activity.listeners_closed();
+        activity
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_as_soon_as_nothing_runs() {
-        let activity = Arc::new(Activity::default());
+        let activity = activity();
         let (request, background) = (activity.request(), activity.background());
         activity.begin_draining();
         let started = tokio::time::Instant::now();
@@ -149,9 +218,36 @@ mod tests {
         assert_eq!((left, started.elapsed()), (0, Duration::from_secs(2)));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_for_connections_that_were_just_accepted() {
+        let activity = Arc::new(Activity::default());
+        activity.begin_draining();
+        let started = tokio::time::Instant::now();
+        let (left, ()) = tokio::join!(activity.drain(Duration::from_secs(300)), async {
+            activity.accepted();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            activity.listeners_closed();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let running = activity.take_over(true);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(running);
+        });
+        assert_eq!((left, started.elapsed()), (0, Duration::from_secs(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_got_lost_does_not_hold_up_the_end() {
+        let activity = activity();
+        activity.accepted();
+        activity.begin_draining();
+        let started = tokio::time::Instant::now();
+        assert_eq!(activity.drain(Duration::from_secs(300)).await, 0);
+        assert_eq!(started.elapsed(), HANDOVER);
+    }
+
     #[test]
     fn no_more_than_the_limit_are_admitted() {
-        let activity = Arc::new(Activity::default());
+        let activity = activity();
         let first = activity.admit(1);
         assert!(first.is_some() && activity.admit(1).is_none());
         drop(first);
@@ -160,7 +256,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_end_in_time_is_cut_off() {
-        let activity = Arc::new(Activity::default());
+        let activity = activity();
         let running = activity.background();
         activity.begin_draining();
         let stop = activity.stop.clone();

@@ -9,6 +9,7 @@
 
 mod admit;
 mod body;
+pub mod connection;
 mod context;
 pub mod drain;
 mod head;
@@ -44,7 +45,7 @@ use crate::{
     synclog::Misplacement,
     telemetry::{
         Logs,
-        metrics::{METRICS, ReplyCounters, method_label},
+        metrics::{METRICS, ReplyCounters},
     },
     topology::{Backend, Cluster, Topology},
     upstream::{Body, Cause, Framing, Head, Upstream},
@@ -108,8 +109,6 @@ impl Gateway {
     fn prepare(&self, session: &mut Session) {
         session.set_read_timeout(Some(self.config.client_read_timeout));
         session.set_write_timeout(Some(self.config.client_write_timeout));
-        // A next request that is sent early must be read as one, not swallowed with the body before it.
-        session.downstream_session.set_pipelining_enabled(true);
         // Whether an answer comes before the end of the body is known here; Pingora would also close after 100.
         session.downstream_session.set_close_on_response_before_downstream_finish(false);
         session.req_header_mut().remove_header(&header::UPGRADE);
@@ -383,7 +382,7 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(self.activity.request())
+        Context::new()
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
@@ -417,14 +416,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
         if !context.unlogged {
-            let entry = context.entry(session);
-            let method = method_label(&entry.method);
-            let status = session.response_written().map(|answer| answer.status);
-            let status = status.as_ref().map_or("none", |status| status.as_str());
-            METRICS.requests.with_label_values(&[method, status]).inc();
-            let duration = METRICS.request_duration.with_label_values(&[method]);
-            duration.observe(entry.duration.as_secs_f64());
-            self.logs.access.log(entry);
+            context::account(&self.logs, context.entry(session));
         }
     }
 }

@@ -13,8 +13,8 @@ use super::{context::Context, drain::Activity, head};
 use crate::{s3::S3Error, upstream::Body};
 
 /// How long and how much a client may go on sending after it was answered.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Writes answers, with what is added to each.
 pub struct Responder<'a> {
@@ -81,12 +81,7 @@ impl Responder<'_> {
         }
         let resource = String::from_utf8_lossy(self.session.req_header().uri.path().as_bytes()).into_owned();
         let xml = error.to_xml(&resource, &self.context.id);
-        let mut head = ResponseHeader::build(error.status, Some(8))?;
-        head.insert_header(header::CONTENT_TYPE, "application/xml")?;
-        if error.code == "SlowDown" {
-            head.insert_header(header::RETRY_AFTER, "1")?;
-        }
-        self.whole(head, xml, body_read).await
+        self.whole(refusal_head(error)?, xml, body_read).await
     }
 
     /// Answers with a head and a body of ours.
@@ -182,6 +177,16 @@ async fn linger(session: &mut Session, patience: Duration) {
     if tokio::time::timeout(LINGER, discard).await.is_err() {
         log::debug!("a client still sent {LINGER:?} after it was answered");
     }
+}
+
+/// The head of an answer with an error of ours.
+pub fn refusal_head(error: &S3Error) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(error.status, Some(8))?;
+    head.insert_header(header::CONTENT_TYPE, "application/xml")?;
+    if error.code == "SlowDown" {
+        head.insert_header(header::RETRY_AFTER, "1")?;
+    }
+    Ok(head)
 }
 
 /// The answer of the health path.

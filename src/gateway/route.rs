@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{Version, header};
+use http::header;
 use pingora_proxy::Session;
 
 use super::admit;
 use crate::{
-    s3::{self, Operation, S3Error, S3Request, target::RawTarget},
+    s3::{self, Operation, S3Error, S3Request},
     topology::{Cluster, Region, Topology, host_name},
     upstream::Framing,
 };
@@ -23,23 +23,16 @@ pub struct Route {
 pub fn find(topology: &Topology, session: &Session) -> Result<Route, S3Error> {
     let header = session.req_header();
     let raw = session.downstream_session.to_h1_raw();
-    let framing = admit::framing(&raw, &header.headers, header.version)?;
+    let framing = admit::framing(&header.headers);
     let host = match header.headers.get(header::HOST) {
         Some(value) => {
             let host = host_name(value.as_bytes());
             Some(host.ok_or_else(|| S3Error::bad_request("the Host header is malformed"))?)
         }
-        None if header.version >= Version::HTTP_11 => {
-            return Err(S3Error::bad_request("the Host header is missing"));
-        }
+        // HTTP/1.0
         None => None,
     };
     let target = target(&raw).unwrap_or_else(|| header.raw_path());
-    let authority = RawTarget::parse(target)?.authority;
-    if authority.is_some_and(|authority| host_name(authority) != host) {
-        // It counts instead of the Host (RFC 9112, 3.2.2), but backends see the Host: they must be one.
-        return Err(S3Error::bad_request("the request target names another host than the Host header"));
-    }
     let found = topology.region_for(host.as_deref()).ok_or_else(S3Error::no_region)?;
     let style = found.region.virtual_host_style;
     let request = s3::request::classify(&header.method, target, &header.headers, found.bucket, style)?;

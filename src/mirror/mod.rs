@@ -52,6 +52,9 @@ use crate::{
     upstream::{Body, Framing, Head, Reuse, Upstream},
 };
 
+/// Bytes of the body that are taken at once before the sub-requests get their turn to send.
+const GATHERED_MOST: u64 = 128 * 1024;
+
 /// The body of a client's request.
 pub trait Source: Send {
     type Error: Send;
@@ -180,26 +183,30 @@ impl Run<'_> {
     async fn until_decided<S: Source>(mut self, body: &mut S) -> Result<Outcome, S::Error> {
         let mut body_read = self.length == Some(0);
         let mut decision = if body_read { self.commit() } else { None };
-        if !body_read {
-            // The first piece is often here already: taken before connecting, head and body leave together.
-            tokio::select! {
-                biased;
-                piece = body.next() => decision = self.take(piece?, &mut body_read),
-                () = std::future::ready(()) => {}
-            }
-        }
         let stop = self.mirror.stop.clone();
         let mut stopped = std::pin::pin!(stop.wait());
+        // What is here already is taken before anybody connects, so that head and body leave together.
+        let mut taken = true;
         while decision.is_none() {
+            if taken && !body_read {
+                decision = self.gather(body, &mut body_read).await?;
+                if decision.is_some() {
+                    break;
+                }
+            }
             let may_read = !body_read && self.subs.all_have_room();
             self.pace.observe(Instant::now(), self.subs.rooms());
             let paused = !body_read && !may_read;
             let check = self.pace.next_check().filter(|_| paused);
+            taken = false;
             decision = tokio::select! {
                 biased;
                 () = &mut stopped => self.cut_all("the gateway is stopping"),
                 happened = self.subs.next(paused.then(|| self.pace.rooms())) => self.happened(happened),
-                piece = body.next(), if may_read => self.take(piece?, &mut body_read),
+                piece = body.next(), if may_read => {
+                    taken = true;
+                    self.take(piece?, &mut body_read)
+                }
                 () = sleep(check), if check.is_some() => self.drop_overdue(),
             };
         }
@@ -208,6 +215,27 @@ impl Run<'_> {
             _ => None,
         };
         Ok(Outcome { answer, body_read, rest: self.into_rest() })
+    }
+
+    /// Takes what has come of the body, as far as it has and at most [`GATHERED_MOST`]: backends get it in few
+    /// large writes, each of which costs more than the bytes in it.
+    async fn gather<S: Source>(
+        &mut self,
+        body: &mut S,
+        body_read: &mut bool,
+    ) -> Result<Option<Decision>, S::Error> {
+        let most = self.received + GATHERED_MOST;
+        while !*body_read && self.received < most && self.subs.all_have_room() {
+            let decision = tokio::select! {
+                biased;
+                piece = body.next() => self.take(piece?, body_read),
+                () = std::future::ready(()) => break,
+            };
+            if decision.is_some() {
+                return Ok(decision);
+            }
+        }
+        Ok(None)
     }
 
     /// Hands a piece to all sub-requests; at the end of the body, opens the gate.

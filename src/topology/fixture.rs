@@ -41,6 +41,8 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
             background_bytes: 1 << 20,
             compare_etags: true,
         },
+        client_header_timeout: Duration::from_secs(10),
+        client_idle_timeout: Duration::from_secs(75),
         client_read_timeout: Duration::from_secs(60),
         client_write_timeout: Duration::from_secs(60),
         server: Default::default(),

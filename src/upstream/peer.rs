@@ -102,9 +102,9 @@ impl Peer {
     /// The most recently used idle connection that is still sound.
     pub(super) fn take_idle(&self, limits: &Transport) -> Option<Box<Wire>> {
         loop {
-            let idle = self.idle().pop()?;
+            let mut idle = self.idle().pop()?;
             self.count_idle(-1);
-            if !expired(&idle, limits) && idle.wire.is_fresh_enough() {
+            if !expired(&idle, limits) && idle.wire.wake() {
                 return Some(idle.wire);
             }
         }
@@ -137,7 +137,7 @@ impl Peer {
     pub(super) fn sweep(&self, limits: &Transport) {
         let mut idle = self.idle();
         let before = idle.len();
-        idle.retain(|idle| !expired(idle, limits) && idle.wire.is_fresh_enough());
+        idle.retain(|idle| !expired(idle, limits) && idle.wire.is_idle());
         let gone = before - idle.len();
         self.count_idle(-(gone as isize));
     }

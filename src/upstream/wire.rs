@@ -10,6 +10,7 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -62,7 +63,8 @@ pub(super) struct Wire {
     ended: bool,
     /// Writing failed: only an answer that is already on its way can come.
     broken: Option<io::Error>,
-    /// `tcpi_bytes_acked` and `tcpi_bytes_received` when the current exchange began.
+    /// `tcpi_bytes_acked` and `tcpi_bytes_received` when the current exchange began; at rest, the latter is what the
+    /// kernel must have received if nothing unasked for has come.
     acked_before: u64,
     received_before: u64,
     /// The peer's receive window then.
@@ -99,27 +101,35 @@ impl Wire {
         self.reused
     }
 
-    /// Marks the end of an exchange; what comes from now on is unasked for. `false` if something is left over that
-    /// has not gone to the answer's parser: it would be taken for the answer to the next request.
+    /// Marks the end of an exchange. `false` if something is left over that has not gone to the answer's parser: it
+    /// would be taken for the answer to the next request. What comes from now on is unasked for, and found out by
+    /// [`Wire::is_idle`].
     pub fn rest(&mut self) -> bool {
-        let Some(info) = self.info() else { return false };
-        let parsed = self.taken == self.delivered + self.passed_over;
-        if !parsed || info.tcpi_bytes_received != self.received_before + self.taken {
+        if self.taken != self.delivered + self.passed_over {
             return false;
         }
         self.reused = true;
+        self.received_before += self.taken;
         (self.sent, self.taken, self.delivered, self.passed_over) = (0, 0, 0, 0);
+        true
+    }
+
+    /// Whether an idle connection can carry another request: established, and the kernel has received nothing that
+    /// was not part of the answers so far. The kernel is asked, since the reactor may not have been told yet of a
+    /// FIN that is here.
+    pub fn is_idle(&self) -> bool {
+        self.info().is_some_and(|info| self.is_idle_by(&info))
+    }
+
+    /// [`Wire::is_idle`]; if it is, another exchange begins.
+    pub fn wake(&mut self) -> bool {
+        let Some(info) = self.info().filter(|info| self.is_idle_by(info)) else { return false };
         self.remember(&info);
         true
     }
 
-    /// Whether an idle connection can carry another request: established, and nothing has come since
-    /// [`Wire::rest`]. The kernel is asked, since the reactor may not have been told yet of a FIN that is here.
-    pub fn is_fresh_enough(&self) -> bool {
-        match self.info() {
-            Some(info) => info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before,
-            None => false,
-        }
+    fn is_idle_by(&self, info: &TCP_INFO) -> bool {
+        info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before
     }
 
     fn remember(&mut self, info: &TCP_INFO) {
@@ -230,8 +240,8 @@ impl Wire {
             if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            let mut space = [0u8; 4096];
-            let mut buffer = ReadBuf::new(&mut space);
+            let mut space = [MaybeUninit::uninit(); 4096];
+            let mut buffer = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
             match buffer.filled() {
                 [] => self.ended = true,
