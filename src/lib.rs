@@ -15,7 +15,8 @@
 //! | [`mirror`] | one client request, one sub-request per backend, one verdict |
 //! | [`upstream`] | the one road to backends: pool, limits, deadlines, one exchange |
 //! | [`synclog`] | records of divergences, written by a task of their own |
-//! | [`telemetry`] | metrics, access log, main log |
+//! | [`telemetry`] | metrics, access log, main log, and the HTTP server of what is for operators |
+//! | [`technical`] | the technical endpoint: checks configurations, health |
 //! | [`cli`] | the subcommands |
 
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod gateway;
 pub mod mirror;
 pub mod s3;
 pub mod synclog;
+pub mod technical;
 pub mod telemetry;
 pub mod topology;
 pub mod upstream;

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "demo")]
 pub mod demo;
+mod files;
 pub mod locate;
 pub mod serve;
 
@@ -50,8 +51,8 @@ enum Command {
 pub fn arguments() -> Arguments {
     // Pingora's own help texts speak of Pingora.
     let command = Arguments::command()
-        .mut_arg("upgrade", |arg| arg.help("Take over from the running instance (not supported yet)"))
-        .mut_arg("daemon", |arg| arg.help("Run in the background"))
+        .mut_arg("upgrade", |arg| arg.help("Take over from the running instance, which must get SIGQUIT"))
+        .mut_arg("daemon", |arg| arg.help("Run in the background; returns once the daemon serves"))
         .mut_arg("test", |arg| arg.help("Check the configuration and exit"))
         .mut_arg("conf", |arg| arg.help("The configuration file").value_name("FILE"));
     let matches = command.get_matches();
@@ -85,16 +86,13 @@ fn serve_or_check(options: Opt) -> anyhow::Result<()> {
     };
     let config = load(file)?;
     if options.test {
-        for warning in warnings(&config) {
+        for warning in config.remarks() {
             eprintln!("{file}: warning: {warning}");
         }
         println!("{file}: configuration checked - OK.");
         return Ok(());
     }
-    if options.upgrade {
-        anyhow::bail!("-u: taking over from a running instance is not supported yet");
-    }
-    serve::run(config, options.daemon)
+    serve::run(config, serve::Options { daemon: options.daemon, upgrade: options.upgrade })
 }
 
 #[cfg(feature = "demo")]
@@ -102,7 +100,7 @@ fn run_demo() -> anyhow::Result<()> {
     let config = Config::parse(include_str!("../../conf/dev.yaml"), &|name| std::env::var(name).ok())?;
     let backends = demo::DemoBackends::start(&config)?;
     println!("{}", backends.instructions(&config));
-    serve::run(config, false)
+    serve::run(config, serve::Options::default())
 }
 
 fn load(file: &str) -> anyhow::Result<Config> {
@@ -113,12 +111,6 @@ fn load(file: &str) -> anyhow::Result<Config> {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// What an operator should know about a configuration that is valid.
-fn warnings(config: &Config) -> impl Iterator<Item = String> {
-    let unsupported = config.unsupported.iter().map(|key| format!("{key} is not supported yet"));
-    config.warnings.iter().cloned().chain(unsupported)
 }
 
 /// A configuration that cannot be used at all.

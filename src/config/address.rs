@@ -99,12 +99,7 @@ impl BackendUrl {
         Ok(BackendUrl { url, host, port })
     }
 
-    /// Whether both name the same endpoint, however they are spelled.
-    pub fn same_endpoint(&self, other: &BackendUrl) -> bool {
-        self.endpoint() == other.endpoint()
-    }
-
-    /// Host and port in a form that can be compared.
+    /// Host and port in a form that is the same for all spellings.
     pub fn endpoint(&self) -> (String, u16) {
         (self.host.to_ascii_lowercase(), self.port)
     }

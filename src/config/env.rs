@@ -3,29 +3,51 @@
 //! The environment is a function, so that tests are pure. The replaced scalar remembers how it was
 //! written: whatever is said about it later shows `${NAME}`, never the value. `$${` stands for a
 //! literal `${`. Keys are left alone: they are names, and names appear in logs.
+//!
+//! A text that comes from outside ([`Config::check`](super::Config::check)) is not given the environment: whoever
+//! sends it could learn values by what is said of them. There names are checked for their form, and the value
+//! counts as one that nobody knows.
+
+use std::cell::Cell;
 
 use super::{
     errors::{Report, join},
     tree::{Node, Scalar, Value},
 };
 
+/// What variables stand for.
+#[derive(Clone, Copy)]
+pub enum Variables<'a> {
+    Known(&'a dyn Fn(&str) -> Option<String>),
+    /// Nothing is looked up.
+    Withheld,
+}
+
 /// Replaces every `${NAME}` below `node`; what cannot be replaced becomes [`Value::Unknown`].
-pub fn substitute(node: &mut Node, path: &str, env: &dyn Fn(&str) -> Option<String>, report: &Report) {
+pub fn substitute(node: &mut Node, path: &str, variables: Variables, report: &Report) {
     match &mut node.value {
         Value::Null | Value::Unknown => {}
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                substitute(item, &format!("{path}[{index}]"), env, report);
+                substitute(item, &format!("{path}[{index}]"), variables, report);
             }
         }
         Value::Map(entries) => {
             for entry in entries {
-                substitute(&mut entry.node, &join(path, &entry.key), env, report);
+                substitute(&mut entry.node, &join(path, &entry.key), variables, report);
             }
         }
-        Value::Scalar(scalar) => match expand(&scalar.text, env) {
-            Ok(None) => {}
-            Ok(Some(text)) => {
+        Value::Scalar(scalar) => match expanded(&scalar.text, variables) {
+            Ok(Expanded::AsItStands) => {}
+            Ok(Expanded::Withheld) => {
+                report.warning(
+                    path,
+                    node.line,
+                    "the environment is not looked at here: the value is not checked",
+                );
+                node.value = Value::Unknown;
+            }
+            Ok(Expanded::To(text)) => {
                 let source = Some(std::mem::take(&mut scalar.text));
                 *scalar = Scalar { text, plain: scalar.plain, source };
             }
@@ -35,6 +57,31 @@ pub fn substitute(node: &mut Node, path: &str, env: &dyn Fn(&str) -> Option<Stri
             }
         },
     }
+}
+
+enum Expanded {
+    /// There is nothing to replace.
+    AsItStands,
+    To(String),
+    /// It depends on variables that are withheld.
+    Withheld,
+}
+
+fn expanded(text: &str, variables: Variables) -> Result<Expanded, String> {
+    let asked = Cell::new(false);
+    let nothing = |_: &str| {
+        asked.set(true);
+        Some(String::new())
+    };
+    let found = match variables {
+        Variables::Known(env) => expand(text, env)?,
+        Variables::Withheld => expand(text, &nothing)?,
+    };
+    Ok(match found {
+        None => Expanded::AsItStands,
+        Some(_) if asked.get() => Expanded::Withheld,
+        Some(text) => Expanded::To(text),
+    })
 }
 
 /// `None`: there is nothing to replace.

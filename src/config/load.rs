@@ -8,9 +8,10 @@ use std::{io::Read, path::Path, sync::Arc, time::Duration};
 use http::Method;
 
 use super::{
-    Config, ConfigError, ConfigErrors, Listen, MirrorConfig, Transport, env,
+    Config, ConfigError, ConfigErrors, Listen, MirrorConfig, Technical, Transport,
+    env::{self, Variables},
     errors::Report,
-    headers, logging, metrics,
+    headers, logging, metrics, proxies,
     reader::{At, MapReader, Text},
     regions, server, tree,
     validate::{self, Listener},
@@ -34,8 +35,24 @@ impl Config {
 
     /// Reads and checks a text.
     pub fn parse(yaml: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
+        Config::read(yaml, Variables::Known(env))
+    }
+
+    /// Checks a text that comes from outside: what is to be said about it beside errors. Neither the environment
+    /// nor the file system is looked at, so that nothing of them can be learned from the answer.
+    pub fn check(yaml: Vec<u8>) -> Result<Vec<String>, ConfigErrors> {
+        Config::read(&as_text(yaml)?, Variables::Withheld).map(|config| config.remarks().collect())
+    }
+
+    /// What an operator should know about a configuration that is valid.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        let unsupported = self.unsupported.iter().map(|key| format!("{key} is not supported yet"));
+        self.warnings.iter().cloned().chain(unsupported)
+    }
+
+    fn read(yaml: &str, variables: Variables) -> Result<Config, ConfigErrors> {
         let report = Report::default();
-        let config = read_document(yaml, env, &report);
+        let config = read_document(yaml, variables, &report);
         let (warnings, unsupported) = report.finish()?;
         match config {
             Some(config) => Ok(Config { warnings, unsupported, ..config }),
@@ -53,6 +70,10 @@ fn read_file(path: &Path) -> Result<String, ConfigErrors> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(whole_file_error(0, format!("larger than {} MiB", MAX_BYTES >> 20)));
     }
+    as_text(bytes)
+}
+
+fn as_text(bytes: Vec<u8>) -> Result<String, ConfigErrors> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count();
@@ -64,9 +85,9 @@ fn whole_file_error(line: usize, message: String) -> ConfigErrors {
     ConfigErrors { file: None, errors: vec![ConfigError { path: String::new(), line, message }] }
 }
 
-fn read_document(yaml: &str, env: &dyn Fn(&str) -> Option<String>, report: &Report) -> Option<Config> {
+fn read_document(yaml: &str, variables: Variables, report: &Report) -> Option<Config> {
     let mut root = tree::parse(yaml, report)?;
-    env::substitute(&mut root, "", env, report);
+    env::substitute(&mut root, "", variables, report);
     let mut top = At { node: &root, path: String::new(), report }.map()?;
     let config = read_top(&mut top);
     top.finish();
@@ -77,11 +98,10 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
     let report = top.at.report;
     let listen =
         top.require("Listen", "write an address such as :8080").and_then(|at| listener(&at, "Listen"));
-    let technical = top.get("TechnicalEndpointListen").and_then(|at| {
-        report.unsupported("TechnicalEndpointListen");
-        listener(&at, "TechnicalEndpointListen")
-    });
-    let exporter = metrics::read(top);
+    let technical =
+        top.get("TechnicalEndpointListen").and_then(|at| listener(&at, "TechnicalEndpointListen"));
+    let technical_endpoint = read_technical(top, technical.as_ref());
+    let (metrics, exporter) = metrics::read(top);
     let clusters = regions::read_clusters(top);
     let regions = regions::read_regions(top);
     validate::clusters(&clusters, &regions, report);
@@ -91,8 +111,11 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
     let address = listen.as_ref().map(|listener| listener.address.clone());
     validate::listeners(&[listen, technical, exporter].into_iter().flatten().collect::<Vec<_>>(), report);
     let mirror = read_mirror(top);
+    let (trusted_proxies, proxy_protocol) = proxies::read(top);
 
     Some(Config {
+        technical: technical_endpoint,
+        metrics,
         health_check_endpoint: top.get("HealthCheckEndpoint").and_then(|at| health_path(&at)),
         additional_request_headers: headers::read(
             top,
@@ -120,11 +143,20 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
         client_idle_timeout: top.read("ClientIdleTimeout", Duration::from_secs(75), At::timeout),
         client_read_timeout: top.read("ClientReadTimeout", Duration::from_secs(60), At::timeout),
         client_write_timeout: top.read("ClientWriteTimeout", Duration::from_secs(60), At::timeout),
+        trusted_proxies,
+        proxy_protocol,
         server: Arc::new(server::read(top)),
         unsupported: Vec::new(),
         warnings: Vec::new(),
         listen: address.unwrap_or_else(|| Listen::Tcp(([127, 0, 0, 1], 0).into())),
     })
+}
+
+fn read_technical(top: &mut MapReader, listener: Option<&Listener>) -> Option<Technical> {
+    let body_max_size = top.read("TechnicalEndpointBodyMaxSize", 256 * KIB, |at| {
+        at.buffer((KIB, "1KiB"), (MAX_BYTES as usize, "1MiB"))
+    });
+    listener.map(|listener| Technical { listen: listener.address.clone(), body_max_size })
 }
 
 fn read_transport(top: &mut MapReader) -> Transport {

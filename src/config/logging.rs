@@ -36,7 +36,8 @@ pub fn read(top: &mut MapReader) -> Logging {
         logging.clustersynclog = read_log(&mut map, "ClusterSyncLog");
         map.finish();
     }
-    if !logging.synclog.goes_anywhere() {
+    let judged = !block.as_ref().is_some_and(|at| at.node.holds_unknown());
+    if judged && !logging.synclog.goes_anywhere() {
         let line = block.map_or(1, |at| at.node.line);
         let message = "it goes nowhere: nobody learns what a backend missed; write stderr, stdout or file";
         report.warning("Logging.Synclog", line, message);

@@ -1,7 +1,8 @@
-//! `Metrics`: checked, so that files stay right, and otherwise ignored until there are exporters.
+//! `Metrics`: where they go. Prometheus scrapes them; the other targets are checked, so that files stay right, and
+//! otherwise ignored until they have exporters.
 
 use super::{
-    Listen,
+    Exporter, Listen,
     reader::{At, MapReader},
     validate::Listener,
 };
@@ -23,12 +24,18 @@ const TARGETS: [(&str, Target); 5] = [
     ("expvar", Target::Expvar),
 ];
 
-/// Checks the block; gives the address it would listen on.
-pub fn read(top: &mut MapReader) -> Option<Listener> {
-    let at = top.get("Metrics")?;
-    let mut map = at.map()?;
-    at.report.unsupported("Metrics");
+/// Reads the block; gives the exporter, and the address that it listens on or would listen on.
+pub fn read(top: &mut MapReader) -> (Option<Exporter>, Option<Listener>) {
+    let Some(at) = top.get("Metrics") else { return (None, None) };
+    let Some(mut map) = at.map() else { return (None, None) };
     let target = map.read("Target", Target::None, |at| at.one_of(&TARGETS));
+    match target {
+        Target::None => at.warning("without a Target they go nowhere; write prometheus"),
+        Target::Prometheus => {}
+        Target::Graphite => at.report.unsupported("Metrics.Target graphite"),
+        Target::Stdout => at.report.unsupported("Metrics.Target stdout"),
+        Target::Expvar => at.report.unsupported("Metrics.Target expvar"),
+    }
     let scraped = matches!(target, Target::Prometheus | Target::Expvar);
     let listener = if scraped {
         map.require("ExpAddr", "write the address to serve metrics on, such as :8081")
@@ -52,7 +59,8 @@ pub fn read(top: &mut MapReader) -> Option<Listener> {
         item.fraction();
     }
     map.finish();
-    listener
+    let exporter = listener.as_ref().filter(|_| target == Target::Prometheus);
+    (exporter.map(|listener| Exporter::Prometheus { listen: listener.address.clone() }), listener)
 }
 
 fn exporter(at: &At, in_use: bool) -> Option<Listener> {

@@ -13,6 +13,7 @@ mod headers;
 mod load;
 mod logging;
 mod metrics;
+mod proxies;
 mod reader;
 mod regions;
 mod server;
@@ -25,6 +26,7 @@ mod validate;
 
 pub use address::AddressError;
 pub use errors::{ConfigError, ConfigErrors};
+pub use proxies::TrustedProxies;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,6 +37,10 @@ use pingora_core::server::configuration::ServerConf;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: Listen,
+    /// The endpoint for operators, where there is one.
+    pub technical: Option<Technical>,
+    /// How metrics leave the process, if they do.
+    pub metrics: Option<Exporter>,
     pub health_check_endpoint: Option<String>,
     pub additional_request_headers: Vec<(HeaderName, HeaderValue)>,
     pub additional_response_headers: Vec<(HeaderName, HeaderValue)>,
@@ -58,6 +64,10 @@ pub struct Config {
     pub client_read_timeout: Duration,
     /// Longest wait for a client to take the next bytes of an answer.
     pub client_write_timeout: Duration,
+    /// Proxies in front of the gateway that are believed about whom they speak for.
+    pub trusted_proxies: TrustedProxies,
+    /// Whether those begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Pingora's own keys of the same file.
     pub server: Arc<ServerConf>,
     /// Keys that are accepted and ignored, as paths: each is warned about once.
@@ -71,6 +81,21 @@ pub struct Config {
 pub enum Listen {
     Tcp(SocketAddr),
     Unix(PathBuf),
+}
+
+/// The endpoint that checks configurations.
+#[derive(Debug, Clone)]
+pub struct Technical {
+    pub listen: Listen,
+    /// Largest configuration that it takes, in bytes.
+    pub body_max_size: usize,
+}
+
+/// Where metrics go.
+#[derive(Debug, Clone)]
+pub enum Exporter {
+    /// Served at `/metrics` of this address.
+    Prometheus { listen: Listen },
 }
 
 /// How connections to backends are kept and bounded.

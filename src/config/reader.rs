@@ -231,6 +231,12 @@ impl<'a> MapReader<'a> {
         }
     }
 
+    /// Whether a key stands here whose value nobody knows.
+    pub fn is_unknown(&self, key: &str) -> bool {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        entry.is_some_and(|entry| matches!(entry.node.value, Value::Unknown))
+    }
+
     /// The value of a key, or its default.
     pub fn read<T>(&mut self, key: &'static str, default: T, read: impl FnOnce(&At<'a>) -> Option<T>) -> T {
         self.get(key).and_then(|at| read(&at)).unwrap_or(default)

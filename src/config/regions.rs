@@ -11,6 +11,8 @@ pub struct ClusterDraft<'a> {
     pub name: &'a str,
     pub at: At<'a>,
     pub backends: Vec<(BackendUrl, Text)>,
+    /// Whether all of them could be read.
+    pub complete: bool,
 }
 
 pub struct RegionDraft<'a> {
@@ -63,16 +65,17 @@ pub fn read_clusters<'a>(top: &mut MapReader<'a>) -> Vec<ClusterDraft<'a>> {
     named(top, "Clusters", "write at least one cluster with its Backends")
         .into_iter()
         .map(|(name, at)| {
-            let backends = at.map().map(|mut map| {
+            let backends = at.map().and_then(|mut map| {
                 let backends = map.require("Backends", "write a list of http:// URLs");
                 map.finish();
-                let listed = backends.and_then(|at| match at.items()?.is_empty() {
-                    true => at.error("empty; a cluster needs at least one backend"),
-                    false => Some(read_backends(&at)),
-                });
-                listed.unwrap_or_default()
+                backends.and_then(|at| match at.items()?.len() {
+                    0 => at.error("empty; a cluster needs at least one backend"),
+                    listed => Some((read_backends(&at), listed)),
+                })
             });
-            ClusterDraft { name, at, backends: backends.unwrap_or_default() }
+            let complete = backends.as_ref().is_some_and(|(read, listed)| read.len() == *listed);
+            let backends = backends.map(|(read, _)| read).unwrap_or_default();
+            ClusterDraft { name, at, backends, complete }
         })
         .collect()
 }
@@ -128,7 +131,9 @@ fn read_region<'a>(name: &'a str, at: At<'a>) -> Option<RegionDraft<'a>> {
     let draft = RegionDraft {
         name,
         complete: expected == Some(members.iter().filter(|member| member.weighed).count())
-            && listed.as_ref().map_or(0, Vec::len) == domains.len(),
+            && listed.as_ref().map_or(0, Vec::len) == domains.len()
+            && !map.is_unknown("Domains")
+            && !map.is_unknown("Default"),
         members,
         domains,
         default: map.read("Default", false, At::boolean),

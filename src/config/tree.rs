@@ -22,6 +22,18 @@ pub struct Node {
     pub value: Value,
 }
 
+impl Node {
+    /// Whether anything in here is not known. As deep as trees are, which is bounded.
+    pub fn holds_unknown(&self) -> bool {
+        match &self.value {
+            Value::Unknown => true,
+            Value::Null | Value::Scalar(_) => false,
+            Value::List(items) => items.iter().any(Node::holds_unknown),
+            Value::Map(entries) => entries.iter().any(|entry| entry.node.holds_unknown()),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub enum Value {
     /// Nothing after the key, `~` or `null`: as if the key were not there.

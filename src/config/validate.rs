@@ -50,7 +50,7 @@ pub fn clusters(clusters: &[ClusterDraft], regions: &[RegionDraft], report: &Rep
         .collect();
     let mut owners: HashMap<(String, u16), &str> = HashMap::new();
     for cluster in clusters {
-        if !used.contains(cluster.name) {
+        if !used.contains(cluster.name) && regions.iter().all(|region| region.complete) {
             cluster.at.warning("no region uses this cluster");
         }
         let mut own = HashSet::new();
@@ -140,22 +140,29 @@ pub fn maintained(
     clusters: &[ClusterDraft],
     report: &Report,
 ) -> Vec<BackendUrl> {
-    let mut found = Vec::new();
-    for (backend, text) in maintained {
-        let all = clusters.iter().flat_map(|cluster| &cluster.backends);
-        let same: Vec<_> = all.map(|(known, _)| known).filter(|known| known.same_endpoint(backend)).collect();
-        if same.is_empty() {
-            // A mistyped name would leave the backend that was meant at work.
-            report.error(&text.path, text.line, format!("{} is a backend of no cluster", text.shown));
-        }
-        for known in same {
-            if !found.contains(known) {
-                found.push(known.clone());
-            }
+    let mut known: HashMap<(String, u16), Vec<&BackendUrl>> = HashMap::new();
+    for (backend, _) in clusters.iter().flat_map(|cluster| &cluster.backends) {
+        let spellings = known.entry(backend.endpoint()).or_default();
+        if !spellings.contains(&backend) {
+            spellings.push(backend);
         }
     }
+    let all_known = clusters.iter().all(|cluster| cluster.complete);
+    let mut found = Vec::new();
+    for (backend, text) in maintained {
+        match known.get_mut(&backend.endpoint()) {
+            // Taken out, so that each is found once.
+            Some(spellings) => found.extend(std::mem::take(spellings).into_iter().cloned()),
+            None if all_known => {
+                // A mistyped name would leave the backend that was meant at work.
+                report.error(&text.path, text.line, format!("{} is a backend of no cluster", text.shown));
+            }
+            None => {}
+        }
+    }
+    let distinct: HashSet<&BackendUrl> = found.iter().collect();
     for cluster in clusters.iter().filter(|cluster| !cluster.backends.is_empty()) {
-        if cluster.backends.iter().all(|(backend, _)| found.contains(backend)) {
+        if cluster.complete && cluster.backends.iter().all(|(backend, _)| distinct.contains(backend)) {
             cluster.at.warning("all backends of this cluster are in MaintainedBackends");
         }
     }

@@ -1,5 +1,7 @@
 //! The client's body as the mirror reads it, with the limits that apply to it.
 
+use std::io;
+
 use bytes::Bytes;
 use pingora_error::{BError, ErrorType};
 use pingora_proxy::Session;
@@ -28,6 +30,12 @@ impl<'a> ClientBody<'a> {
     }
 }
 
+/// What the look at a chunked body's framing says.
+fn is_malformed(error: &pingora_error::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+}
+
 impl Source for ClientBody<'_> {
     type Error = BodyError;
 
@@ -37,6 +45,9 @@ impl Source for ClientBody<'_> {
             Ok(piece) => piece,
             Err(error) if matches!(error.etype(), ErrorType::ReadTimedout) => {
                 return Err(BodyError::Refused(S3Error::request_timeout()));
+            }
+            Err(error) if is_malformed(&error) => {
+                return Err(BodyError::Refused(S3Error::bad_request("the chunked body is malformed")));
             }
             Err(error) => return Err(BodyError::Broken(error)),
         };

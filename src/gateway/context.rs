@@ -5,13 +5,10 @@ use std::{sync::Arc, time::Instant};
 use chrono::{DateTime, Utc};
 use pingora_proxy::Session;
 
-use super::drain::Admitted;
+use super::{client_address::client_address, drain::Admitted};
 use crate::{
-    telemetry::{
-        Logs,
-        access_log::AccessEntry,
-        metrics::{METRICS, method_label},
-    },
+    config::TrustedProxies,
+    telemetry::{Logs, access_log::AccessEntry, metrics::METRICS},
     topology::Region,
 };
 
@@ -67,7 +64,7 @@ impl Context {
     }
 
     /// The access log's line. `status` is that of the answer, 0 if none was sent.
-    pub fn entry(&mut self, session: &Session) -> AccessEntry {
+    pub fn entry(&mut self, session: &Session, trusted: &TrustedProxies) -> AccessEntry {
         let request = session.req_header();
         let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
         let peer = session.client_addr().and_then(|address| address.as_inet());
@@ -87,18 +84,17 @@ impl Context {
             cluster: std::mem::take(&mut self.cluster),
             asked: self.asked,
             good: self.good,
-            remote: peer.map(|address| address.ip()),
+            remote: client_address(peer.map(|address| address.ip()), &request.headers, trusted),
         }
     }
 }
 
 /// Counts a request that has been answered, or whose client has gone, and logs it.
 pub fn account(logs: &Logs, entry: AccessEntry) {
-    let method = method_label(&entry.method);
     let status = http::StatusCode::from_u16(entry.status).ok();
-    let status = status.as_ref().map_or("none", |status| status.as_str());
-    METRICS.requests.with_label_values(&[method, status]).inc();
-    METRICS.request_duration.with_label_values(&[method]).observe(entry.duration.as_secs_f64());
+    METRICS.requests.ended(&entry.method, status, entry.duration);
+    METRICS.client_received_bytes.inc_by(entry.bytes_in);
+    METRICS.client_sent_bytes.inc_by(entry.bytes_out);
     logs.access.log(entry);
 }
 

@@ -6,11 +6,12 @@
 //!
 //! What holds, so that a drain never ends while something is left:
 //! - Work that passes from one count to another is in the later one before it leaves the earlier:
-//!   accepted -> request -> background. The counts are read in that order.
+//!   accepted -> request -> background. The counts are read in that order. After the last call, idle -> request.
 //! - A connection is counted as accepted in the accept loop, without an await between the two; its task takes the
 //!   count over. Until the loops have ended ([`Activity::listeners_closed`]) zero means nothing.
 //! - A connection whose first head has not come is waited for; it ends by itself after `ClientHeaderTimeout`.
-//!   An idle one that has served a request is not waited for.
+//! - An idle connection that has served a request is not waited for. When nothing else is left there is a last
+//!   call: each looks whether a request has come, serves it or closes, and none is left when `stop` is set.
 
 use std::{
     sync::{
@@ -22,7 +23,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::mirror::Latch;
+use crate::{mirror::Latch, telemetry::metrics::METRICS};
 
 /// For the accept loops to end, and for what they accepted last to be taken over. Both take a moment only; a
 /// connection that got lost in between must not hold up the end.
@@ -44,7 +45,11 @@ pub struct Activity {
     /// Of the requests, those that count against `MaxConcurrentRequests`.
     admitted: AtomicUsize,
     background: AtomicUsize,
+    /// Connections between two requests.
+    idle: AtomicUsize,
     less: Notify,
+    /// Set when idle connections shall take a last look and close.
+    pub last_call: Latch,
     /// Set when the rest must end at once.
     pub stop: Arc<Latch>,
 }
@@ -53,7 +58,14 @@ pub struct Activity {
 #[derive(Debug)]
 pub struct Running {
     activity: Arc<Activity>,
-    background: bool,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Request,
+    Background,
+    Idle,
 }
 
 /// A request's share of `MaxConcurrentRequests`, given back when dropped.
@@ -97,20 +109,29 @@ impl Activity {
 
     /// A request is under way, or expected.
     pub fn request(self: &Arc<Self>) -> Running {
-        self.begin(false)
+        self.begin(What::Request)
     }
 
     pub fn background(self: &Arc<Self>) -> Running {
-        self.begin(true)
+        self.begin(What::Background)
     }
 
-    fn begin(self: &Arc<Self>, background: bool) -> Running {
-        self.count(background).fetch_add(1, SeqCst);
-        Running { activity: self.clone(), background }
+    /// A connection between two requests; to be kept until the next is counted.
+    pub fn idle(self: &Arc<Self>) -> Running {
+        self.begin(What::Idle)
     }
 
-    fn count(&self, background: bool) -> &AtomicUsize {
-        if background { &self.background } else { &self.requests }
+    fn begin(self: &Arc<Self>, what: What) -> Running {
+        self.count(what).fetch_add(1, SeqCst);
+        Running { activity: self.clone(), what }
+    }
+
+    fn count(&self, what: What) -> &AtomicUsize {
+        match what {
+            What::Request => &self.requests,
+            What::Background => &self.background,
+            What::Idle => &self.idle,
+        }
     }
 
     /// Connections that a request is under way on, or expected.
@@ -123,6 +144,7 @@ impl Activity {
     }
 
     pub fn begin_draining(&self) {
+        METRICS.draining.set(1);
         self.draining.store(true, SeqCst);
     }
 
@@ -133,12 +155,15 @@ impl Activity {
         let nothing_left = async {
             self.all_taken_over().await;
             self.until(|| self.running() == 0).await;
+            self.last_call.set();
+            self.until(|| self.idle.load(SeqCst) == 0 && self.running() == 0).await;
         };
         let ended = tokio::time::timeout(grace, nothing_left).await.is_ok();
         let left = if ended { 0 } else { self.running() };
         // Also when nothing is left: a write that begins on an open connection while the logs are flushed must
         // not reach a backend.
         self.stop.set();
+        self.last_call.set();
         let idle = self.until(|| self.running() == 0);
         if tokio::time::timeout(LAST_WORDS, idle).await.is_err() {
             log::error!("{} requests did not end within {LAST_WORDS:?} of being cut off", self.running());
@@ -188,7 +213,7 @@ impl Activity {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.activity.count(self.background).fetch_sub(1, SeqCst);
+        self.activity.count(self.what).fetch_sub(1, SeqCst);
         self.activity.tell();
     }
 }
@@ -231,6 +256,27 @@ mod tests {
             let running = activity.take_over(true);
             tokio::time::sleep(Duration::from_secs(1)).await;
             drop(running);
+        });
+        assert_eq!((left, started.elapsed()), (0, Duration::from_secs(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_get_a_last_call_when_nothing_else_is_left() {
+        let activity = activity();
+        let (idle, request) = (activity.idle(), activity.request());
+        activity.begin_draining();
+        let started = tokio::time::Instant::now();
+        let (left, ()) = tokio::join!(activity.drain(Duration::from_secs(300)), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!activity.last_call.is_set());
+            drop(request);
+            activity.last_call.wait().await;
+            // A request had come.
+            let request = activity.request();
+            drop(idle);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!activity.stop.is_set());
+            drop(request);
         });
         assert_eq!((left, started.elapsed()), (0, Duration::from_secs(2)));
     }

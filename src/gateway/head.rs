@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::upstream::Framing;
+use crate::{s3::target::RawTarget, upstream::Framing};
 
 const HOP_BY_HOP: [HeaderName; 5] =
     [header::CONNECTION, header::TE, header::TRAILER, header::TRANSFER_ENCODING, header::UPGRADE];
@@ -16,6 +16,17 @@ const PROXY: &str = "proxy-";
 const ESSENTIAL: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 
 type Extra = [(HeaderName, HeaderValue)];
+
+/// An absolute target as storages are asked for it (RFC 9112, 3.2.1); `None` where it has that form.
+pub fn origin_form(target: &[u8]) -> Option<Vec<u8>> {
+    let parts = RawTarget::parse(target).ok()?;
+    parts.authority?;
+    let path = if parts.path.is_empty() { b"/" } else { parts.path };
+    Some(match parts.query {
+        [] => path.to_vec(),
+        query => [path, b"?", query].concat(),
+    })
+}
 
 /// The head for backends, with the method that they are to see.
 pub fn for_backends(
@@ -139,6 +150,16 @@ mod tests {
         names.sort();
         assert_eq!(names, ["authorization", "content-length", "host", "x-akubra-request-id", "x-amz-meta-a"]);
         assert_eq!(head.raw_path(), b"/b/k?x=1");
+    }
+
+    #[test]
+    fn an_absolute_target_is_asked_for_in_origin_form() {
+        let cases: [(&[u8], &[u8]); 3] =
+            [(b"http://h/b/k?x=1", b"/b/k?x=1"), (b"http://h", b"/"), (b"http://h:1?x", b"/?x")];
+        for (absolute, origin) in cases {
+            assert_eq!(origin_form(absolute).as_deref(), Some(origin));
+        }
+        assert_eq!((origin_form(b"/b/k"), origin_form(b"*")), (None, None));
     }
 
     #[test]

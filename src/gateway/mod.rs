@@ -9,6 +9,7 @@
 
 mod admit;
 mod body;
+mod client_address;
 pub mod connection;
 mod context;
 pub mod drain;
@@ -25,7 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, header};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use pingora_timeout::timeout;
@@ -45,7 +46,8 @@ use crate::{
     synclog::Misplacement,
     telemetry::{
         Logs,
-        metrics::{METRICS, ReplyCounters},
+        endpoint::health::health,
+        metrics::{BrokenBy, METRICS, ReplyCounters},
     },
     topology::{Backend, Cluster, Topology},
     upstream::{Body, Cause, Framing, Head, Upstream},
@@ -91,10 +93,10 @@ impl Gateway {
 
     /// Serves a request from admission to answer.
     async fn serve(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        self.prepare(session);
+        self.prepare(session)?;
         if self.is_health_check(session) {
             context.unlogged = true;
-            let (head, body) = respond::health(self.activity.is_draining())?;
+            let (head, body) = health(self.activity.is_draining())?;
             return self.responder(session, context).whole(head, body, true).await;
         }
         match self.route(session, context) {
@@ -106,12 +108,17 @@ impl Gateway {
         }
     }
 
-    fn prepare(&self, session: &mut Session) {
+    fn prepare(&self, session: &mut Session) -> Result<()> {
         session.set_read_timeout(Some(self.config.client_read_timeout));
         session.set_write_timeout(Some(self.config.client_write_timeout));
         // Whether an answer comes before the end of the body is known here; Pingora would also close after 100.
         session.downstream_session.set_close_on_response_before_downstream_finish(false);
-        session.req_header_mut().remove_header(&header::UPGRADE);
+        let head = session.req_header_mut();
+        head.remove_header(&header::UPGRADE);
+        if let Some(target) = head::origin_form(head.raw_path()) {
+            head.set_raw_path(&target)?;
+        }
+        Ok(())
     }
 
     fn is_health_check(&self, session: &Session) -> bool {
@@ -204,7 +211,7 @@ impl Gateway {
                 // A write that is under way, or was while the backends were asked, explains it.
                 0 if self.is_being_written(&route) => {}
                 0 => {
-                    let recorder = self.recorder(session, context, &route, clusters, Vec::new());
+                    let recorder = self.recorder(session, context, route, clusters, Vec::new());
                     recorder.read(&found.absent_at_home, &backend).await;
                 }
                 elsewhere => self.record_misplacement(&route, &clusters, elsewhere).await,
@@ -252,7 +259,7 @@ impl Gateway {
         }
         let object = write::object_name(&route.request.target);
         let left_out = plan.left_out.clone();
-        let mut recorder = self.recorder(session, context, &route, plan.clusters, plan.left_out);
+        let mut recorder = self.recorder(session, context, route, plan.clusters, plan.left_out);
         recorder.recorded = plan.recorded;
         let job = Job {
             header: Arc::new(header),
@@ -344,11 +351,13 @@ impl Gateway {
         )
     }
 
+    /// It outlives the request, and is made for each write though hardly any leaves a record: so it shares what it
+    /// can, and makes text of it only when there is something to record.
     fn recorder(
         &self,
         session: &Session,
         context: &Context,
-        route: &Route,
+        route: Route,
         clusters: Vec<Arc<Cluster>>,
         left_out: Vec<Arc<Backend>>,
     ) -> Recorder {
@@ -357,19 +366,12 @@ impl Gateway {
             synclog: self.logs.synclog.clone(),
             replies: self.replies.clone(),
             method: request.method.clone(),
-            path: request.uri.path().to_owned(),
-            useragent: context::header(session, "user-agent"),
-            content_length: match route.framing {
-                Framing::Length(length) => length,
-                Framing::Chunked => 0,
-            },
+            uri: request.uri.clone(),
+            useragent: request.headers.get(header::USER_AGENT).cloned(),
             req_id: context.id.clone(),
             ts: context.ts,
-            region: route.region.name.clone(),
+            route,
             clusters,
-            target: route.request.target.clone(),
-            version_id: route.request.version_id.clone(),
-            sub_resource: route.request.sub_resource.clone(),
             compare_etags: self.config.mirror.compare_etags,
             left_out,
             recorded: true,
@@ -411,12 +413,20 @@ impl ProxyHttp for Gateway {
 
     /// Such errors are in the access log; the main log would repeat them for every client that goes away.
     fn suppress_error_log(&self, _: &Session, _: &Context, error: &Error) -> bool {
-        matches!(error.esource(), pingora_error::ErrorSource::Downstream)
+        matches!(error.esource(), ErrorSource::Downstream)
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
-        if !context.unlogged {
-            context::account(&self.logs, context.entry(session));
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        if context.unlogged {
+            return;
+        }
+        context::account(&self.logs, context.entry(session, &self.config.trusted_proxies));
+        if let Some(error) = error {
+            METRICS.requests.broken(match error.esource() {
+                ErrorSource::Downstream => BrokenBy::Client,
+                ErrorSource::Upstream => BrokenBy::Backend,
+                _ => BrokenBy::Gateway,
+            });
         }
     }
 }

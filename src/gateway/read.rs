@@ -14,7 +14,7 @@ use pingora_http::ResponseHeader;
 use super::search::{Finding, Search};
 use crate::{
     config::ReadPolicy,
-    telemetry::metrics::{ReplyCounters, ReplyOutcome},
+    telemetry::metrics::{METRICS, ReplyCounters, ReplyOutcome},
     topology::{Backend, BackendId, Cluster},
     upstream::{Answer, Body, Failure, Head, Phase, Upstream},
 };
@@ -54,6 +54,9 @@ impl Read<'_> {
         let mut state = State::default();
         for (index, cluster) in clusters.iter().enumerate() {
             state.search.enter_cluster();
+            if index > 0 {
+                METRICS.backtracks.inc();
+            }
             state.absent_here = false;
             state.lagging = self.lagging_in(cluster);
             let backends = self.in_order(cluster);
@@ -157,12 +160,13 @@ impl Read<'_> {
         let head = self.upstream.head(backend, self.header, self.head)?;
         let outcome = self.upstream.ask(backend, &head, patience).await;
         let reply = match &outcome {
-            Ok(answer) if is_good(answer.status()) => ReplyOutcome::Good,
+            Ok(answer) if is_good(answer.head.status) => ReplyOutcome::Good,
             Err(failure) if failure.phase >= Phase::Await => ReplyOutcome::Unknown,
             _ => ReplyOutcome::NotApplied,
         };
         if let Some(counters) = self.replies.get(backend.id) {
-            counters.count(&self.header.method, reply);
+            let status = outcome.as_ref().ok().map(|answer| answer.head.status);
+            counters.count(&self.header.method, status, reply);
         }
         outcome
     }
@@ -215,12 +219,12 @@ impl State {
                 return None;
             }
         };
-        let finding = Finding::of(answer.status());
+        let finding = Finding::of(answer.head.status);
         if finding == Finding::Final {
             self.by = Some(backend.clone());
             return Some(answer);
         }
-        self.error = format!("{}: answered {}", backend.url, answer.status());
+        self.error = format!("{}: answered {}", backend.url, answer.head.status);
         if finding == Finding::Absent && self.lagging.contains(&backend.id) {
             // It missed the last write, which may have made the object: it does not know.
             self.failed(format!("{}: answered 404, but missed the object's last write", backend.url));
@@ -248,10 +252,9 @@ impl State {
     }
 
     fn found(self, cluster: usize, answer: Answer) -> Found {
-        let good = is_good(answer.status());
-        let head = Box::new(answer.head().clone());
+        let good = is_good(answer.head.status);
         Found {
-            answer: Some((head, Body::Long(Bytes::new(), Box::new(answer)))),
+            answer: Some((answer.head, Body::Long(Bytes::new(), Box::new(answer.body)))),
             by: self.by.map(|backend| (cluster, backend)),
             good,
             absent_at_home: self.absent_at_home,
@@ -278,8 +281,8 @@ impl State {
 /// Reads an error answer whole, so that it can be passed on later and its connection used again. Its status is
 /// what matters: a body that is long or slow is not worth waiting for.
 async fn keep(answer: Answer, patience: Duration) -> (Box<ResponseHeader>, Body) {
-    let mut head = Box::new(answer.head().clone());
-    match tokio::time::timeout(patience, answer.collect(KEPT_MOST)).await {
+    let Answer { mut head, body } = answer;
+    match tokio::time::timeout(patience, body.collect(KEPT_MOST)).await {
         Ok(Body::Whole(bytes)) => (head, Body::Whole(bytes)),
         _ => {
             head.remove_header(&http::header::CONTENT_LENGTH);

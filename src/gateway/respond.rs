@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use pingora_timeout::timeout;
 
 use super::{context::Context, drain::Activity, head};
-use crate::{s3::S3Error, upstream::Body};
+use crate::{
+    s3::S3Error,
+    telemetry::{
+        endpoint::{Patience, linger},
+        metrics::METRICS,
+    },
+    upstream::Body,
+};
 
 /// How long and how much a client may go on sending after it was answered.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
@@ -76,6 +83,7 @@ impl Responder<'_> {
 
     /// Answers with an error of ours.
     pub async fn refuse(&mut self, error: &S3Error, body_read: bool) -> Result<()> {
+        METRICS.requests.refused(error.code);
         if self.context.error.is_empty() {
             self.context.error = error.to_string();
         }
@@ -146,7 +154,8 @@ impl Responder<'_> {
         if body_read || self.activity.stop.is_set() {
             return;
         }
-        linger(self.session, self.patience).await;
+        let patience = Patience { half_close: self.patience, longest: LINGER, most_bytes: LINGER_BYTES };
+        METRICS.requests.lingered(linger(&mut self.session.downstream_session, patience).await);
     }
 }
 
@@ -158,27 +167,6 @@ pub fn in_time(outcome: std::result::Result<Result<()>, pingora_timeout::Elapsed
     }
 }
 
-/// Lets a client that still sends hear the answer: our side is shut down, and what comes is read and discarded
-/// for a while. Closing at once would reset the connection and take the answer with it (RFC 9112, 9.6).
-async fn linger(session: &mut Session, patience: Duration) {
-    let downstream = &mut session.downstream_session;
-    if timeout(patience, downstream.shutdown()).await.is_err() {
-        return;
-    }
-    let discard = async {
-        let mut left = LINGER_BYTES;
-        while let Ok(Some(bytes)) = downstream.read_request_body().await {
-            left = left.saturating_sub(bytes.len());
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    if tokio::time::timeout(LINGER, discard).await.is_err() {
-        log::debug!("a client still sent {LINGER:?} after it was answered");
-    }
-}
-
 /// The head of an answer with an error of ours.
 pub fn refusal_head(error: &S3Error) -> Result<ResponseHeader> {
     let mut head = ResponseHeader::build(error.status, Some(8))?;
@@ -187,16 +175,4 @@ pub fn refusal_head(error: &S3Error) -> Result<ResponseHeader> {
         head.insert_header(header::RETRY_AFTER, "1")?;
     }
     Ok(head)
-}
-
-/// The answer of the health path.
-pub fn health(draining: bool) -> Result<(ResponseHeader, Bytes)> {
-    let (status, body) = match draining {
-        false => (StatusCode::OK, "OK"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-    };
-    let mut head = ResponseHeader::build(status, Some(6))?;
-    head.insert_header(header::CONTENT_TYPE, "text/html")?;
-    head.insert_header(header::CACHE_CONTROL, "no-cache, no-store")?;
-    Ok((head, Bytes::from_static(body.as_bytes())))
 }

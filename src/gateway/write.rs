@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use md5::{Digest, Md5};
 
+use super::route::Route;
 use crate::{
     mirror::{Judge, Kind, Reply, Rule, verdict::divergences},
     s3::{Multipart, Operation, S3Request, Target},
     synclog::{Record, SyncLog, record::Outcome},
-    telemetry::metrics::{METRICS, ReplyCounters, ReplyOutcome, method_label},
+    telemetry::metrics::{ReplyCounters, ReplyOutcome},
     topology::{Backend, Cluster, Region},
-    upstream::Reuse,
+    upstream::{Framing, Reuse},
 };
 
 /// Where a write goes and how its replies are judged.
@@ -131,16 +132,12 @@ pub struct Recorder {
     /// By backend id.
     pub replies: Arc<[ReplyCounters]>,
     pub method: Method,
-    pub path: String,
-    pub useragent: String,
-    pub content_length: u64,
+    pub uri: Uri,
+    pub useragent: Option<HeaderValue>,
     pub req_id: String,
     pub ts: DateTime<Utc>,
-    pub region: String,
+    pub route: Route,
     pub clusters: Vec<Arc<Cluster>>,
-    pub target: Target,
-    pub version_id: Option<String>,
-    pub sub_resource: Option<String>,
     pub compare_etags: bool,
     pub left_out: Vec<Arc<Backend>>,
     pub recorded: bool,
@@ -210,7 +207,7 @@ impl Recorder {
             Kind::Unknown => ReplyOutcome::Unknown,
         };
         if let Some(counters) = self.replies.get(reply.backend.id) {
-            counters.count(&self.method, outcome);
+            counters.count(&self.method, reply.status, outcome);
         }
     }
 
@@ -222,13 +219,15 @@ impl Recorder {
     }
 
     async fn diverged(&self, failed: &Reply, good: Option<&Reply>) {
-        let labels = [failed.backend.url.as_str(), method_label(&self.method)];
-        METRICS.divergences.with_label_values(&labels).inc();
+        if let Some(counters) = self.replies.get(failed.backend.id) {
+            counters.diverged(&self.method);
+        }
         self.synclog.record(self.record(failed, good)).await;
     }
 
     fn record(&self, failed: &Reply, good: Option<&Reply>) -> Record {
-        let (bucket, key): (&[u8], &[u8]) = match &self.target {
+        let Route { region, request, framing } = &self.route;
+        let (bucket, key): (&[u8], &[u8]) = match &request.target {
             Target::Service => (b"", b""),
             Target::Bucket { bucket } => (bucket, b""),
             Target::Object { bucket, key } => (bucket, key),
@@ -241,14 +240,17 @@ impl Recorder {
         Record {
             method: self.method.to_string(),
             failedhost: failed.backend.url.clone(),
-            path: self.path.clone(),
+            path: self.uri.path().to_owned(),
             successhost: good.map(|reply| reply.backend.url.clone()).unwrap_or_default(),
-            useragent: self.useragent.clone(),
-            content_length: self.content_length,
+            useragent: self.useragent.as_ref().map(|agent| text(agent.as_bytes())).unwrap_or_default(),
+            content_length: match framing {
+                Framing::Length(length) => *length,
+                Framing::Chunked => 0,
+            },
             error,
             req_id: self.req_id.clone(),
             ts: self.ts,
-            region: self.region.clone(),
+            region: region.name.clone(),
             cluster: self.clusters.get(failed.cluster).map(|c| c.name.clone()).unwrap_or_default(),
             bucket: text(bucket),
             key: text(key),
@@ -259,8 +261,8 @@ impl Recorder {
                 Kind::Unknown => Outcome::Unknown,
             },
             etag: good.and_then(|reply| reply.etag.clone()),
-            version: self.version_id.clone().or_else(|| good.and_then(|reply| reply.version.clone())),
-            sub_resource: self.sub_resource.clone(),
+            version: request.version_id.clone().or_else(|| good.and_then(|reply| reply.version.clone())),
+            sub_resource: request.sub_resource.clone(),
         }
     }
 }

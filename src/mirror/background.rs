@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use crate::{
-    telemetry::metrics::BackendMetrics,
+    telemetry::metrics::{BackendMetrics, IntGauge},
     topology::{Backend, BackendId},
 };
 
@@ -22,7 +22,7 @@ pub(super) struct Background {
 struct Load {
     requests: AtomicUsize,
     bytes: AtomicUsize,
-    metrics: BackendMetrics,
+    metrics: Arc<BackendMetrics>,
 }
 
 /// One sub-request in the background; its share is given back when dropped.
@@ -42,6 +42,11 @@ impl Background {
         };
         let backends = backends.iter().map(load).collect();
         Arc::new(Background { most_requests, most_bytes, backends })
+    }
+
+    /// The gauge of what waits for a backend in the queues of uploads.
+    pub fn waiting_bytes(&self, backend: BackendId) -> IntGauge {
+        self.backends[backend].metrics.replica_buffer_bytes.clone()
     }
 
     /// A place for a sub-request with `bytes` still to be sent; `None` when the backend has too much waiting.

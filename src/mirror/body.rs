@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 
 use super::order::Ticket;
+use crate::telemetry::metrics::IntGauge;
 
 /// The largest piece that a client's body is read in.
 pub const LARGEST_PIECE: usize = 64 * 1024;
@@ -24,6 +25,8 @@ const PIECE_OVERHEAD: usize = 64;
 pub struct Queue {
     limit: usize,
     state: Mutex<State>,
+    /// Bytes that wait for this backend in all queues.
+    waiting: IntGauge,
 }
 
 #[derive(Default)]
@@ -55,8 +58,8 @@ pub enum Piece {
 
 impl Queue {
     /// A queue for `limit` bytes (`ReplicaBuffer`) and the end from which its sub-request takes.
-    pub fn new(limit: usize) -> (Arc<Queue>, Feed) {
-        let queue = Arc::new(Queue { limit, state: Mutex::default() });
+    pub fn new(limit: usize, waiting: IntGauge) -> (Arc<Queue>, Feed) {
+        let queue = Arc::new(Queue { limit, state: Mutex::default(), waiting });
         (queue.clone(), Feed { queue })
     }
 
@@ -71,6 +74,7 @@ impl Queue {
             return;
         }
         state.weight += piece.len() + PIECE_OVERHEAD;
+        self.waiting.add((piece.len() + PIECE_OVERHEAD) as i64);
         state.pieces.push_back(piece);
         wake(&mut state);
     }
@@ -118,6 +122,7 @@ impl Feed {
         let mut state = self.queue.state();
         if let Some(piece) = state.pieces.pop_front() {
             state.weight -= piece.len() + PIECE_OVERHEAD;
+            self.queue.waiting.sub((piece.len() + PIECE_OVERHEAD) as i64);
             return Some(Piece::Data(piece));
         }
         match std::mem::take(&mut state.gate) {
@@ -150,6 +155,7 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         let state = std::mem::replace(&mut *self.queue.state(), State { closed: true, ..State::default() });
+        self.queue.waiting.sub(state.weight as i64);
         // Outside the lock: a ticket's end takes locks of its own.
         drop(state);
     }
@@ -158,6 +164,10 @@ impl Drop for Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn queue(limit: usize) -> (Arc<Queue>, Feed) {
+        Queue::new(limit, IntGauge::new("waiting", "of a test").unwrap())
+    }
 
     fn data(feed: &mut Feed) -> Option<Bytes> {
         match feed.try_next() {
@@ -168,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_piece_that_completes_the_body_waits_for_the_gate() {
-        let (queue, mut feed) = Queue::new(1 << 20);
+        let (queue, mut feed) = queue(1 << 20);
         queue.push("one".into(), false);
         queue.push("two".into(), true);
         assert_eq!(data(&mut feed).unwrap(), "one");
@@ -180,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_says_so_and_one_byte_pieces_count_for_what_they_cost() {
-        let (queue, mut feed) = Queue::new(2 * LARGEST_PIECE);
+        let (queue, mut feed) = queue(2 * LARGEST_PIECE);
         assert!(queue.has_room());
         for _ in 0..2_000 {
             queue.push("x".into(), false);
@@ -188,17 +198,18 @@ mod tests {
         assert!(!queue.has_room());
         while data(&mut feed).is_some() {}
         assert!(queue.has_room());
-        assert_eq!(queue.waiting(), 0);
+        assert_eq!((queue.waiting(), queue.waiting.get()), (0, 0));
     }
 
     #[test]
     fn a_sub_request_that_has_ended_takes_nothing_and_holds_up_nobody() {
-        let (queue, feed) = Queue::new(LARGEST_PIECE);
+        let (queue, feed) = queue(LARGEST_PIECE);
         queue.push(Bytes::from(vec![0; LARGEST_PIECE]), false);
         assert!(!queue.has_room());
+        assert!(queue.waiting.get() > LARGEST_PIECE as i64);
         drop(feed);
         queue.push("late".into(), false);
         assert!(queue.has_room());
-        assert_eq!(queue.waiting(), 0);
+        assert_eq!((queue.waiting(), queue.waiting.get()), (0, 0));
     }
 }

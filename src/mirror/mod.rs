@@ -48,6 +48,7 @@ pub use self::{
 };
 use crate::{
     config::MirrorConfig,
+    telemetry::metrics::Cut,
     topology::Backend,
     upstream::{Body, Framing, Head, Reuse, Upstream},
 };
@@ -136,7 +137,8 @@ impl Mirror {
             .targets
             .into_iter()
             .map(|(cluster, backend)| {
-                let (queue, feed) = Queue::new(self.config.replica_buffer);
+                let waiting = self.background.waiting_bytes(backend.id);
+                let (queue, feed) = Queue::new(self.config.replica_buffer, waiting);
                 let progress = Arc::new(Progress::default());
                 let object = job.object.clone();
                 let earlier = object.as_ref().and_then(|object| self.order.under_way(object, backend.id));
@@ -161,7 +163,7 @@ impl Mirror {
                 Sub { backend, cluster, queue, progress, future: Some(future), refusal_noted: false }
             })
             .collect();
-        Subs { all, order: self.order.clone(), object: job.object }
+        Subs { all, order: self.order.clone(), upstream: self.upstream.clone(), object: job.object }
     }
 }
 
@@ -201,7 +203,7 @@ impl Run<'_> {
             taken = false;
             decision = tokio::select! {
                 biased;
-                () = &mut stopped => self.cut_all("the gateway is stopping"),
+                () = &mut stopped => self.cut_all(),
                 happened = self.subs.next(paused.then(|| self.pace.rooms())) => self.happened(happened),
                 piece = body.next(), if may_read => {
                     taken = true;
@@ -290,14 +292,14 @@ impl Run<'_> {
     fn drop_overdue(&mut self) -> Option<Decision> {
         self.pace.observe(Instant::now(), self.subs.rooms());
         let overdue = self.pace.overdue()?;
-        let end = self.subs.cut(overdue, "too slow: its queue alone held up the upload");
+        let end = self.subs.cut(overdue, Cut::Slow);
         self.ended(overdue, end)
     }
 
-    fn cut_all(&mut self, why: &str) -> Option<Decision> {
+    fn cut_all(&mut self) -> Option<Decision> {
         let mut decision = None;
         for sub in self.subs.pending() {
-            let end = self.subs.cut(sub, why);
+            let end = self.subs.cut(sub, Cut::Stopping);
             decision = decision.or(self.ended(sub, end));
         }
         decision
@@ -348,7 +350,7 @@ impl Rest {
         while !self.is_done() {
             tokio::select! {
                 biased;
-                () = stop.wait() => self.cut_pending("the gateway is stopping"),
+                () = stop.wait() => self.cut_pending(),
                 happened = self.subs.next(None) => if let Happened::Ended(sub, end) = happened {
                     self.replies[sub] = Some(end.reply);
                     self.subs.note_refusals(&self.replies);
@@ -367,16 +369,16 @@ impl Rest {
             pending.progress.detached.store(true, std::sync::atomic::Ordering::Relaxed);
             places[sub] = self.background.admit(pending.backend.id, pending.queue.waiting());
             if places[sub].is_none() {
-                let end = self.subs.cut(sub, "too much work for it waits in the background");
+                let end = self.subs.cut(sub, Cut::Background);
                 self.replies[sub] = Some(end.reply);
             }
         }
         places
     }
 
-    fn cut_pending(&mut self, why: &str) {
+    fn cut_pending(&mut self) {
         for sub in self.subs.pending() {
-            let end = self.subs.cut(sub, why);
+            let end = self.subs.cut(sub, Cut::Stopping);
             self.replies[sub] = Some(end.reply);
         }
     }

@@ -24,7 +24,7 @@ use std::{
 };
 
 use super::latch::Latch;
-use crate::topology::BackendId;
+use crate::{telemetry::metrics::METRICS, topology::BackendId};
 
 /// An object's name, `/<bucket>/<key>`, decoded.
 pub type Object = Arc<[u8]>;
@@ -71,6 +71,7 @@ pub struct Ticket {
 
 impl Order {
     pub fn new() -> Arc<Self> {
+        METRICS.limit("missed_writes", MISSED_MOST as u64);
         Arc::new(Order {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
@@ -94,6 +95,7 @@ impl Order {
                     None => {
                         line.push((backend, place.clone()));
                         self.entries.fetch_add(1, Relaxed);
+                        METRICS.unfinished_writes.inc();
                         None
                     }
                 };
@@ -134,6 +136,7 @@ impl Order {
             shard.missed.remove(object);
             shard.missed_in_order.retain(|other| other != object);
             self.entries.fetch_sub(1, Relaxed);
+            METRICS.missed_writes.dec();
         }
     }
 
@@ -142,6 +145,7 @@ impl Order {
         if missed.is_empty() {
             shard.missed_in_order.push_back(object.clone());
             self.entries.fetch_add(1, Relaxed);
+            METRICS.missed_writes.inc();
         }
         if !missed.contains(&backend) {
             missed.push(backend);
@@ -151,6 +155,8 @@ impl Order {
         {
             shard.missed.remove(&oldest);
             self.entries.fetch_sub(1, Relaxed);
+            METRICS.missed_writes.dec();
+            METRICS.missed_writes_forgotten.inc();
         }
     }
 
@@ -239,6 +245,7 @@ impl Drop for Ticket {
                 None => {
                     line.swap_remove(at);
                     self.order.entries.fetch_sub(1, Relaxed);
+                    METRICS.unfinished_writes.dec();
                 }
             }
             if line.is_empty() {

@@ -21,6 +21,7 @@ use super::{
     verdict::Kind,
 };
 use crate::{
+    telemetry::metrics::Cut,
     topology::Backend,
     upstream::{Answer, Connection, Failure, Head, Phase, Reuse, Sent, Upstream},
 };
@@ -86,6 +87,9 @@ impl SubRequest {
                     std::future::pending::<()>().await;
                 }
             } => {
+                if let Some(metrics) = self.upstream.metrics(backend.id) {
+                    metrics.cut(Cut::Superseded);
+                }
                 let error = format!("{}: gave way to a later write after {:?}", backend.url, self.patience);
                 End::without_answer(backend, cluster, progress.kind(), error)
             }
@@ -108,9 +112,9 @@ impl SubRequest {
             Ok(answered) => answered,
             Err(failure) => return End::failed(backend, cluster, &failure, kept.maybe_applied),
         };
-        let head = Box::new(answer.head().clone());
+        let Answer { head, body } = answer;
         let body = if judge.reads_body() {
-            answer.collect(JUDGED_MOST).await
+            body.collect(JUDGED_MOST).await
         } else {
             if head.status.is_success() && !early {
                 // The write has taken effect: the next one need not wait for the rest of the answer.
@@ -118,7 +122,7 @@ impl SubRequest {
                 self.note_good();
                 kept.ticket = None;
             }
-            answer.collect(ANSWER_MOST).await
+            body.collect(ANSWER_MOST).await
         };
         End::answered(backend, cluster, head, body, judge, early)
     }
@@ -148,6 +152,7 @@ impl SubRequest {
             Err(failure) if failure.stale && !kept.gone => {
                 log::debug!("{failure}; trying once more on a fresh connection");
                 kept.maybe_applied |= failure.phase >= Phase::Await;
+                self.upstream.count_retry(&self.backend);
                 self.attempt(kept, Reuse::Fresh).await
             }
             outcome => outcome,
@@ -226,6 +231,9 @@ impl SubRequest {
             }
             if let Sent::Answering = connection.send().await? {
                 return Ok(Sent::Answering);
+            }
+            if let Some(metrics) = self.upstream.metrics(self.backend.id) {
+                metrics.replay_waits.inc();
             }
             if let Sent::Answering = connection.acknowledged().await? {
                 return Ok(Sent::Answering);

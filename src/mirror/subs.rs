@@ -17,7 +17,7 @@ use super::{
     pace::Room,
     reply::{End, Progress, Reply},
 };
-use crate::topology::Backend;
+use crate::{telemetry::metrics::Cut, topology::Backend, upstream::Upstream};
 
 pub(super) struct Sub {
     pub backend: Arc<Backend>,
@@ -33,6 +33,7 @@ pub(super) struct Sub {
 pub(super) struct Subs {
     pub all: Vec<Sub>,
     pub order: Arc<Order>,
+    pub upstream: Arc<Upstream>,
     pub object: Option<Object>,
 }
 
@@ -81,7 +82,13 @@ impl Subs {
     }
 
     /// Ends a sub-request from outside; its connection is closed.
-    pub fn cut(&mut self, index: usize, why: &str) -> End {
+    pub fn cut(&mut self, index: usize, reason: Cut) -> End {
+        let why = match reason {
+            Cut::Slow => "too slow: its queue alone held up the upload",
+            Cut::Background => "too much work for it waits in the background",
+            Cut::Superseded => "gave way to a later write",
+            Cut::Stopping => "the gateway is stopping",
+        };
         let sub = &mut self.all[index];
         let kind: Kind = sub.progress.kind();
         let good = kind == Kind::Good;
@@ -89,6 +96,9 @@ impl Subs {
             self.order.note(object, sub.backend.id, false);
         }
         sub.future = None;
+        if let Some(metrics) = self.upstream.metrics(sub.backend.id) {
+            metrics.cut(reason);
+        }
         let backend = sub.backend.clone();
         let error = if good { String::new() } else { format!("{}: {why}", backend.url) };
         End::without_answer(backend, sub.cluster, kind, error)

@@ -22,7 +22,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{destination::Destination, metrics::DestinationMetrics, report::Report};
+use super::{
+    destination::Destination,
+    metrics::{DestinationMetrics, METRICS},
+    report::Report,
+};
 
 /// The bounds of a backlog; tests take smaller ones.
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +136,7 @@ impl State {
 
 impl Backlog {
     pub fn new(log: &'static str, destinations: &[Destination], limits: Limits) -> Backlog {
+        METRICS.limit("log_backlog_bytes", limits.queue_bytes as u64);
         let label = |destination: &Destination| Label {
             name: destination.to_string(),
             metrics: DestinationMetrics::of(log, destination.label()),
@@ -180,6 +185,7 @@ impl Backlog {
                 missing.push(label);
             } else {
                 queue.bytes += size;
+                label.metrics.backlog.add(size as i64);
                 queue.batches.push_back(Arc::clone(&queued));
             }
         }
@@ -217,6 +223,9 @@ impl Backlog {
     pub fn give_up(&self) {
         let mut state = self.lock();
         state.phase = Phase::GivenUp;
+        for (queue, label) in state.queues.iter_mut().zip(&self.labels) {
+            label.metrics.backlog.sub(std::mem::take(&mut queue.bytes) as i64);
+        }
         let drained = state.queues.iter_mut().flat_map(|queue| queue.batches.drain(..));
         let pending: BTreeMap<u64, Arc<Queued>> = drained.map(|queued| (queued.number, queued)).collect();
         state.unwritten = pending.into_values().filter(|queued| !queued.written.load(Relaxed)).collect();
@@ -289,6 +298,7 @@ impl Backlog {
         let Some(queued) = queue.batches.pop_front_if(whole) else { return };
         queued.written.store(true, Relaxed);
         queue.bytes -= queued.batch.bytes.len();
+        self.labels[index].metrics.backlog.sub(queued.batch.bytes.len() as i64);
         self.labels[index].metrics.written.inc_by(queued.batch.lines);
         (queue.written, queue.failing, queue.busy_since) = (0, false, None);
         let empty = queue.batches.is_empty();

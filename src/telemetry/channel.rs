@@ -29,7 +29,7 @@ use tokio::{
 use super::{
     backlog::{Backlog, Batch, Limits},
     destination::Destination,
-    metrics::LogMetrics,
+    metrics::{LogMetrics, METRICS},
     report::Report,
 };
 
@@ -84,6 +84,9 @@ impl<T: Send + 'static> LogChannel<T> {
         encode: Encode<T>,
     ) -> LogChannel<T> {
         let (sender, receiver) = mpsc::channel(capacity);
+        if !destinations.is_empty() {
+            METRICS.limit(&format!("{log}_lines"), capacity as u64);
+        }
         LogChannel(Arc::new(Inner {
             log,
             off: destinations.is_empty(),

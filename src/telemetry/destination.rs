@@ -3,6 +3,9 @@
 //! Files are opened when the program starts, so that a wrong path is an error there and not in the middle of
 //! the night. The standard streams are looked up anew for each batch, because becoming a daemon replaces them.
 //! Writes count their bytes as they go: after a disk was full, the rest of a torn line comes first.
+//!
+//! During a takeover two processes write to one log. Their lines do not mix: a file is appended to, which the kernel
+//! does for one write after the other, and what may be a pipe gets lines in pieces that a pipe takes at once.
 
 use std::{
     fmt,
@@ -18,6 +21,9 @@ use std::{
 use thiserror::Error;
 
 use crate::config::LogConfig;
+
+/// What Linux writes to a pipe in one piece.
+const PIPE_BUF: usize = 4096;
 
 /// A log's file cannot be opened.
 #[derive(Debug, Error)]
@@ -42,6 +48,7 @@ pub enum Destination {
     File {
         path: PathBuf,
         file: File,
+        fifo: bool,
     },
     /// A test's writer.
     #[cfg(test)]
@@ -59,8 +66,9 @@ impl Destination {
             destinations.push(Destination::Stdout);
         }
         if let Some(path) = &config.file {
-            let file = open_file(path).map_err(|source| OpenError { log, path: path.clone(), source })?;
-            destinations.push(Destination::File { path: path.clone(), file });
+            let opened = open_file(path).map_err(|source| OpenError { log, path: path.clone(), source });
+            let (file, fifo) = opened?;
+            destinations.push(Destination::File { path: path.clone(), file, fifo });
         }
         Ok(destinations)
     }
@@ -80,17 +88,18 @@ impl Destination {
     /// stream for all of it, so that two logs on one stream do not mix their lines.
     pub fn write(&mut self, bytes: &[u8], written: &mut dyn FnMut(usize)) -> io::Result<()> {
         match self {
-            Destination::Stderr => write_counted(&mut io::stderr().lock(), bytes, written),
+            Destination::Stderr => write_counted(&mut io::stderr().lock(), bytes, PIPE_BUF, written),
             Destination::Stdout => {
                 // Not through Rust's stdout: it may keep part of a line in its buffer and call it written.
                 let lock = io::stdout().lock();
                 let mut stdout = File::from(lock.as_fd().try_clone_to_owned()?);
                 let _stderr = is_stderr(&stdout)?.then(|| io::stderr().lock());
-                write_counted(&mut stdout, bytes, written)
+                write_counted(&mut stdout, bytes, PIPE_BUF, written)
             }
-            Destination::File { file, .. } => write_counted(file, bytes, written),
+            Destination::File { file, fifo: true, .. } => write_counted(file, bytes, PIPE_BUF, written),
+            Destination::File { file, .. } => write_counted(file, bytes, usize::MAX, written),
             #[cfg(test)]
-            Destination::Scripted(writer) => write_counted(writer, bytes, written),
+            Destination::Scripted(writer) => write_counted(writer, bytes, usize::MAX, written),
         }
     }
 }
@@ -111,7 +120,8 @@ fn is_stderr(stdout: &File) -> io::Result<bool> {
     Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
-fn open_file(path: &Path) -> io::Result<File> {
+/// And whether it is a FIFO.
+fn open_file(path: &Path) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
     // Opening a FIFO for writing waits for a reader; opened for both it does not, and outlives readers.
     let fifo = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
@@ -120,12 +130,18 @@ fn open_file(path: &Path) -> io::Result<File> {
     } else {
         options.append(true).create(true).mode(0o600)
     };
-    options.open(path)
+    Ok((options.open(path)?, fifo))
 }
 
-fn write_counted(out: &mut dyn Write, mut bytes: &[u8], written: &mut dyn FnMut(usize)) -> io::Result<()> {
+/// Writes whole lines at once, in pieces of about `most` bytes.
+fn write_counted(
+    out: &mut dyn Write,
+    mut bytes: &[u8],
+    most: usize,
+    written: &mut dyn FnMut(usize),
+) -> io::Result<()> {
     while !bytes.is_empty() {
-        match out.write(bytes) {
+        match out.write(&bytes[..whole_lines(bytes, most)]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 written(n);
@@ -136,6 +152,16 @@ fn write_counted(out: &mut dyn Write, mut bytes: &[u8], written: &mut dyn FnMut(
         }
     }
     Ok(())
+}
+
+/// The length of as many lines as fit into `most` bytes, of one at least.
+fn whole_lines(bytes: &[u8], most: usize) -> usize {
+    if bytes.len() <= most {
+        return bytes.len();
+    }
+    let last = bytes[..most].iter().rposition(|byte| *byte == b'\n');
+    let end = last.or_else(|| bytes.iter().position(|byte| *byte == b'\n'));
+    end.map_or(bytes.len(), |end| end + 1)
 }
 
 #[cfg(test)]
@@ -158,6 +184,22 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_pipe_gets_whole_lines_in_pieces_that_it_takes_at_once() {
+        let lines = |lengths: &[usize]| lengths.iter().map(|n| "x".repeat(n - 1) + "\n").collect::<String>();
+        for (lengths, pieces) in [
+            (&[10, 10][..], &[20][..]),
+            (&[4000, 96, 1], &[4096, 1]),
+            (&[4000, 97], &[4000, 97]),
+            (&[5000, 10], &[5000, 10]),
+        ] {
+            let text = lines(lengths);
+            let mut written = Vec::new();
+            write_counted(&mut Vec::new(), text.as_bytes(), PIPE_BUF, &mut |n| written.push(n)).unwrap();
+            assert_eq!(written, pieces);
+        }
     }
 
     #[test]

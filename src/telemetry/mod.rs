@@ -3,11 +3,16 @@
 //! A log is a bounded [`channel`] with a thread that formats, and a [`backlog`] with a thread per
 //! [`destination`] that writes. Files are opened by [`Logs::open`], so that errors show at the start; threads
 //! are started by [`Logs::start`], because becoming a daemon forks, and threads do not survive that.
+//!
+//! [`metrics`] are counted anywhere, and leave by [`export`]. What serves them over HTTP, [`endpoint`], serves the
+//! technical endpoint as well.
 
 pub mod access_log;
 pub mod backlog;
 pub mod channel;
 pub mod destination;
+pub mod endpoint;
+pub mod export;
 pub mod line;
 pub mod main_log;
 pub mod metrics;

@@ -12,6 +12,8 @@ use crate::config::{
 /// A configuration of these clusters and regions, everything else at its default.
 pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Config {
     Config {
+        technical: None,
+        metrics: None,
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
         health_check_endpoint: None,
         additional_request_headers: vec![],
@@ -45,6 +47,8 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         client_idle_timeout: Duration::from_secs(75),
         client_read_timeout: Duration::from_secs(60),
         client_write_timeout: Duration::from_secs(60),
+        trusted_proxies: Default::default(),
+        proxy_protocol: false,
         server: Default::default(),
         unsupported: vec![],
         warnings: Vec::new(),

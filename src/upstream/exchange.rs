@@ -1,6 +1,6 @@
 //! One request to one backend and its answer.
 //!
-//! [`Connection`] is the sending half of an exchange, [`Answer`] the receiving half. A connection goes back to
+//! [`Connection`] is the sending half of an exchange, [`Incoming`] the receiving half. A connection goes back to
 //! its pool only after a complete exchange on which both sides agreed; dropping either half closes it, so that
 //! a request which was not finished is never completed by accident.
 
@@ -211,15 +211,17 @@ impl Connection {
         let Connection { wire, lease, limits, started, framing, is_head, .. } = self;
         let has_body = framing != Framing::Length(0);
         let reused = wire.is_reused();
+        let asked = Instant::now();
         let mut probe = Probe::new(pingora_core::protocols::UniqueID::id(&*wire));
         let mut session = HttpSession::new(wire as Stream);
         let failure = |session: &HttpSession, cause: Cause| {
             let alive = session.stream().as_any().downcast_ref::<Wire>().is_none_or(Wire::has_shown_life);
             let stale = reused && !alive && matches!(cause, Cause::Closed(_));
-            Failure { stale, ..Failure::new(&lease.peer.backend, phase, cause, started.elapsed()) }
+            let failure = Failure::new(&lease.peer.backend, phase, cause, started.elapsed());
+            Failure { stale, ..failure }.counted(&lease.peer.metrics)
         };
         let header = limits.transport.response_header_timeout;
-        let mut look_at = Instant::now() + header.min(limits.stall);
+        let mut look_at = asked + header.min(limits.stall);
         loop {
             let patience = look_at.saturating_duration_since(Instant::now());
             match timeout(patience, session.read_response()).await {
@@ -238,17 +240,23 @@ impl Connection {
                 },
             }
         }
-        let head = session.resp_header().cloned();
+        let head = session.resp_header().cloned().map(Box::new);
         let head = head.ok_or_else(|| failure(&session, Cause::Invalid("no head".into())))?;
         // A backend that turns a body down may have left it unread: the next request would wait behind it.
+        if phase == Phase::Await {
+            lease.peer.metrics.answer_wait.observe(asked.elapsed().as_secs_f64());
+        }
         let turned_down = has_body && !head.status.is_success();
         let reusable = phase == Phase::Await && !turned_down;
-        Ok(Answer { head, session: Box::new(session), lease, limits, started, is_head, reusable })
+        let bodiless = is_head.then(|| says_keep_alive(&head));
+        let body = Incoming { session: Box::new(session), lease, limits, started, bodiless, reusable };
+        Ok(Answer { head, body })
     }
 
     fn failure(&self, phase: Phase, cause: Cause) -> Failure {
         let stale = self.wire.is_reused() && !self.wire.has_shown_life() && matches!(cause, Cause::Closed(_));
-        Failure { stale, ..Failure::new(self.backend(), phase, cause, self.started.elapsed()) }
+        let failure = Failure::new(self.backend(), phase, cause, self.started.elapsed());
+        Failure { stale, ..failure }.counted(&self.lease.peer.metrics)
     }
 }
 
@@ -299,31 +307,25 @@ impl Probe {
     }
 }
 
-/// A backend's final answer: the receiving half of an exchange.
+/// A backend's final answer.
 pub struct Answer {
-    head: ResponseHeader,
+    pub head: Box<ResponseHeader>,
+    pub body: Incoming,
+}
+
+/// The body of an answer as it comes in: the receiving half of an exchange.
+pub struct Incoming {
     session: Box<HttpSession>,
     lease: Lease,
     limits: Arc<Limits>,
     started: Instant,
-    is_head: bool,
+    /// The answer to HEAD, which has no body whatever its head says; whether the connection may go on after it.
+    bodiless: Option<bool>,
     /// Not after an early answer, or one that turned a body down: the backend may wait for the rest of it.
     reusable: bool,
 }
 
-impl Answer {
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.lease.peer.backend
-    }
-
-    pub fn status(&self) -> StatusCode {
-        self.head.status
-    }
-
-    pub fn head(&self) -> &ResponseHeader {
-        &self.head
-    }
-
+impl Incoming {
     /// The next piece of the body, `None` at its proper end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         if self.is_done() {
@@ -338,7 +340,7 @@ impl Answer {
 
     /// Whether the body has been read to its end.
     pub fn is_done(&mut self) -> bool {
-        self.is_head || self.session.is_body_done()
+        self.bodiless.is_some() || self.session.is_body_done()
     }
 
     /// Reads the body whole if it is no longer than `limit` bytes, and returns the connection to its pool.
@@ -354,6 +356,7 @@ impl Answer {
                 Err(failure) => return Body::Broken(whole.freeze(), failure),
             }
             if whole.len() > limit {
+                self.lease.peer.metrics.long_answers.inc();
                 return Body::Long(whole.freeze(), Box::new(self));
             }
         }
@@ -364,15 +367,15 @@ impl Answer {
         if !self.reusable || !self.is_done() {
             return;
         }
-        let wire = match self.is_head {
-            false => {
+        let wire = match self.bodiless {
+            None => {
                 self.session.respect_keepalive();
                 self.session.reuse().await
             }
             // The session does not know that the answer to HEAD has no body.
-            true => {
+            Some(keep_alive) => {
                 let exact = self.delivered() == self.session.get_headers_raw_bytes().len() as u64;
-                (exact && says_keep_alive(&self.head)).then(|| self.session.into_inner())
+                (exact && keep_alive).then(|| self.session.into_inner())
             }
         };
         if let Some(wire) = wire.and_then(|stream| stream.into_any().downcast::<Wire>().ok()) {
@@ -386,15 +389,16 @@ impl Answer {
     }
 
     fn failure(&self, cause: Cause) -> Failure {
-        Failure::new(self.backend(), Phase::Receive, cause, self.started.elapsed())
+        let failure = Failure::new(&self.lease.peer.backend, Phase::Receive, cause, self.started.elapsed());
+        failure.counted(&self.lease.peer.metrics)
     }
 }
 
-/// The body of an answer, as far as [`Answer::collect`] read it.
+/// The body of an answer, as far as [`Incoming::collect`] read it.
 pub enum Body {
     Whole(Bytes),
     /// Longer than the limit: what was read, and the rest to be read.
-    Long(Bytes, Box<Answer>),
+    Long(Bytes, Box<Incoming>),
     /// The answer broke off after these bytes.
     Broken(Bytes, Failure),
 }

@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::topology::Backend;
+use crate::{telemetry::metrics::BackendMetrics, topology::Backend};
 
 /// The part of an exchange that was under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,20 @@ pub enum Phase {
     Await,
     /// The answer's head is here, its body is not complete.
     Receive,
+}
+
+impl Phase {
+    /// Its label in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Phase::Limit => "limit",
+            Phase::Resolve => "resolve",
+            Phase::Dial => "dial",
+            Phase::Send => "send",
+            Phase::Await => "await",
+            Phase::Receive => "receive",
+        }
+    }
 }
 
 impl fmt::Display for Phase {
@@ -75,6 +89,30 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Counts it and hands it on.
+    pub(super) fn counted(self, metrics: &BackendMetrics) -> Self {
+        let cause = if self.stale { "stale" } else { self.cause.label() };
+        metrics.failed(self.phase.label(), cause);
+        self
+    }
+}
+
+impl Cause {
+    /// Its label in metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Cause::Limit(_) => "limit",
+            Cause::Unresolved => "unresolved",
+            Cause::Deadline => "deadline",
+            Cause::Closed(_) => "closed",
+            Cause::Io(_) => "io",
+            Cause::Invalid(_) => "invalid",
+            Cause::Unsendable(_) => "unsendable",
+        }
+    }
+}
+
 impl From<std::io::Error> for Cause {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind::*;
@@ -101,5 +139,30 @@ pub(super) fn cause_of(error: &pingora_error::Error) -> Cause {
             Some(io) => Cause::from(std::io::Error::new(io.kind(), io.to_string())),
             None => Cause::Io(other.as_str().to_owned()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::{CAUSES, PHASES};
+
+    #[test]
+    fn every_failure_is_counted_under_labels_that_metrics_know() {
+        let phases = [Phase::Limit, Phase::Resolve, Phase::Dial, Phase::Send, Phase::Await, Phase::Receive];
+        assert_eq!(phases.map(Phase::label), PHASES);
+        let text = String::new;
+        let causes = [
+            Cause::Limit(1),
+            Cause::Unresolved,
+            Cause::Deadline,
+            Cause::Closed(text()),
+            Cause::Io(text()),
+            Cause::Invalid(text()),
+            Cause::Unsendable(text()),
+        ];
+        // The last one is that of stale connections, whatever the cause.
+        assert_eq!(causes.each_ref().map(Cause::label), CAUSES[..7]);
+        assert_eq!(CAUSES[7], "stale");
     }
 }

@@ -5,7 +5,7 @@
 //! [`Phase`] it failed, since that decides what the backend may have done.
 //!
 //! ```text
-//! Upstream::connect -> Connection: push_body, send ... push_end, send -> answer -> Answer: chunk ... release
+//! Upstream::connect -> Connection: push_body, send ... push_end, send -> answer -> Incoming: chunk ... release
 //! ```
 
 mod exchange;
@@ -28,13 +28,14 @@ use pingora_error::{ErrorType, OrErr};
 
 use self::{exchange::Limits, wire::Wire};
 pub use self::{
-    exchange::{Answer, Body, Connection, Framing, Head},
+    exchange::{Answer, Body, Connection, Framing, Head, Incoming},
     failure::{Cause, Failure, Phase},
     peer::Peer,
     wire::Sent,
 };
 use crate::{
     config::Config,
+    telemetry::metrics::BackendMetrics,
     topology::{Backend, BackendId, Topology},
 };
 use resolve::Resolver;
@@ -119,6 +120,11 @@ impl Upstream {
             .map_err(|cause| Failure::new(backend, Phase::Send, cause, Duration::ZERO))
     }
 
+    /// What is counted of a backend.
+    pub fn metrics(&self, backend: BackendId) -> Option<&Arc<BackendMetrics>> {
+        self.peers.get(backend).map(|peer| &peer.metrics)
+    }
+
     /// Obtains a connection, waiting at most `patience` for a free slot, and queues the head on it.
     pub async fn connect(
         &self,
@@ -130,6 +136,17 @@ impl Upstream {
         let Some(peer) = self.peers.get(backend.id) else {
             return Err(Failure::new(backend, Phase::Resolve, Cause::Unresolved, Duration::ZERO));
         };
+        let connected = self.connect_to(peer, head, reuse, patience).await;
+        connected.map_err(|failure| failure.counted(&peer.metrics))
+    }
+
+    async fn connect_to(
+        &self,
+        peer: &Arc<Peer>,
+        head: &Head,
+        reuse: Reuse,
+        patience: Duration,
+    ) -> Result<Connection, Failure> {
         let lease = peer.lease(patience).await?;
         let idle = match reuse {
             Reuse::Allowed => peer.take_idle(&self.limits.transport),
@@ -160,7 +177,8 @@ impl Upstream {
             match tokio::time::timeout(share, self.connector.new_stream(&peer_at(addresses[at]))).await {
                 Ok(Ok(stream)) => {
                     peer.address.store(at, Relaxed);
-                    return Ok(Wire::new(stream));
+                    peer.metrics.connections_opened.inc();
+                    return Ok(Wire::new(stream, peer.metrics.clone()));
                 }
                 Ok(Err(error)) => last = failure(Phase::Dial, failure::cause_of(&error)),
                 Err(_) => last = failure(Phase::Dial, Cause::Deadline),
@@ -173,8 +191,18 @@ impl Upstream {
     /// pooled one turns out to be dead.
     pub async fn ask(&self, backend: &Backend, head: &Head, patience: Duration) -> Result<Answer, Failure> {
         match self.ask_once(backend, head, Reuse::Allowed, patience).await {
-            Err(failure) if failure.stale => self.ask_once(backend, head, Reuse::Fresh, patience).await,
+            Err(failure) if failure.stale => {
+                self.count_retry(backend);
+                self.ask_once(backend, head, Reuse::Fresh, patience).await
+            }
             outcome => outcome,
+        }
+    }
+
+    /// A request is sent once more because the pooled connection was dead.
+    pub fn count_retry(&self, backend: &Backend) {
+        if let Some(metrics) = self.metrics(backend.id) {
+            metrics.retries.inc();
         }
     }
 

@@ -29,7 +29,7 @@ pub struct Peer {
     /// Most recently used last: lending from the end lets the rest age and close.
     idle: Mutex<Vec<Idle>>,
     idle_in_all: Arc<AtomicUsize>,
-    metrics: BackendMetrics,
+    pub(super) metrics: Arc<BackendMetrics>,
     /// Which of its addresses worked last.
     pub(super) address: AtomicUsize,
 }
@@ -94,8 +94,14 @@ impl Peer {
             return Ok(slot);
         }
         match tokio::time::timeout(patience, slots.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            _ => Err(Failure::new(&self.backend, Phase::Limit, Cause::Limit(self.limit), started.elapsed())),
+            Ok(Ok(slot)) => {
+                self.metrics.waits_served.inc();
+                Ok(slot)
+            }
+            _ => {
+                self.metrics.waits_in_vain.inc();
+                Err(Failure::new(&self.backend, Phase::Limit, Cause::Limit(self.limit), started.elapsed()))
+            }
         }
     }
 
@@ -104,7 +110,7 @@ impl Peer {
         loop {
             let mut idle = self.idle().pop()?;
             self.count_idle(-1);
-            if !expired(&idle, limits) && idle.wire.wake() {
+            if self.is_sound(&mut idle, limits, Wire::wake) {
                 return Some(idle.wire);
             }
         }
@@ -116,6 +122,7 @@ impl Peer {
         if self.limit > 0 && !idle.is_empty() && self.in_flight() + idle.len() > self.limit {
             idle.remove(0);
             self.count_idle(-1);
+            self.metrics.closed_for_fresh.inc();
         }
     }
 
@@ -123,13 +130,15 @@ impl Peer {
     pub(super) fn keep(&self, mut wire: Box<Wire>, limits: &Transport) {
         let room_in_all =
             limits.max_idle_conns == 0 || self.idle_in_all.load(Relaxed) < limits.max_idle_conns;
-        if limits.disable_keep_alives || !room_in_all || !wire.rest() {
+        if limits.disable_keep_alives || !wire.rest() {
             return;
         }
         let mut idle = self.idle();
-        if idle.len() < limits.max_idle_conns_per_host {
+        if room_in_all && idle.len() < limits.max_idle_conns_per_host {
             self.count_idle(1);
             idle.push(Idle { wire, since: Instant::now() });
+        } else {
+            self.metrics.closed_full.inc();
         }
     }
 
@@ -137,9 +146,22 @@ impl Peer {
     pub(super) fn sweep(&self, limits: &Transport) {
         let mut idle = self.idle();
         let before = idle.len();
-        idle.retain(|idle| !expired(idle, limits) && idle.wire.is_idle());
+        idle.retain_mut(|idle| self.is_sound(idle, limits, |wire| wire.is_idle()));
         let gone = before - idle.len();
         self.count_idle(-(gone as isize));
+    }
+
+    /// Whether an idle connection can be used, `as_asked`; counts why not.
+    fn is_sound(&self, idle: &mut Idle, limits: &Transport, as_asked: impl Fn(&mut Wire) -> bool) -> bool {
+        if limits.idle_conn_timeout.is_some_and(|age| idle.since.elapsed() >= age) {
+            self.metrics.closed_aged.inc();
+            return false;
+        }
+        let sound = as_asked(&mut idle.wire);
+        if !sound {
+            self.metrics.closed_dead.inc();
+        }
+        sound
     }
 
     fn count_idle(&self, change: isize) {
@@ -151,8 +173,4 @@ impl Peer {
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn expired(idle: &Idle, limits: &Transport) -> bool {
-    limits.idle_conn_timeout.is_some_and(|age| idle.since.elapsed() >= age)
 }

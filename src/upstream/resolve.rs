@@ -20,7 +20,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::topology::{Backend, BackendId};
+use crate::{
+    telemetry::metrics::BackendMetrics,
+    topology::{Backend, BackendId},
+};
 
 /// Between two lookups of a name that resolves.
 pub const REFRESH: Duration = Duration::from_secs(30);
@@ -61,6 +64,7 @@ struct Name {
     /// The host is an address: there is nothing to look up.
     literal: bool,
     addrs: RwLock<Arc<[SocketAddr]>>,
+    metrics: Arc<BackendMetrics>,
 }
 
 impl Resolver {
@@ -115,6 +119,7 @@ impl Resolver {
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
+                    name.metrics.lookup_failures.inc();
                     let pause = retry_pause(failures);
                     let kept = name.addrs().len();
                     log::warn!(
@@ -151,7 +156,11 @@ impl Name {
         let literal = host.parse::<IpAddr>().ok();
         let addrs: Vec<SocketAddr> =
             literal.map(|ip| SocketAddr::new(ip, backend.port)).into_iter().collect();
+        let metrics = BackendMetrics::of(&backend.url);
+        metrics.addresses.set(addrs.len() as i64);
+        metrics.maintenance.set(backend.maintained.into());
         Name {
+            metrics,
             url: backend.url.clone(),
             host: host.to_owned(),
             port: backend.port,
@@ -173,6 +182,7 @@ impl Name {
         } else if failures > 0 {
             log::info!("{}: {} resolves again, to the same addresses", self.url, self.host);
         }
+        self.metrics.addresses.set(addrs.len() as i64);
         *self.addrs.write().unwrap_or_else(PoisonError::into_inner) = addrs.into();
     }
 }

@@ -26,6 +26,8 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::telemetry::metrics::BackendMetrics;
+
 /// Bytes of early answers that are kept; what is longer is left to the answer's parser to refuse.
 const INBOUND_LIMIT: usize = 64 * 1024;
 /// Slices in one vectored write.
@@ -72,10 +74,17 @@ pub(super) struct Wire {
     /// Bytes of the current exchange that the kernel has taken.
     sent: u64,
     reused: bool,
+    metrics: Arc<BackendMetrics>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.book();
+    }
 }
 
 impl Wire {
-    pub fn new(io: Stream) -> Self {
+    pub fn new(io: Stream, metrics: Arc<BackendMetrics>) -> Self {
         let mut wire = Wire {
             io,
             out: VecDeque::new(),
@@ -90,6 +99,7 @@ impl Wire {
             window: 0,
             sent: 0,
             reused: false,
+            metrics,
         };
         if let Some(info) = wire.info() {
             wire.remember(&info);
@@ -108,6 +118,7 @@ impl Wire {
         if self.taken != self.delivered + self.passed_over {
             return false;
         }
+        self.book();
         self.reused = true;
         self.received_before += self.taken;
         (self.sent, self.taken, self.delivered, self.passed_over) = (0, 0, 0, 0);
@@ -130,6 +141,12 @@ impl Wire {
 
     fn is_idle_by(&self, info: &TCP_INFO) -> bool {
         info.tcpi_state == ESTABLISHED && info.tcpi_bytes_received == self.received_before
+    }
+
+    /// Counts the bytes of the exchange that ends.
+    fn book(&self) {
+        self.metrics.sent_bytes.inc_by(self.sent);
+        self.metrics.received_bytes.inc_by(self.taken);
     }
 
     fn remember(&mut self, info: &TCP_INFO) {

@@ -32,12 +32,17 @@ const MIB: usize = 1 << 20;
 #[ignore = "takes minutes and a quiet machine: make figures"]
 fn all() {
     let mut figures = Figures::default();
+    if std::env::var_os("ONLY_IDLE").is_some() {
+        figures.measure("idle connections", idle_connections_cost_little);
+        return;
+    }
     figures.measure("a slow backend that is waited for", a_slow_backend_that_is_waited_for);
     figures.measure("a slow backend that is dropped", a_slow_backend_that_is_dropped);
     figures.measure("a stopped backend", a_stopped_backend);
     figures.measure("connections that close at random", connections_that_close_at_random);
     figures.measure("many large writes at once", many_large_writes_at_once);
     figures.measure("many small writes", many_small_writes);
+    figures.measure("idle connections", idle_connections_cost_little);
     figures.keep();
     assert_eq!(figures.failed, 0, "figures failed");
 }
@@ -341,6 +346,26 @@ async fn many_small_writes(sheet: Arc<Sheet>) {
         PUTS as f64 / took.as_secs_f64()
     );
     sheet.note("5,000 PUTs of 4 KiB on 16 connections", measured);
+    let records = gateway.stop().await.records.len();
+    sheet.figure("  recorded", records, 0, records == 0);
+}
+
+async fn idle_connections_cost_little(sheet: Arc<Sheet>) {
+    const COUNT: usize = 2000;
+    let (a, b) = (backend(), backend());
+    let mut gateway = Gateway::over(&[&a, &b]).logging(LOGGING).start().await;
+    let at_rest = gateway.memory_kib();
+    let idle = idle_connections(&gateway, COUNT).await;
+    let with_idle = gateway.memory_kib();
+    let each = (with_idle - at_rest) as f64 / COUNT as f64;
+    let measured = format!("{each:.1} KiB each ({at_rest} KiB without them, {with_idle} KiB with)");
+    sheet.figure(
+        "memory of 2,000 idle connections, each after a 4 KiB PUT",
+        measured,
+        "28 KiB",
+        each <= 28.0,
+    );
+    drop(idle);
     let records = gateway.stop().await.records.len();
     sheet.figure("  recorded", records, 0, records == 0);
 }

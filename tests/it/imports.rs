@@ -13,12 +13,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("s3", &["config"]),
     ("config", &["s3"]),
     ("telemetry", &["config"]),
+    ("technical", &["config", "telemetry"]),
     ("topology", &["config", "s3"]),
     ("upstream", &["config", "s3", "telemetry", "topology"]),
     ("synclog", &["config", "telemetry"]),
     ("mirror", &["config", "s3", "telemetry", "topology", "upstream"]),
     ("gateway", &["config", "mirror", "s3", "synclog", "telemetry", "topology", "upstream"]),
-    ("cli", &["config", "gateway", "mirror", "s3", "synclog", "telemetry", "topology", "upstream"]),
+    (
+        "cli",
+        &["config", "gateway", "mirror", "s3", "synclog", "technical", "telemetry", "topology", "upstream"],
+    ),
 ];
 
 /// Single files that may name one more, and no other file of their module may.

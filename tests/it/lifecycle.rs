@@ -143,6 +143,36 @@ fn without_work_sigterm_ends_the_gateway_at_once() {
 }
 
 #[test]
+fn a_request_that_came_on_an_idle_connection_before_the_end_is_served() {
+    run(async {
+        let (a, b) = pair().await;
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        let mut clients = Vec::new();
+        for number in 0..20 {
+            let mut client = gateway.client().await;
+            assert_eq!(client.request("PUT", &format!("/bucket/{number}"), &[], b"hello").await.status, 200);
+            clients.push(client);
+        }
+        let mut silent = gateway.client().await;
+        assert_eq!(silent.request("GET", "/bucket/0", &[], b"").await.status, 200);
+        // Signal and requests are there when it looks again, in whatever order.
+        gateway.signal("STOP");
+        for client in &mut clients {
+            client.head("PUT", "/bucket/key", &[("Content-Length", "5")]).await;
+            client.send(b"world").await;
+        }
+        gateway.signal("TERM");
+        gateway.signal("CONT");
+        for client in &mut clients {
+            assert_eq!(client.reply("PUT").await.status, 200);
+        }
+        silent.closed().await;
+        let logs = gateway.ended().await;
+        assert!(logs.records.is_empty() && logs.access.len() == 41, "{logs:#?}");
+    });
+}
+
+#[test]
 fn a_running_upload_finishes_after_sigterm() {
     run(async {
         let (a, b) = pair().await;

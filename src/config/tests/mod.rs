@@ -52,6 +52,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(config.sync_log_methods, None);
     assert!(config.logging.mainlog.stderr && !config.logging.accesslog.goes_anywhere());
     assert_eq!(*config.server, ServerConf::default());
+    assert!(config.technical.is_none() && config.metrics.is_none());
     assert!(config.warnings.is_empty() && config.unsupported.is_empty());
 }
 
@@ -60,6 +61,9 @@ fn each_mistake_in_a_top_level_key_is_named() {
     let cases = [
         ("listen: x", "line 1: listen: unknown key; did you mean \"Listen\"?"),
         ("Thread: 2", "line 1: Thread: unknown key; did you mean \"threads\"?"),
+        ("TrustedProxies: [10.0.0.0/40]", "TrustedProxies[0]: \"10.0.0.0/40\" is no network"),
+        ("TrustedProxies: [lan]", "TrustedProxies[0]: \"lan\" is no network"),
+        ("ProxyProtocol: true", "ProxyProtocol: refuses every connection without TrustedProxies"),
         ("MaxIdleConns: -1", "MaxIdleConns: \"-1\" is not a count"),
         ("MaxIdleConns: '1'", "MaxIdleConns: \"1\" is quoted"),
         ("MaxIdleConns: [1]", "MaxIdleConns: found a list; write a whole number"),
@@ -84,6 +88,10 @@ fn each_mistake_in_a_top_level_key_is_named() {
         (
             "TechnicalEndpointListen: nowhere",
             "TechnicalEndpointListen: \"nowhere\" is not an address to listen on",
+        ),
+        (
+            "TechnicalEndpointBodyMaxSize: 2MiB",
+            "TechnicalEndpointBodyMaxSize: \"2MiB\" is outside 1KiB..1MiB",
         ),
         ("AdditionalRequestHeaders: {X-Amz-Acl: x}", "AdditionalRequestHeaders.X-Amz-Acl: storages refuse"),
         ("AdditionalRequestHeaders: {Host: x}", "AdditionalRequestHeaders.Host: the client's Host is signed"),
@@ -203,12 +211,44 @@ fn what_works_and_is_hardly_meant_is_warned_about() {
 }
 
 #[test]
+fn the_endpoints_for_operators_are_read() {
+    let config = parse(&format!(
+        "TechnicalEndpointListen: '127.0.0.1:8071'\nTechnicalEndpointBodyMaxSize: 64KiB\n\
+         Metrics: {{Target: prometheus, ExpAddr: '127.0.0.1:8081'}}\n{MINIMAL}"
+    ))
+    .unwrap();
+    let technical = config.technical.unwrap();
+    assert_eq!((technical.listen.to_string(), technical.body_max_size), ("127.0.0.1:8071".into(), 64 << 10));
+    let Some(Exporter::Prometheus { listen }) = config.metrics else { panic!("{:?}", config.metrics) };
+    assert_eq!(listen.to_string(), "127.0.0.1:8081");
+    assert!(config.warnings.is_empty() && config.unsupported.is_empty());
+}
+
+#[test]
+fn targets_without_an_exporter_are_told() {
+    for (target, told) in [
+        ("Target: graphite, Addr: 'g:2003'", "Metrics.Target graphite is not supported yet"),
+        ("Target: stdout", "Metrics.Target stdout is not supported yet"),
+        ("Target: expvar, ExpAddr: ':1'", "Metrics.Target expvar is not supported yet"),
+        ("Interval: 5s", "line 1: Metrics: without a Target they go nowhere; write prometheus"),
+    ] {
+        let config = parse(&format!("Metrics: {{{target}}}\n{MINIMAL}")).unwrap();
+        assert!(config.metrics.is_none());
+        assert_eq!(config.remarks().collect::<Vec<_>>(), [told]);
+    }
+}
+
+#[test]
 fn a_maintained_backend_is_spelled_as_its_cluster_spells_it() {
     let config = parse(&format!("MaintainedBackends: ['http://B2:80/']\n{MINIMAL}")).unwrap();
     assert_eq!(
         config.maintained_backends,
         [BackendUrl { url: "http://b2".into(), host: "b2".into(), port: 80 }]
     );
+    let yaml = MINIMAL.replace("[http://b1]", "[http://b1, 'http://B2', http://b3]");
+    let config = parse(&format!("MaintainedBackends: [http://b2, 'http://b2:80']\n{yaml}")).unwrap();
+    let urls: Vec<_> = config.maintained_backends.iter().map(|backend| backend.url.as_str()).collect();
+    assert_eq!(urls, ["http://B2", "http://b2"]);
 }
 
 #[test]

@@ -39,7 +39,10 @@ fn the_originals_example_is_accepted() {
         config.logging.synclog.stderr && config.logging.mainlog.stderr && config.logging.accesslog.stderr
     );
     assert_eq!(config.logging.mainlog.level, Some(LevelFilter::Debug));
-    assert_eq!(config.unsupported, ["TechnicalEndpointListen", "Metrics"]);
+    let technical = config.technical.unwrap();
+    assert_eq!((technical.listen.to_string(), technical.body_max_size), ("0.0.0.0:8071".into(), 256 << 10));
+    assert!(config.metrics.is_none());
+    assert_eq!(config.unsupported, ["Metrics.Target graphite"]);
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
     assert!(config.warnings[0].contains("Metrics.ExpAddr: \":8080\" and Listen are the same address"));
 }
@@ -79,13 +82,13 @@ fn the_reference_file_tells_the_true_defaults() {
 #[test]
 fn the_reference_file_names_every_key() {
     let text = reference(|_| false);
-    let ours = "TechnicalEndpointListen HealthCheckEndpoint AdditionalRequestHeaders AdditionalResponseHeaders \
+    let ours = "TechnicalEndpointListen TechnicalEndpointBodyMaxSize HealthCheckEndpoint AdditionalRequestHeaders AdditionalResponseHeaders \
         MaxIdleConns MaxIdleConnsPerHost IdleConnTimeout ResponseHeaderTimeout DisableKeepAlives DialTimeout \
         MaxConnsPerBackend BodyMaxSize MaxConcurrentRequests MaintainedBackends SyncLogMethods Backends Cluster \
         Weight Domains Default ReadPolicy VirtualHostStyle UnmergedListings Synclog Mainlog Accesslog \
         ClusterSyncLog stderr stdout file level plaintext syslog database ReplicaBuffer ReplayBuffer \
         SlowBackendTimeout BackgroundTimeout BackgroundRequests BackgroundBytes CompareETags ClientReadTimeout \
-        ClientWriteTimeout Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug";
+        ClientWriteTimeout ClientHeaderTimeout ClientIdleTimeout TrustedProxies ProxyProtocol Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug";
     for key in ours.split_whitespace().chain(server::KEYS) {
         let names = |line: &str| line.trim_start_matches([' ', '#', '-']).starts_with(&format!("{key}:"));
         assert!(text.lines().any(names), "{key}");

@@ -9,34 +9,55 @@
 //!   first byte of each later head until that one has been. There is no gap between the two, nor between a head
 //!   and its request, so a drain that counts nothing has nothing to wait for. An idle connection is not counted.
 //! - Between requests a connection holds no buffer: bytes are read into the stack and copied once.
-//! - Pingora's session gets the bytes of one request only. Those of the next stay here, but behind a chunked body:
-//!   there Pingora alone knows its end, and a client that sends more without waiting is not served any more.
+//! - Pingora's session gets the bytes of one request only. Those of the next stay here.
 //! - A client that has sent nothing is closed without an answer; one that has sent a part of a head gets one.
 
+mod chunked;
+mod chunks;
+mod proxied;
 mod refuse;
 
-use std::{future::poll_fn, io, mem::MaybeUninit, pin::Pin, sync::Arc, task::ready, time::Instant};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::ready,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use log::Level;
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     listeners::ConnectionFilter,
-    protocols::{Stream, http::ServerSession},
+    protocols::{SocketDigest, Stream, http::ServerSession},
     server::ShutdownWatch,
 };
 use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use self::{chunked::Chunked, chunks::Chunks};
 use super::{
     Gateway, admit,
     drain::{Activity, Running},
 };
-use crate::{config::Config, s3::S3Error, telemetry::Logs, upstream::Framing};
+use crate::{
+    config::Config,
+    s3::S3Error,
+    telemetry::{Logs, metrics::METRICS, report::Report},
+    upstream::Framing,
+};
 
 /// How much is read at once while a head is waited for: a small request comes in one piece.
 const PIECE: usize = 16 * 1024;
+
+/// For the reactor to tell of what the kernel already has.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// What all connections share; one per process.
 pub struct Connections {
@@ -44,6 +65,8 @@ pub struct Connections {
     config: Arc<Config>,
     logs: Logs,
     activity: Arc<Activity>,
+    /// What is wrong with connections, told now and then.
+    strange: Report,
 }
 
 /// Counts connections in the accept loop itself, before there is a task that could count its own.
@@ -65,19 +88,36 @@ impl Connections {
         logs: Logs,
         activity: Arc<Activity>,
     ) -> Connections {
-        Connections { proxy: Arc::new(proxy), config, logs, activity }
+        Connections { proxy: Arc::new(proxy), config, logs, activity, strange: Report::new("connections") }
     }
 }
 
 #[async_trait]
 impl ServerApp for Connections {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = Open::new();
         // The accept loop counts connections whose peer has an address, and no others.
         let counted = stream.get_socket_digest().is_some_and(|digest| digest.peer_addr().is_some());
         let running = self.activity.take_over(counted);
         let connection = Connection { shared: self, stream, ahead: BytesMut::new(), running: Some(running) };
         connection.serve(shutdown).await;
         None
+    }
+}
+
+/// Counts a connection in the metrics until it is dropped.
+struct Open;
+
+impl Open {
+    fn new() -> Open {
+        METRICS.client_connections.inc();
+        Open
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        METRICS.client_connections.dec();
     }
 }
 
@@ -100,19 +140,74 @@ enum End {
 
 impl Connection<'_> {
     async fn serve(mut self, shutdown: &ShutdownWatch) {
-        let mut deadline = Some(Instant::now() + self.shared.config.client_header_timeout);
+        let deadline = Instant::now() + self.shared.config.client_header_timeout;
+        if self.shared.config.proxy_protocol && self.proxied(deadline).await.is_none() {
+            return;
+        }
+        let mut deadline = Some(deadline);
         loop {
             let head = match self.head(deadline.take()).await {
                 Ok(head) => head,
                 Err(End::Close) => return,
                 Err(End::Refuse(refusal)) => return self.refuse(&refusal).await,
             };
-            let request = self.cut(head);
-            let mut session = ServerSession::new_http1(self.stream);
+            let (request, chunks) = match self.cut(head) {
+                Ok(cut) => cut,
+                Err(refusal) => return self.refuse(&refusal).await,
+            };
+            let chunked = chunks.is_some();
+            let stream = match chunks {
+                Some(chunks) => Chunked::new(self.stream, chunks),
+                None => self.stream,
+            };
+            let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(request);
             let Some(reused) = self.shared.proxy.process_new_http(session, shutdown).await else { return };
             self.stream = reused.consume().0;
+            if chunked {
+                let Some((stream, behind)) = Chunked::undo(self.stream) else { return };
+                (self.stream, self.ahead) = (stream, behind);
+            }
         }
+    }
+
+    /// Reads the PROXY header that a trusted proxy's connection begins with, and takes its word. `None` = the
+    /// connection is to be closed.
+    async fn proxied(&mut self, deadline: Instant) -> Option<()> {
+        if !self.shared.config.trusted_proxies.contain(self.peer()) {
+            self.tell("it is no trusted proxy's");
+            return None;
+        }
+        let header = loop {
+            match proxied::parse(&self.ahead) {
+                Ok(Some(header)) => break header,
+                Ok(None) => {}
+                Err(error) => {
+                    self.tell(&error.to_string());
+                    return None;
+                }
+            }
+            self.read_until(deadline).await?.ok().filter(|count| *count > 0)?;
+        };
+        self.ahead.advance(header.length);
+        if let Some(client) = header.client {
+            let digest = SocketDigest::from_raw_fd(self.stream.id());
+            digest.peer_addr.set(Some(client.into())).ok()?;
+            self.stream.set_socket_digest(digest);
+        }
+        Some(())
+    }
+
+    /// The other end's address; `None` = it is a unix socket.
+    fn peer(&self) -> Option<IpAddr> {
+        let digest = self.stream.get_socket_digest()?;
+        Some(digest.peer_addr()?.as_inet()?.ip())
+    }
+
+    /// Logs, now and then, why a connection is closed that an operator may have meant to be served.
+    fn tell(&self, why: &str) {
+        let who = self.peer().map_or("a unix socket".to_owned(), |peer| peer.to_string());
+        self.shared.strange.at(Level::Warn, format_args!("refused a connection of {who}: {why}"));
     }
 
     /// Reads the next head. The first one of a connection has a deadline that began with the connection.
@@ -136,6 +231,7 @@ impl Connection<'_> {
 
     /// Waits for the first byte of a head; empty lines before one are passed over (RFC 9112, 2.2).
     async fn first_byte(&mut self, deadline: Option<Instant>) -> Result<(), End> {
+        let mut idle = None;
         loop {
             while self.ahead.starts_with(b"\r\n") {
                 self.ahead.advance(2);
@@ -147,15 +243,32 @@ impl Connection<'_> {
             let read = match deadline {
                 Some(deadline) => self.read_until(deadline).await,
                 None => {
+                    idle.get_or_insert_with(|| self.shared.activity.idle());
                     self.running = None;
-                    let patience = self.shared.config.client_idle_timeout;
-                    timeout(patience, read(&mut self.stream, &mut self.ahead)).await.ok()
+                    self.read_idle().await
                 }
             };
             if !matches!(read, Some(Ok(1..))) {
                 return Err(End::Close);
             }
         }
+    }
+
+    /// A read that a drain does not wait for, but for what has come when it has nothing else to wait for.
+    async fn read_idle(&mut self) -> Option<io::Result<usize>> {
+        let (config, activity) = (&self.shared.config, &self.shared.activity);
+        tokio::select! {
+            biased;
+            read = timeout(config.client_idle_timeout, read(&mut self.stream, &mut self.ahead)) => {
+                return read.ok();
+            }
+            () = activity.last_call.wait() => {}
+        }
+        // After a stop a request could be cut off only.
+        if activity.stop.is_set() {
+            return None;
+        }
+        timeout(LAST_LOOK, read(&mut self.stream, &mut self.ahead)).await.ok()
     }
 
     /// A read that a drain waits for, and that ends when the drain has no more time.
@@ -168,18 +281,26 @@ impl Connection<'_> {
         }
     }
 
-    /// The bytes of one request that are here: those that Pingora's session begins with.
-    fn cut(&mut self, head: admit::Whole) -> BytesMut {
-        let behind = self.ahead.len() - head.length;
-        let most = match head.framing {
-            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX).min(behind),
-            Framing::Chunked => behind,
+    /// Cuts off the bytes of one request that are here, those that Pingora's session begins with. The scan of a
+    /// chunked body goes on with those that are still to come.
+    fn cut(&mut self, head: admit::Whole) -> Result<(BytesMut, Option<Chunks>), S3Error> {
+        let behind = &self.ahead[head.length..];
+        let (body, chunks) = match head.framing {
+            Framing::Length(length) => {
+                (usize::try_from(length).unwrap_or(usize::MAX).min(behind.len()), None)
+            }
+            Framing::Chunked => {
+                let mut chunks = Chunks::new();
+                let body = chunks.scan(behind).map_err(|error| S3Error::bad_request(error.to_string()))?;
+                (body, Some(chunks))
+            }
         };
+        let rest = body < behind.len();
         let mut request = std::mem::take(&mut self.ahead);
-        if most < behind {
-            self.ahead = request.split_off(head.length + most);
+        if rest {
+            self.ahead = request.split_off(head.length + body);
         }
-        request
+        Ok((request, chunks.filter(|chunks| !chunks.is_at_end())))
     }
 }
 

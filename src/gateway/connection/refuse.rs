@@ -21,7 +21,7 @@ use crate::{
         respond::{LINGER, LINGER_BYTES, refusal_head},
     },
     s3::S3Error,
-    telemetry::access_log::AccessEntry,
+    telemetry::{access_log::AccessEntry, metrics::METRICS},
 };
 
 /// How much of a malformed request is kept for the access log.
@@ -30,6 +30,7 @@ const MOST_LOGGED: usize = 1024;
 impl Connection<'_> {
     /// Answers with an error of ours and ends the connection.
     pub(super) async fn refuse(mut self, refusal: &S3Error) {
+        METRICS.requests.refused(refusal.code);
         let context = Context::new();
         let seen = Seen::of(&self.ahead);
         self.ahead = BytesMut::new();
@@ -62,8 +63,6 @@ impl Connection<'_> {
     }
 
     fn entry(&self, context: &Context, seen: Seen, refusal: &S3Error, length: usize) -> AccessEntry {
-        let digest = self.stream.get_socket_digest();
-        let peer = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet().copied());
         AccessEntry {
             method: seen.method,
             host: String::new(),
@@ -80,7 +79,7 @@ impl Connection<'_> {
             cluster: String::new(),
             asked: 0,
             good: 0,
-            remote: peer.map(|address| address.ip()),
+            remote: self.peer(),
         }
     }
 

@@ -1,0 +1,28 @@
+//! How many files the process may have open: every client connection is one, and one more per backend while a
+//! request runs. Systems start processes with a soft limit of 1024, for the sake of programs that use `select`;
+//! this one does not, so it takes what it may have.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Below this many the log says so: a few hundred clients at once use them up.
+const FEW: u64 = 4096;
+
+/// Raises the soft limit to the hard one.
+pub fn raise_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // `None` is no limit.
+    let raised = match current != maximum {
+        true => setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map(|()| maximum),
+        false => Ok(current),
+    };
+    match raised {
+        Ok(Some(limit)) if limit < FEW => {
+            log::warn!(
+                "only {limit} files may be open at once, client connections among them: raise the limit"
+            );
+        }
+        Ok(Some(limit)) => log::info!("at most {limit} files may be open at once"),
+        Ok(None) => log::info!("any number of files may be open at once"),
+        Err(error) => log::warn!("the limit of open files cannot be raised: {error}"),
+    }
+}

@@ -1,0 +1,412 @@
+//! How listening sockets go from a process to its successor.
+//!
+//! The successor listens on a unix socket (`upgrade_sock`), and the predecessor, told by SIGQUIT, connects. The
+//! talk has four lines: the predecessor's *offer* names its sockets and carries their descriptors; the successor
+//! says `ready` when nothing but accepting is left to be done, or `failed` and why; the predecessor says `yours`
+//! and stops to accept; the successor accepts and says `taken`, after which the predecessor may go. So one of them
+//! accepts at any time, and until `yours` either can turn back: a successor that fails, hangs or dies has touched
+//! no connection. Pingora's own way tells the predecessor nothing of its successor's fate.
+//!
+//! Neither side trusts the path alone: each asks the kernel who the other is, and what is read is bounded.
+
+use std::{
+    collections::HashMap,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::{UnixListener, UnixStream},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::socket::bind_unix;
+
+/// Of this talk; a process that speaks another is refused.
+const VERSION: u32 = 1;
+const MOST_SOCKETS: usize = 16;
+const LONGEST_LINE: usize = 8 << 10;
+/// For a successor to become ready: its first lookup of names is the longest part.
+const GETTING_READY: Duration = Duration::from_secs(30);
+/// For everything else that one side says at once.
+const AT_ONCE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(20);
+
+const READY: &str = "ready";
+const FAILED: &str = "failed ";
+const YOURS: &str = "yours";
+const TAKEN: &str = "taken";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Offer {
+    version: u32,
+    /// One per descriptor, in order.
+    sockets: Vec<String>,
+}
+
+/// The predecessor's side: a successor that is ready.
+#[derive(Debug)]
+pub struct Successor {
+    stream: UnixStream,
+    pub pid: u32,
+}
+
+/// Connects to a successor, waiting for one at most `patience`, and offers it sockets. Returns when it is ready.
+/// Until [`Successor::take`] dropping everything takes the offer back.
+pub async fn offer(
+    path: &Path,
+    sockets: &[(String, BorrowedFd<'_>)],
+    patience: Duration,
+) -> anyhow::Result<Successor> {
+    let mut stream = connect(path, patience).await?;
+    let pid = check_peer(&stream).context("the process that listens there is no successor")?;
+    let names = sockets.iter().map(|(name, _)| name.clone()).collect();
+    let mut line = serde_json::to_vec(&Offer { version: VERSION, sockets: names })?;
+    line.push(b'\n');
+    let fds: Vec<_> = sockets.iter().map(|(_, fd)| *fd).collect();
+    timeout(AT_ONCE, send_with(&stream, &line, &fds)).await.context("the successor does not read")??;
+    let answer = timeout(GETTING_READY, read_line(&mut stream)).await;
+    let answer = answer.with_context(|| format!("the successor is not ready after {GETTING_READY:?}"))?;
+    let answer = answer.context("the successor has gone before it was ready")?;
+    match answer.strip_prefix(FAILED) {
+        Some(reason) => bail!("the successor failed: {}", printable(reason)),
+        None => ensure!(answer == READY, "the successor speaks another language"),
+    }
+    Ok(Successor { stream, pid })
+}
+
+impl Successor {
+    /// From now on the successor accepts, and the caller must not.
+    pub async fn take(&mut self) -> anyhow::Result<()> {
+        let said = timeout(AT_ONCE, say(&mut self.stream, YOURS)).await;
+        said.context("the successor does not read")?.context("the successor has gone")
+    }
+
+    /// Waits until it accepts.
+    pub async fn taken(mut self) -> anyhow::Result<()> {
+        let answer = timeout(AT_ONCE, read_line(&mut self.stream)).await;
+        let answer = answer.context("the successor does not say that it serves")?;
+        ensure!(
+            answer.context("the successor has gone just after it got the sockets")? == TAKEN,
+            "the successor speaks another language"
+        );
+        Ok(())
+    }
+}
+
+async fn connect(path: &Path, patience: Duration) -> anyhow::Result<UnixStream> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match timeout_at(deadline, UnixStream::connect(path)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(_)) if Instant::now() + RETRY < deadline => sleep(RETRY).await,
+            Ok(Err(error)) => {
+                let at = path.display();
+                return Err(error)
+                    .with_context(|| format!("no successor listens at {at} after {patience:?}"));
+            }
+            Err(_) => bail!("what listens at {} takes no connection", path.display()),
+        }
+    }
+}
+
+/// The successor's side, before its predecessor has come. The socket's file goes with it.
+#[derive(Debug)]
+pub struct Expecting {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// A predecessor that has made its offer.
+#[derive(Debug)]
+pub struct Predecessor {
+    stream: UnixStream,
+    pub pid: u32,
+    /// What it offers, by name.
+    pub sockets: HashMap<String, OwnedFd>,
+}
+
+impl Expecting {
+    pub fn bind(path: &Path) -> anyhow::Result<Expecting> {
+        let at = || format!("cannot wait for the running instance at {}", path.display());
+        let listener = bind_unix(path, 0o600).with_context(at)?;
+        listener.set_nonblocking(true).with_context(at)?;
+        Ok(Expecting { listener: UnixListener::from_std(listener).with_context(at)?, path: path.to_owned() })
+    }
+
+    /// Waits for the predecessor's offer. Others who connect are sent away. Cancel-safe: an offer that was not
+    /// returned was not accepted.
+    pub async fn predecessor(&self) -> anyhow::Result<Predecessor> {
+        loop {
+            let (stream, _) = self.listener.accept().await.context("no connection can be accepted")?;
+            match timeout(AT_ONCE, receive_offer(stream)).await {
+                Ok(Ok(predecessor)) => return Ok(predecessor),
+                Ok(Err(error)) => log::warn!("{}: not a predecessor: {error:#}", self.path.display()),
+                Err(_) => log::warn!("{}: whoever connected says nothing", self.path.display()),
+            }
+        }
+    }
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::debug!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+impl Predecessor {
+    /// Says that nothing but accepting is left to be done. Returns when the predecessor has stopped to accept; an
+    /// error means that it goes on.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        let told = timeout(GETTING_READY, async {
+            say(&mut self.stream, READY).await?;
+            read_line(&mut self.stream).await
+        });
+        let told = told.await.context("the predecessor does not answer")?;
+        ensure!(
+            told.context("the predecessor has gone, or goes on as it was")? == YOURS,
+            "the predecessor speaks another language"
+        );
+        Ok(())
+    }
+
+    /// Says that the sockets are in use here.
+    pub async fn taken(mut self) {
+        // It may be gone already, and serving matters more than telling.
+        if !matches!(timeout(AT_ONCE, say(&mut self.stream, TAKEN)).await, Ok(Ok(()))) {
+            log::warn!("the predecessor did not hear that its sockets are taken");
+        }
+    }
+
+    /// Says why they will not be.
+    pub async fn failed(mut self, reason: &str) {
+        let line = format!("{FAILED}{}", printable(reason));
+        timeout(AT_ONCE, say(&mut self.stream, &line)).await.ok();
+    }
+}
+
+async fn receive_offer(stream: UnixStream) -> anyhow::Result<Predecessor> {
+    let pid = check_peer(&stream)?;
+    let (line, fds) = receive_with(&stream).await?;
+    let offer: Offer = serde_json::from_slice(&line).context("this is no offer of sockets")?;
+    ensure!(offer.version == VERSION, "it speaks version {} of the hand-over, not {VERSION}", offer.version);
+    ensure!(offer.sockets.len() == fds.len(), "names and descriptors do not match");
+    let count = fds.len();
+    let sockets: HashMap<_, _> = offer.sockets.into_iter().zip(fds).collect();
+    ensure!(sockets.len() == count, "two sockets have one name");
+    Ok(Predecessor { stream, pid, sockets })
+}
+
+/// The other's process id, if it runs as the same user or as root.
+fn check_peer(stream: &UnixStream) -> anyhow::Result<u32> {
+    let other = stream.peer_cred()?;
+    let own = rustix::process::geteuid().as_raw();
+    ensure!(
+        other.uid() == own || other.uid() == 0,
+        "it runs as user {}, neither as {own} nor as root",
+        other.uid()
+    );
+    Ok(other.pid().and_then(|pid| pid.try_into().ok()).unwrap_or(0))
+}
+
+/// Sends all bytes at once, with descriptors.
+async fn send_with(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
+    let fits = bytes.len() <= LONGEST_LINE && fds.len() <= MOST_SOCKETS;
+    ensure!(fits, "too many sockets for one offer");
+    let sent = stream.async_io(Interest::WRITABLE, || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::other("too many descriptors"));
+        }
+        Ok(sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
+    });
+    ensure!(sent.await? == bytes.len(), "the offer was sent in part only");
+    Ok(())
+}
+
+/// Receives one line and the descriptors that come with it.
+async fn receive_with(stream: &UnixStream) -> anyhow::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (mut line, mut fds) = (Vec::new(), Vec::new());
+    while line.last() != Some(&b'\n') {
+        let mut piece = [0; 4096];
+        let count =
+            stream.async_io(Interest::READABLE, || receive_piece(stream, &mut piece, &mut fds)).await?;
+        ensure!(count > 0, "it has closed the connection");
+        line.extend_from_slice(&piece[..count]);
+        ensure!(line.len() <= LONGEST_LINE && fds.len() <= MOST_SOCKETS, "it offers too much");
+    }
+    Ok((line, fds))
+}
+
+fn receive_piece(stream: &UnixStream, piece: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let pieces = &mut [IoSliceMut::new(piece)];
+    let received = recvmsg(stream, pieces, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::other("it sends too many descriptors"));
+    }
+    Ok(received.bytes)
+}
+
+async fn say(stream: &mut UnixStream, line: &str) -> io::Result<()> {
+    stream.write_all(format!("{line}\n").as_bytes()).await
+}
+
+/// The other's next line. It says nothing more before it has an answer.
+async fn read_line(stream: &mut UnixStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        if stream.read_buf(&mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if line.len() > LONGEST_LINE {
+            return Err(io::Error::other("it says too much"));
+        }
+    }
+    line.pop();
+    String::from_utf8(line).map_err(io::Error::other)
+}
+
+/// What a log can show and one line can hold.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(1000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::fd::AsFd,
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upgrade.sock");
+        (folder, path)
+    }
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        let (reader, writer) = io::pipe().unwrap();
+        (reader.into(), writer.into())
+    }
+
+    #[tokio::test]
+    async fn descriptors_arrive_under_their_names_and_the_talk_ends_well() {
+        let (_folder, path) = place();
+        let (reader, writer) = pipe();
+        let expecting = Expecting::bind(&path).unwrap();
+        let succeed = async {
+            let mut predecessor = expecting.predecessor().await.unwrap();
+            assert_eq!(predecessor.pid, std::process::id());
+            let mut sockets = std::mem::take(&mut predecessor.sockets);
+            predecessor.ready().await.unwrap();
+            std::fs::File::from(sockets.remove("out").unwrap()).write_all(b"through").unwrap();
+            assert!(sockets.contains_key("in"));
+            predecessor.taken().await;
+        };
+        let precede = async {
+            let sockets = [("in".to_owned(), reader.as_fd()), ("out".to_owned(), writer.as_fd())];
+            let mut successor = offer(&path, &sockets, SOON).await.unwrap();
+            successor.take().await.unwrap();
+            successor.taken().await.unwrap();
+        };
+        tokio::join!(succeed, precede);
+        drop(writer);
+        let mut text = String::new();
+        std::fs::File::from(reader).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        drop(expecting);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_predecessor_that_withdraws_is_noticed() {
+        let (_folder, path) = place();
+        let (reader, _writer) = pipe();
+        let expecting = Expecting::bind(&path).unwrap();
+        let sockets = [("in".to_owned(), reader.as_fd())];
+        let mut predecessor = tokio::select! {
+            predecessor = expecting.predecessor() => predecessor.unwrap(),
+            outcome = offer(&path, &sockets, SOON) => panic!("{outcome:?}"),
+        };
+        let error = format!("{:#}", predecessor.ready().await.unwrap_err());
+        assert!(error.contains("goes on as it was"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_hangs_is_given_up() {
+        let (_folder, path) = place();
+        let (reader, _writer) = pipe();
+        let expecting = Expecting::bind(&path).unwrap();
+        let sockets = [("in".to_owned(), reader.as_fd())];
+        let (_hanging, error) = tokio::join!(expecting.predecessor(), async {
+            tokio::time::pause();
+            format!("{:#}", offer(&path, &sockets, SOON).await.unwrap_err())
+        });
+        assert!(error.starts_with("the successor is not ready after 30s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_offer_of_this_version_is_refused() {
+        let (reader, _writer) = pipe();
+        let too_long = format!("{{\"version\":1,\"sockets\":[\"{}\"]}}\n", "x".repeat(LONGEST_LINE));
+        for (line, fds, why) in [
+            ("{}\n", 0, "no offer"),
+            ("{\"version\":2,\"sockets\":[]}\n", 0, "version 2"),
+            ("{\"version\":1,\"sockets\":[\"a\"]}\n", 0, "do not match"),
+            ("{\"version\":1,\"sockets\":[]}\n", 1, "do not match"),
+            ("{\"version\":1,\"sockets\":[\"a\",\"a\"]}\n", 2, "one name"),
+            ("{\"version\":1", 0, "closed"),
+            (&too_long, 0, "too much"),
+        ] {
+            let (here, there) = UnixStream::pair().unwrap();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let fds = vec![reader.as_fd(); fds];
+            assert!(fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+            sendmsg(&there, &[IoSlice::new(line.as_bytes())], &mut ancillary, SendFlags::empty()).unwrap();
+            drop(there);
+            let error = format!("{:#}", receive_offer(here).await.unwrap_err());
+            assert!(error.contains(why), "{line}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn too_many_descriptors_are_refused_and_closed() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (mut kept, given) = io::pipe().unwrap();
+        let fds = vec![given.as_fd(); 40];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(40))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        let line = b"{\"version\":1,\"sockets\":[]}\n";
+        sendmsg(&there, &[IoSlice::new(line)], &mut ancillary, SendFlags::empty()).unwrap();
+        let error = format!("{:#}", receive_offer(here).await.unwrap_err());
+        assert!(error.contains("too many descriptors"), "{error}");
+        drop(given);
+        assert_eq!(kept.read(&mut [0]).unwrap(), 0, "one is still open");
+    }
+}

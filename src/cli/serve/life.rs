@@ -1,0 +1,263 @@
+//! The life of the process: it begins to serve, hears signals, hands over or ends.
+//!
+//! Pingora's server waits for one thing, the signal to stop; this is what it waits for. All decisions about the
+//! process as a whole are made here, in one task: when listeners open and close, who is told, what is waited for.
+//! Pingora itself would sleep its whole grace period and then cancel what still runs.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use async_trait::async_trait;
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    daemon::{PidFile, Starter},
+    handover::{self, Expecting, Predecessor, Successor},
+    listener::{Listeners, Until},
+    signals::{Asked, Signals},
+    supervisor::Supervisor,
+};
+use crate::{gateway::drain::Activity, telemetry::Logs};
+
+/// For the logs to be written at the end.
+const FLUSH: Duration = Duration::from_secs(5);
+/// A predecessor that was told before its successor was started is there at once. Then whoever started the
+/// successor as a daemon learns how the takeover ended; else only that it waits.
+const IS_THERE: Duration = Duration::from_secs(1);
+
+/// What a life consists of.
+pub struct Life {
+    pub activity: Arc<Activity>,
+    pub listeners: Listeners,
+    pub logs: Logs,
+    /// What must be done before the first request, once there is a runtime.
+    pub prepare: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The longest that running requests are waited for.
+    pub grace: Duration,
+    /// Where a successor waits, and how long for.
+    pub upgrade_sock: PathBuf,
+    pub patience: Patience,
+    /// Whether this process is to take over from another one.
+    pub succeeds: bool,
+    pub supervisor: Supervisor,
+    pub starter: Option<Starter>,
+    pub pid_file: Option<PidFile>,
+}
+
+/// How long each side of a takeover waits for the other to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    pub for_predecessor: Duration,
+    pub for_successor: Duration,
+}
+
+/// A life as Pingora waits for its end, and how it ended.
+pub struct Watch {
+    life: Mutex<Option<Life>>,
+    outcome: Outcome,
+}
+
+pub type Outcome = Arc<Mutex<anyhow::Result<()>>>;
+
+impl Watch {
+    pub fn over(life: Life) -> (Watch, Outcome) {
+        let outcome = Outcome::new(Mutex::new(Ok(())));
+        (Watch { life: Mutex::new(Some(life)), outcome: outcome.clone() }, outcome)
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Watch {
+    async fn recv(&self) -> ShutdownSignal {
+        let life = self.life.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut life) = life {
+            let outcome = life.live().await;
+            if let Err(error) = &outcome {
+                log::error!("ending: {error:#}");
+            }
+            life.logs.flush(FLUSH).await;
+            *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Life {
+    async fn live(&mut self) -> anyhow::Result<()> {
+        let mut signals = Signals::listen().context("signals cannot be received")?;
+        if let Err(error) = self.logs.start() {
+            log::error!("the logs cannot be written: {error}");
+        }
+        let begun = tokio::select! {
+            begun = self.begin() => begun,
+            asked = signals.next_end("this process does not serve yet") => {
+                Err(anyhow!("{asked} came before it served"))
+            }
+        };
+        if begun.is_err() {
+            self.pid_file.iter().for_each(PidFile::give_back);
+            return begun;
+        }
+        let ended = self.serve(&mut signals).await;
+        self.pid_file.iter().for_each(PidFile::remove);
+        ended
+    }
+
+    /// From nothing to serving.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let mut predecessor = if self.succeeds { Some(self.meet_predecessor().await?) } else { None };
+        let ready = self.get_ready(predecessor.as_mut()).await;
+        if let (Err(error), Some(predecessor)) = (&ready, predecessor.take_if(|_| ready.is_err())) {
+            predecessor.failed(&format!("{error:#}")).await;
+        }
+        ready?;
+        self.listeners.start()?;
+        self.supervisor.serving();
+        if let Some(predecessor) = predecessor {
+            predecessor.taken().await;
+            log::info!("took over");
+        }
+        self.starter.iter_mut().for_each(Starter::release);
+        Ok(())
+    }
+
+    /// Does all that can fail, and lets the predecessor stop to accept.
+    async fn get_ready(&mut self, predecessor: Option<&mut Predecessor>) -> anyhow::Result<()> {
+        let mut predecessor = predecessor;
+        if let Some(predecessor) = &mut predecessor {
+            self.listeners.adopt(std::mem::take(&mut predecessor.sockets))?;
+        }
+        self.listeners.bind(|_| true)?;
+        self.prepare.as_mut().await;
+        match predecessor {
+            Some(predecessor) => predecessor.ready().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn meet_predecessor(&mut self) -> anyhow::Result<Predecessor> {
+        let expecting = Expecting::bind(&self.upgrade_sock)?;
+        let (at, patience) = (self.upgrade_sock.display(), self.patience.for_predecessor);
+        log::info!("waiting at {at} for the running instance, which hands over when it gets SIGQUIT");
+        let mut met = timeout(IS_THERE.min(patience), expecting.predecessor()).await;
+        if met.is_err() && patience > IS_THERE {
+            self.starter.iter_mut().for_each(Starter::release);
+            met = timeout(patience - IS_THERE, expecting.predecessor()).await;
+        }
+        let predecessor = met.with_context(|| {
+            format!("no running instance came to {at} within {patience:?}: it must get SIGQUIT, and have the same upgrade_sock")
+        })??;
+        log::info!("process {} offers {} sockets", predecessor.pid, predecessor.sockets.len());
+        Ok(predecessor)
+    }
+
+    /// From serving to the end.
+    async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        loop {
+            let asked = tokio::select! {
+                asked = signals.next() => asked,
+                role = self.listeners.broken() => {
+                    self.stop(signals, self.grace).await;
+                    return Err(anyhow!("the {role} does not accept any more"));
+                }
+            };
+            let asked = match asked {
+                Asked::HandOver => match self.hand_over(signals).await {
+                    Handed::Over(successor) => return self.follow(signals, successor).await,
+                    Handed::NotOver => continue,
+                    Handed::Interrupted(asked) => asked,
+                },
+                asked => asked,
+            };
+            let grace = if asked == Asked::Interrupt { Duration::ZERO } else { self.grace };
+            self.stop(signals, grace).await;
+            return Ok(());
+        }
+    }
+
+    /// Looks for a successor and gives it the sockets. Nothing changes here before it is ready.
+    async fn hand_over(&mut self, signals: &mut Signals) -> Handed {
+        log::info!("SIGQUIT: handing over to a successor at {}", self.upgrade_sock.display());
+        self.supervisor.handing_over();
+        let handing = async {
+            let sockets = self.listeners.offer();
+            let mut successor =
+                handover::offer(&self.upgrade_sock, &sockets, self.patience.for_successor).await?;
+            successor.take().await?;
+            anyhow::Ok(successor)
+        };
+        let handed = tokio::select! {
+            handed = handing => handed,
+            asked = signals.next_end("it was heard already") => return Handed::Interrupted(asked),
+        };
+        match handed {
+            Ok(successor) => Handed::Over(successor),
+            Err(error) => {
+                log::error!("SIGQUIT: not handed over, the gateway goes on as it is: {error:#}");
+                self.supervisor.still_serving();
+                self.pid_file.iter().for_each(PidFile::reclaim);
+                Handed::NotOver
+            }
+        }
+    }
+
+    /// Ends behind a successor.
+    async fn follow(&mut self, signals: &mut Signals, successor: Successor) -> anyhow::Result<()> {
+        self.listeners.close(None).await;
+        self.activity.listeners_closed();
+        let pid = successor.pid;
+        log::info!("process {pid} took over; {} requests under way here", self.activity.requests());
+        self.activity.begin_draining();
+        let taken = successor.taken().await;
+        if let Err(error) = &taken {
+            log::error!("process {pid} has the sockets, but: {error:#}");
+        }
+        self.drain(signals, self.grace, false).await;
+        taken
+    }
+
+    /// Ends without a successor.
+    async fn stop(&mut self, signals: &mut Signals, grace: Duration) {
+        self.supervisor.stopping();
+        self.activity.begin_draining();
+        self.listeners.accept_queued(Some(Until::Asked)).await;
+        self.listeners.close(Some(Until::Asked)).await;
+        self.activity.listeners_closed();
+        log::info!("ending: no new connections, {} requests under way", self.activity.requests());
+        self.drain(signals, grace, true).await;
+    }
+
+    /// Waits for what is under way. A SIGTERM more than needed shortens that, as SIGINT does.
+    async fn drain(&mut self, signals: &mut Signals, grace: Duration, mut terminated: bool) {
+        let mut deadline = Instant::now() + grace;
+        let left = loop {
+            let grace = deadline.saturating_duration_since(Instant::now());
+            tokio::select! {
+                left = self.activity.drain(grace) => break left,
+                asked = signals.next_end("the gateway is ending") => match asked {
+                    Asked::Terminate if !terminated => terminated = true,
+                    _ => deadline = Instant::now(),
+                },
+            }
+        };
+        match left {
+            0 => log::info!("ended with nothing left under way"),
+            left => log::warn!("{left} requests did not end in time and were cut off"),
+        }
+    }
+}
+
+/// What came of a try to hand over.
+enum Handed {
+    Over(Successor),
+    NotOver,
+    /// By a signal that asks for the end.
+    Interrupted(Asked),
+}

@@ -1,0 +1,165 @@
+//! `akubra -c FILE`: the gateway as a process.
+//!
+//! Pingora's server owns threads and daemonizing, its services accept connections; beginning and end are ours
+//! ([`life`]), and so are the sockets ([`socket`], [`listener`]) and the way they go to a successor
+//! ([`handover`]). Threads and tasks start with the life and not before: a daemon forks first.
+
+mod daemon;
+mod handover;
+mod life;
+pub mod listener;
+mod signals;
+mod socket;
+mod supervisor;
+
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context;
+use pingora_core::{
+    protocols::l4::stream::L4BufferSettings,
+    server::{RunArgs, Server, configuration::ServerConf},
+    services::listening,
+};
+use pingora_proxy::http_proxy;
+
+use self::{
+    daemon::{PidFile, Starter},
+    life::{Life, Patience, Watch},
+    listener::{Listeners, Until},
+    supervisor::Supervisor,
+};
+use crate::{
+    config::{Config, Listen},
+    gateway::{
+        Gateway,
+        connection::{Connections, CountAccepted},
+        drain::Activity,
+    },
+    technical,
+    telemetry::{
+        Logs,
+        endpoint::Draining,
+        export::{prometheus, tell_limits},
+    },
+    topology::Topology,
+    upstream::{Upstream, resolve::Resolver},
+};
+
+/// `grace_period_seconds` when the file says nothing; Pingora's own default.
+const GRACE_PERIOD: Duration = Duration::from_secs(300);
+/// For backends' names to be resolved before the first request; then the gateway starts all the same.
+const FIRST_LOOKUP: Duration = Duration::from_secs(1);
+/// `upgrade_sock_connect_accept_max_retries` when the file says nothing. A successor may have been started by
+/// hand, with SIGQUIT to be sent by hand, too.
+const PATIENCE: Patience =
+    Patience { for_predecessor: Duration::from_secs(60), for_successor: Duration::from_secs(5) };
+/// `daemon_ready_timeout_seconds` when the file says nothing; Pingora's own default.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(600);
+
+/// How to start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// In the background.
+    pub daemon: bool,
+    /// With the sockets of the running instance.
+    pub upgrade: bool,
+}
+
+/// Serves until a signal ends it.
+pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
+    let starter = Starter::of_this_process().context("nobody can be told that this process serves")?;
+    if (options.daemon || config.server.daemon) && starter.is_none() {
+        let patience = config.server.daemon_ready_timeout_seconds;
+        return daemon::start(patience.map_or(DAEMON_PATIENCE, |count| Duration::from_secs(count.get())));
+    }
+    let logs = Logs::open(&config)?;
+    for warning in config.remarks() {
+        log::warn!("{warning}");
+    }
+    super::files::raise_limit();
+    tell_limits(&config);
+    let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
+        .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
+    prepare_server_conf(&mut server_conf, options)?;
+
+    let config = Arc::new(config);
+    let topology = Arc::new(Topology::new(&config));
+    let resolver = Arc::new(Resolver::new(&topology.backends));
+    let upstream = Arc::new(Upstream::new(&config, &topology, resolver.clone()));
+    let activity = Arc::new(Activity::default());
+    let gateway = Gateway::new(config.clone(), topology, upstream.clone(), logs.clone(), activity.clone());
+
+    let mut server = Server::new_with_opt_and_conf(None, server_conf);
+    let mut listeners = Listeners::default();
+    let proxy = http_proxy(&server.configuration, gateway);
+    let connections = Connections::new(proxy, config.clone(), logs.clone(), activity.clone());
+    let mut service = listening::Service::new("gateway".to_owned(), connections);
+    service.set_connection_filter(Arc::new(CountAccepted(activity.clone())));
+    // Without a read buffer: heads are read as they come, and bodies in pieces as large as it would be.
+    let buffer = L4BufferSettings::default().read(0);
+    service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));
+    server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
+    let draining: Draining = {
+        let activity = activity.clone();
+        Arc::new(move || activity.is_draining())
+    };
+    if let Some((service, listen)) = technical::service(&config, draining.clone()) {
+        server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
+    }
+    if let Some((service, listen)) = prometheus::service(&config, draining) {
+        server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
+    }
+    if !options.upgrade {
+        // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
+        // A unix socket's file must belong to that user.
+        listeners.bind(|listen| matches!(listen, Listen::Tcp(_)))?;
+    }
+
+    let conf = server.configuration.clone();
+    let seconds = |count: usize| Duration::from_secs(count.try_into().unwrap_or(u64::MAX));
+    let patience = conf.upgrade_sock_connect_accept_max_retries.map(seconds);
+    let life = Life {
+        activity,
+        listeners,
+        logs,
+        prepare: Box::pin(prepare(resolver, upstream)),
+        grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
+        upgrade_sock: conf.upgrade_sock.clone().into(),
+        patience: patience
+            .map_or(PATIENCE, |patience| Patience { for_predecessor: patience, for_successor: patience }),
+        succeeds: options.upgrade,
+        supervisor: Supervisor::from_environment(),
+        starter,
+        pid_file: conf.daemon.then(|| PidFile::new(Path::new(&conf.pid_file))),
+    };
+    let (watch, outcome) = Watch::over(life);
+    server.run(RunArgs { shutdown_signal: Box::new(watch) });
+    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::replace(&mut *outcome, Ok(()))
+}
+
+fn prepare_server_conf(conf: &mut ServerConf, options: Options) -> anyhow::Result<()> {
+    conf.daemon |= options.daemon;
+    // Whoever starts a daemon waits in our own way.
+    conf.daemon_wait_for_ready = false;
+    // A daemon changes its directory, and predecessor and successor must mean the same.
+    for path in [&mut conf.upgrade_sock, &mut conf.pid_file] {
+        let absolute =
+            std::path::absolute(&*path).with_context(|| format!("cannot use the path {path:?}"))?;
+        *path = absolute.to_string_lossy().into_owned();
+    }
+    Ok(())
+}
+
+/// The gateway's own tasks, and a first look at where its backends are.
+async fn prepare(resolver: Arc<Resolver>, upstream: Arc<Upstream>) {
+    tokio::spawn(resolver.clone().run());
+    tokio::spawn(upstream.run_sweeper());
+    if tokio::time::timeout(FIRST_LOOKUP, resolver.looked_up_once()).await.is_err() {
+        log::warn!("starting although not all backends' names are resolved after {FIRST_LOOKUP:?}");
+    }
+}

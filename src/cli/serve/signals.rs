@@ -1,0 +1,71 @@
+//! Signals as the process hears them: three that ask for something, two that are refused for now.
+
+use std::{fmt, io};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// SIGTERM: end when everything has ended.
+    Terminate,
+    /// SIGINT: end now.
+    Interrupt,
+    /// SIGQUIT: end when a successor serves.
+    HandOver,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Asked::Terminate => "SIGTERM",
+            Asked::Interrupt => "SIGINT",
+            Asked::HandOver => "SIGQUIT",
+        })
+    }
+}
+
+/// Streams of all signals that the process hears. Those that come before it exists end the process.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    user: Signal,
+}
+
+impl Signals {
+    pub fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// The next signal that asks for something. Cancel-safe.
+    pub async fn next(&mut self) -> Asked {
+        loop {
+            let refused = tokio::select! {
+                _ = self.terminate.recv() => return Asked::Terminate,
+                _ = self.interrupt.recv() => return Asked::Interrupt,
+                _ = self.quit.recv() => return Asked::HandOver,
+                _ = self.hangup.recv() => "SIGHUP: reloading the configuration",
+                _ = self.user.recv() => "SIGUSR1: reopening the logs",
+            };
+            log::error!("{refused} is not supported yet; the gateway goes on as it is");
+        }
+    }
+
+    /// The next one that asks for the end; a hand-over is not possible now, for the reason given.
+    pub async fn next_end(&mut self, no_handover: &str) -> Asked {
+        loop {
+            match self.next().await {
+                Asked::HandOver => log::error!("SIGQUIT is ignored: {no_handover}"),
+                asked => return asked,
+            }
+        }
+    }
+}
