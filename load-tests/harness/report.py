@@ -143,9 +143,11 @@ class Sheet:
             )
         if idle := self.figures.get("idle"):
             yield (
-                f"Idle connections: {idle['new'] / MIB:.1f} MiB resident at the start, {idle['without'] / MIB:.1f} MiB after {figures.WARM_UP.requests:,} PUTs of "
-                f"4 KiB over {figures.WARM_UP.connections} connections that are closed again, {idle['with'] / MIB:.1f} MiB "
-                f"once {figures.IDLE:,} connections have done one PUT of 4 KiB each and stay."
+                f"Idle connections: {idle['without'] / MIB:.1f} MiB resident at the start, "
+                f"{idle['with'] / MIB:.1f} MiB once {figures.IDLE:,} connections have done one PUT of 4 KiB each and stay. "
+                f"In between {figures.WARM_UP.requests:,} PUTs on one connection had brought it to "
+                f"{idle['warm'] / MIB:.1f} MiB: counted from there a connection costs "
+                f"{idle['each_warm'] / figures.KIB:.1f} KiB."
             )
         if takeovers := self.figures.get("takeover"):
             times = ", ".join(f"{seconds:.1f}" for seconds in takeovers["seconds"])

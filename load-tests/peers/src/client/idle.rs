@@ -9,7 +9,7 @@ use super::{Complaints, Failure, Target};
 use crate::wire::Connection;
 
 /// Requests under way at once, so that nothing but the connections grows with their number.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 8;
 
 /// What is told once all connections stand.
 #[derive(Debug, Serialize)]
