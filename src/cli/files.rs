@@ -10,19 +10,18 @@ const FEW: u64 = 4096;
 /// Raises the soft limit to the hard one.
 pub fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // `None` is no limit.
-    let raised = match current != maximum {
-        true => setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map(|()| maximum),
-        false => Ok(current),
-    };
-    match raised {
-        Ok(Some(limit)) if limit < FEW => {
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        log::warn!("the limit of open files cannot be raised: {error}");
+    }
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < FEW => {
             log::warn!(
                 "only {limit} files may be open at once, client connections among them: raise the limit"
             );
         }
-        Ok(Some(limit)) => log::info!("at most {limit} files may be open at once"),
-        Ok(None) => log::info!("any number of files may be open at once"),
-        Err(error) => log::warn!("the limit of open files cannot be raised: {error}"),
+        Some(limit) => log::info!("at most {limit} files may be open at once"),
+        None => log::info!("any number of files may be open at once"),
     }
 }

@@ -186,7 +186,14 @@ impl Scan {
 /// Takes targets of an origin server only. An absolute target counts instead of the Host (RFC 9112, 3.2.2), but
 /// backends see the Host: they must be one.
 fn check_target(target: &[u8], host: Option<&[u8]>) -> Result<(), S3Error> {
-    match (RawTarget::parse(target)?.authority, target) {
+    let parts = RawTarget::parse(target)?;
+    // Of what RFC 3986 does not allow, a URI of the `http` crate takes all but these.
+    let odd = parts.path.iter().any(|byte| b"<>`".contains(byte))
+        || parts.query.iter().any(|byte| b"<>\"".contains(byte));
+    if odd || !target.is_ascii() && std::str::from_utf8(target).is_err() {
+        return Err(S3Error::invalid_uri("the request target has characters that must be escaped"));
+    }
+    match (parts.authority, target) {
         (None, [b'/', ..] | b"*") => Ok(()),
         (None, _) => Err(S3Error::invalid_uri("the request target names no host")),
         (Some(authority), _) if Some(authority) != host || host_name(authority).is_none() => {
@@ -326,6 +333,8 @@ mod tests {
             "GET b/k HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://c/k HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http:///k HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a<b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a?b=\" HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://a\\k HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://u@a/k HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\n",
@@ -339,7 +348,13 @@ mod tests {
         for head in refused {
             assert!(of(head).is_err(), "{head:?}");
         }
-        for head in ["GET http://a:1/k HTTP/1.1\r\nHost: a:1\r\n\r\n", "GET /k HTTP/1.0\r\n\r\n"] {
+        let latin = b"GET /caf\xe9 HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert!(Scan::default().look(latin).is_err());
+        for head in [
+            "GET /caf\u{e9}\"?`x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a:1/k HTTP/1.1\r\nHost: a:1\r\n\r\n",
+            "GET /k HTTP/1.0\r\n\r\n",
+        ] {
             assert!(of(head).unwrap().is_some(), "{head:?}");
         }
     }

@@ -2,6 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
 use crate::fixture::*;
 
 #[test]
@@ -189,4 +194,48 @@ fn the_end_waits_for_a_head_that_has_begun_on_a_reused_connection() {
         gateway.ended().await;
         assert_eq!(a.stored_bytes("/bucket/two").unwrap(), "world");
     });
+}
+
+#[test]
+fn a_unix_socket_is_served_and_its_first_heads_are_waited_for() {
+    run(async {
+        let a = Misbehaving::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("akubra.sock");
+        let setup = Gateway::over(&[&a]).set("Listen", path.to_str().unwrap());
+        let mut gateway = setup.set_yaml("TrustedProxies", "[unix]").start().await;
+        let put = |key: &str| {
+            format!(
+                "PUT /bucket/{key} HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.7\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+            )
+        };
+        let mut connections = Vec::new();
+        for _ in 0..10 {
+            connections.push(soon("a connection", UnixStream::connect(&path)).await.unwrap());
+        }
+        // Accepted in order: by then all are.
+        let first = connections.pop().unwrap();
+        assert!(answer(first, &put("first")).await.starts_with("HTTP/1.1 200"));
+        let waiting = connections.remove(0);
+        gateway.signal("TERM");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for (number, connection) in connections.into_iter().enumerate() {
+            assert!(answer(connection, &put(&number.to_string())).await.starts_with("HTTP/1.1 200"));
+        }
+        drop(waiting);
+        let logs = gateway.ended().await;
+        assert_eq!((a.paths().len(), logs.access.len()), (9, 9));
+        assert!(logs.access.iter().all(|entry| entry["remote"] == "192.0.2.7"));
+    });
+}
+
+/// The answer to a request after which the connection ends.
+async fn answer(mut stream: UnixStream, request: &str) -> String {
+    let mut answer = String::new();
+    soon("an answer", async {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut answer).await.unwrap();
+    })
+    .await;
+    answer
 }

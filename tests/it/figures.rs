@@ -32,10 +32,6 @@ const MIB: usize = 1 << 20;
 #[ignore = "takes minutes and a quiet machine: make figures"]
 fn all() {
     let mut figures = Figures::default();
-    if std::env::var_os("ONLY_IDLE").is_some() {
-        figures.measure("idle connections", idle_connections_cost_little);
-        return;
-    }
     figures.measure("a slow backend that is waited for", a_slow_backend_that_is_waited_for);
     figures.measure("a slow backend that is dropped", a_slow_backend_that_is_dropped);
     figures.measure("a stopped backend", a_stopped_backend);

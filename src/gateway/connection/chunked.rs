@@ -32,7 +32,7 @@ pub struct Chunked {
 
 impl Chunked {
     /// `chunks` has seen what was read of the body already.
-    pub fn new(stream: Stream, chunks: Chunks) -> Stream {
+    pub fn over(stream: Stream, chunks: Chunks) -> Stream {
         Box::new(Chunked { stream, chunks, behind: BytesMut::new(), malformed: false })
     }
 

@@ -157,7 +157,7 @@ impl Connection<'_> {
             };
             let chunked = chunks.is_some();
             let stream = match chunks {
-                Some(chunks) => Chunked::new(self.stream, chunks),
+                Some(chunks) => Chunked::over(self.stream, chunks),
                 None => self.stream,
             };
             let mut session = ServerSession::new_http1(stream);
