@@ -2,13 +2,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test figures deny clean
+.PHONY: help build demo test figures load-test deny clean
 
 help:
 	@echo "make build   the program, optimised: target/release/akubra"
 	@echo "make demo    the gateway on 127.0.0.1:8080 in front of S3 servers of its own, to try it"
 	@echo "make test    everything that CI checks"
 	@echo "make figures measures what the README promises, into load-tests/FIGURES.md (a few minutes, a quiet machine)"
+	@echo "make load-test  CPU time, memory and more beside Pingora, nginx and haproxy, into load-tests/RESULTS.md"
 	@echo "make deny    licences, sources and bans of the dependencies (installs cargo-deny)"
 	@echo "make clean   removes what was built"
 
@@ -25,17 +26,21 @@ demo:
 # conf/ and the rule of who may import whom are tests, too.
 test:
 	@scripts/install-missing
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --document-private-items
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --all-features --document-private-items
 	$(CARGO) test --locked --features demo --doc
-	$(CARGO) test --locked --features demo --lib --bins --tests
+	$(CARGO) test --locked --workspace --features demo --lib --bins --tests
 
 # The program as `make demo` builds it, as a process of its own, against limits; fails where one is not kept.
 figures:
 	@scripts/install-missing
 	AKUBRA_FIGURES=load-tests/FIGURES.md $(CARGO) test --profile demo --features demo --locked --test it \
 		figures:: -- --ignored --test-threads=1 --nocapture
+
+# Installs nginx, haproxy and strace if they are missing; Debian may start the first two as services when it does.
+load-test:
+	@load-tests/run
 
 deny:
 	@scripts/install-missing
