@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Drives one real client directly against S3 servers and through the gateway, and compares.
+
+    run.py --client boto3 --gateway 127.0.0.1:8080 --backend s3s-fs=127.0.0.1:9001 \\
+           --backend s3s-fs=127.0.0.1:9002 --domain s3.localhost --access-key A --secret-key S
+
+The backends are those of the gateway's one cluster. Bucket names below the domain resolve to loopback for
+this process and its children only. Ends with 0 if every step came out as it must.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+KINDS_OF_ADDRESSING = ("path", "virtual")
+CLIENTS = ("boto3", "awscli", "s3cmd", "rclone")
+
+# Tells the process that its environment is the clean one.
+CLEAN = "AKUBRA_E2E_FOLDER"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--client", required=True, choices=CLIENTS)
+    parser.add_argument("--gateway", required=True, help="HOST:PORT")
+    parser.add_argument("--backend", required=True, action="append", help="KIND=HOST:PORT")
+    parser.add_argument("--domain", required=True, help="Hosts below it name a bucket")
+    parser.add_argument("--access-key", required=True)
+    parser.add_argument("--secret-key", required=True)
+    parser.add_argument("--scenario", default="all", choices=("all", "long-keys"))
+    return parser.parse_args()
+
+
+def bucket(side, style):
+    # Equally long names: lengths of answers are compared.
+    return f"{side}-{style}"
+
+
+def clean_environment(folder, domain):
+    """What a client inherits: no proxies, no certificates, no configuration of whoever runs this."""
+    hosts = folder / "hosts"
+    names = [domain] + [f"{bucket(side, 'virtual')}.{domain}" for side in ("direct", "behind")]
+    hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in names))
+    return {
+        CLEAN: str(folder),
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "PATH": os.environ["PATH"],
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Names below the domain, for Python and for Go (which asks the C library only when told to).
+        "LD_PRELOAD": "libnss_wrapper.so",
+        "NSS_WRAPPER_HOSTS": str(hosts),
+        "GODEBUG": "netdns=cgo",
+    }
+
+
+def main():
+    asked = arguments()
+    if CLEAN not in os.environ:
+        folder = tempfile.mkdtemp(prefix="akubra-e2e-")
+        environment = clean_environment(Path(folder), asked.domain)
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+    folder = Path(os.environ[CLEAN])
+    try:
+        sys.exit(0 if drive(asked, folder) else 1)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def client_of(name, folder):
+    # Only what is driven must be installed.
+    match name:
+        case "boto3":
+            from clients.boto import Boto3 as chosen
+        case "awscli":
+            from clients.aws import AwsCli as chosen
+        case "s3cmd":
+            from clients.s3cmd import S3Cmd as chosen
+        case "rclone":
+            from clients.rclone import Rclone as chosen
+    return chosen(folder)
+
+
+def drive(asked, folder):
+    from compare import Comparison, Place
+    from scenario import Scenario
+    from store import Store
+
+    backends = [tuple(backend.split("=", 1)) for backend in asked.backend]
+    store = Store(backends, asked.access_key, asked.secret_key)
+    client = client_of(asked.client, folder)
+
+    def comparison(style):
+        def place(name, kind, address, side):
+            keys = (asked.access_key, asked.secret_key)
+            return Place(name, kind, address, asked.domain, style, bucket(side, style), *keys)
+
+        kinds = {kind: address for kind, address in reversed(backends)}
+        references = [place(f"directly to {kind}", kind, kinds[kind], "direct") for kind in sorted(kinds)]
+        through = place("through the gateway", "gateway", asked.gateway, "behind")
+        return Comparison(references, through, store)
+
+    done = []
+    for style in KINDS_OF_ADDRESSING:
+        run = comparison(style)
+        scenario = Scenario(run, client, folder)
+        if asked.scenario == "long-keys":
+            scenario.long_keys()
+        elif style == "path":
+            scenario.path_style()
+        else:
+            scenario.virtual_host_style()
+        done.append(run)
+    return all([run.report() for run in done])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+//! Real clients through the gateway: each does the same directly at a backend and through the gateway, and must see
+//! the same (`tests/e2e/run.py` says what and how). Every backend must then hold what was written.
+//!
+//! The synclog must be empty but for one multipart upload, which goes to one backend and is recorded.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::fixture::*;
+
+/// The longest that one client may take: it starts some 200 programs, and moves 64 MiB ten times.
+const CLIENT_LIMIT: Duration = Duration::from_secs(240);
+
+/// The key under which a scenario uploads in parts.
+const MULTIPART: &str = "multipart";
+
+#[test]
+fn boto3_sees_through_the_gateway_what_it_sees_directly() {
+    drive("boto3");
+}
+
+#[test]
+fn awscli_sees_through_the_gateway_what_it_sees_directly() {
+    drive("awscli");
+}
+
+#[test]
+fn s3cmd_sees_through_the_gateway_what_it_sees_directly() {
+    drive("s3cmd");
+}
+
+#[test]
+fn rclone_sees_through_the_gateway_what_it_sees_directly() {
+    drive("rclone");
+}
+
+/// All of a scenario, with two servers of one kind.
+fn drive(client: &str) {
+    run_without_limit(async {
+        let (a, b) = (S3Backend::start().await, S3Backend::start().await);
+        let backends: [(&str, &dyn Endpoint); 2] = [("s3s-fs", &a), ("s3s-fs", &b)];
+        let mut gateway = over(&backends).start().await;
+        run_script(client, &gateway, &backends, &[]).await;
+        let records = gateway.stop().await.records;
+        let uploads = records.iter().filter(|record| is_completion(record)).count();
+        assert_eq!((uploads, records.len()), (1, 1), "{records:#?}");
+    });
+}
+
+/// A gateway for both styles of addressing.
+fn over(backends: &[(&str, &dyn Endpoint)]) -> Setup {
+    let urls: Vec<_> = backends.iter().map(|(_, backend)| *backend).collect();
+    let region = Region::new("testregion", &[("testcluster", 1.0)]).default_region().domain(S3_DOMAIN);
+    Gateway::over(&urls).region(region)
+}
+
+fn is_completion(record: &Value) -> bool {
+    record["method"] == "POST" && record["key"] == MULTIPART
+}
+
+/// Runs the script to its end, which must be good; else shows what it said.
+async fn run_script(client: &str, gateway: &Gateway, backends: &[(&str, &dyn Endpoint)], more: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = python(root);
+    let folder = tempfile::tempdir().unwrap();
+    let said = folder.path().join("said");
+    let output = File::create(&said).unwrap();
+    let mut command = Command::new(python);
+    command.arg(root.join("tests/e2e/run.py")).args(["--client", client, "--domain", S3_DOMAIN]);
+    command.args(["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY]);
+    command.args(["--gateway", &gateway.address().to_string()]).args(more);
+    for (kind, backend) in backends {
+        command.args(["--backend", &format!("{kind}={}", backend.url().trim_start_matches("http://"))]);
+    }
+    command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+    // The programs that it runs are in its group, so that they end with it.
+    let mut script = command.process_group(0).spawn().unwrap();
+    let group = format!("-{}", script.id().unwrap());
+    let ended = tokio::time::timeout(CLIENT_LIMIT, script.wait()).await;
+    if ended.is_err() {
+        Command::new("kill").args(["-KILL", "--", &group]).status().await.unwrap();
+    }
+    println!("{}", std::fs::read_to_string(said).unwrap());
+    assert!(matches!(&ended, Ok(Ok(status)) if status.success()), "{client}: {ended:?}");
+}
+
+/// The interpreter that has the clients, if all is there that the scripts need.
+fn python(root: &Path) -> PathBuf {
+    let python = root.join("target/e2e/bin/python");
+    let programs = ["s3cmd", "rclone"].map(|name| Path::new("/usr/bin").join(name));
+    let missing: Vec<_> = [&python].into_iter().chain(&programs).filter(|path| !path.exists()).collect();
+    assert!(missing.is_empty(), "missing: {missing:?}. Run `scripts/install-missing clients`.");
+    python
+}
