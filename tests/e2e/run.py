@@ -15,7 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-KINDS_OF_ADDRESSING = ("path", "virtual")
 CLIENTS = ("boto3", "awscli", "s3cmd", "rclone")
 
 # Tells the process that its environment is the clean one.
@@ -34,15 +33,16 @@ def arguments():
     return parser.parse_args()
 
 
-def bucket(side, style):
-    # Equally long names: lengths of answers are compared.
-    return f"{side}-{style}"
+def bucket(side, client, style):
+    # Equally long names at both sides: lengths of answers are compared.
+    return f"{side}-{client}-{style}"
 
 
-def clean_environment(folder, domain):
+def clean_environment(folder, asked):
     """What a client inherits: no proxies, no certificates, no configuration of whoever runs this."""
     hosts = folder / "hosts"
-    names = [domain] + [f"{bucket(side, 'virtual')}.{domain}" for side in ("direct", "behind")]
+    buckets = [bucket(side, asked.client, "virtual") for side in ("direct", "behind")]
+    names = [asked.domain] + [f"{name}.{asked.domain}" for name in buckets]
     hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in names))
     return {
         CLEAN: str(folder),
@@ -61,7 +61,7 @@ def main():
     asked = arguments()
     if CLEAN not in os.environ:
         folder = tempfile.mkdtemp(prefix="akubra-e2e-")
-        environment = clean_environment(Path(folder), asked.domain)
+        environment = clean_environment(Path(folder), asked)
         os.execve(sys.executable, [sys.executable, *sys.argv], environment)
     folder = Path(os.environ[CLEAN])
     try:
@@ -96,25 +96,24 @@ def drive(asked, folder):
     def comparison(style):
         def place(name, kind, address, side):
             keys = (asked.access_key, asked.secret_key)
-            return Place(name, kind, address, asked.domain, style, bucket(side, style), *keys)
+            return Place(name, kind, address, asked.domain, style, bucket(side, asked.client, style), *keys)
 
         kinds = {kind: address for kind, address in reversed(backends)}
         references = [place(f"directly to {kind}", kind, kinds[kind], "direct") for kind in sorted(kinds)]
         through = place("through the gateway", "gateway", asked.gateway, "behind")
         return Comparison(references, through, store)
 
-    done = []
-    for style in KINDS_OF_ADDRESSING:
-        run = comparison(style)
-        scenario = Scenario(run, client, folder)
-        if asked.scenario == "long-keys":
-            scenario.long_keys()
-        elif style == "path":
-            scenario.path_style()
-        else:
-            scenario.virtual_host_style()
-        done.append(run)
-    return all([run.report() for run in done])
+    def scenario(style):
+        return Scenario(comparison(style), client, folder)
+
+    if asked.scenario == "long-keys":
+        done = [scenario("path")]
+        done[0].long_keys()
+    else:
+        done = [scenario("path"), scenario("virtual")]
+        done[0].path_style()
+        done[1].virtual_host_style()
+    return all([scenario.run.report() for scenario in done])
 
 
 if __name__ == "__main__":

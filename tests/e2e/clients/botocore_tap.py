@@ -30,7 +30,7 @@ class Tap:
                 target=path,
                 status=response_dict["status_code"],
                 headers=dict(response_dict["headers"]),
-                error=" ".join(error.get(name, "") for name in ("Code", "Message")).strip(),
+                error=" ".join(error.get(name) or "" for name in ("Code", "Message")).strip(),
             )
         )
 

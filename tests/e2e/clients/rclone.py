@@ -62,24 +62,24 @@ class Rclone(Client):
         more = [f"--metadata-set={name}={value}" for name, value in (metadata or {}).items()]
         more += ["--metadata"] if metadata else []
         more += [f"--header-upload=Content-Type: {content_type}"] if content_type else []
-        return self.printing(at, "copyto", source, f"s3:{at.bucket}/{key}", *more)
+        return self.printing(at, "copyto", source, path(at, key), *more)
 
     def put_multipart(self, at, key, source):
-        return self.printing(at, "copyto", source, f"s3:{at.bucket}/{key}", cutoff="0")
+        return self.printing(at, "copyto", source, path(at, key), cutoff="0")
 
     def get(self, at, key):
         target = self.folder / "target"
         target.unlink(missing_ok=True)
-        outcome = self.printing(at, "copyto", f"s3:{at.bucket}/{key}", target)
+        outcome = self.printing(at, "copyto", path(at, key), target)
         outcome.body = target.read_bytes() if target.exists() else None
         return outcome
 
     def get_range(self, at, key, first, last=None):
         more = [] if last is None else [f"--count={last - first + 1}"]
-        return self.reading(at, "cat", f"--offset={first}", *more, f"s3:{at.bucket}/{key}")
+        return self.reading(at, "cat", f"--offset={first}", *more, path(at, key))
 
     def head(self, at, key):
-        return self.printing(at, "lsjson", "--stat", "--metadata", f"s3:{at.bucket}/{key}")
+        return self.printing(at, "lsjson", "--stat", "--metadata", path(at, key))
 
     def list(self, at, prefix=""):
         return self.printing(at, "lsjson", f"s3:{at.bucket}/{prefix}")
@@ -88,20 +88,26 @@ class Rclone(Client):
         return self.printing(at, "lsjson", "--recursive", "--fast-list", f"s3:{at.bucket}")
 
     def copy(self, at, source, key):
-        return self.printing(at, "copyto", f"s3:{at.bucket}/{source}", f"s3:{at.bucket}/{key}")
+        return self.printing(at, "copyto", path(at, source), path(at, key))
 
     def delete(self, at, key):
-        return self.printing(at, "deletefile", f"s3:{at.bucket}/{key}")
+        return self.printing(at, "deletefile", path(at, key))
 
     def delete_many(self, at, prefix, keys):
         raise Cannot("rclone sends one DELETE for each object")
 
     def presigned_get(self, at, key):
-        signed = self.printing(at, "link", "--expire=10m", f"s3:{at.bucket}/{key}")
+        signed = self.printing(at, "link", "--expire=10m", path(at, key))
         return fetch("GET", signed.result["printed"].strip())
 
     def presigned_put(self, at, key, body):
         raise Cannot("rclone presigns GET only")
+
+
+def path(at, key):
+    if "//" in key:
+        raise Cannot("rclone makes one / of several")
+    return f"s3:{at.bucket}/{key}"
 
 
 def answers(log):
