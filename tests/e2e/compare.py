@@ -14,6 +14,8 @@ import time
 import traceback
 from dataclasses import dataclass, field, replace
 
+from differences import reason
+
 # Not the same twice, or a matter of one connection.
 VOLATILE = {
     "connection",
@@ -106,6 +108,11 @@ class Outcome:
         answers = sorted((answer.at(place) for answer in self.answers), key=Answer.order)
         return Outcome(answers, hide_all(place, self.result), digest(self.body))
 
+    def essence(self):
+        """What of it is more than a server's style."""
+        answers = sorted((answer.method, answer.status, answer.error.split(" ")[0]) for answer in self.answers)
+        return answers, digest(self.body)
+
     def is_like(self, other):
         """Whether a client has no reason to care which of the two it got; both without their places."""
         return (
@@ -144,6 +151,7 @@ class Cannot(Exception):
 class Comparison:
     """Does the steps and remembers how they went."""
 
+    client: str
     references: list
     """Places at backends, one of each kind."""
     through: Place
@@ -167,6 +175,7 @@ class Comparison:
             references = [(place, action(place)) for place in self.references]
             through = action(self.through)
             problems = self.differences(references, through)
+            problems += self.unexplained(name, references)
             for place, outcome in [*references, (self.through, through)]:
                 if reads is not None and outcome.body != reads:
                     problems.append(f"{place.name}: read {digest(outcome.body)} instead of {digest(reads)}")
@@ -201,6 +210,13 @@ class Comparison:
             for (place, _), outcome in zip(references, wanted):
                 problems += [f"{place.name} (-) and {self.through.name} (+):", *differing_lines(outcome, seen)]
         return problems
+
+    def unexplained(self, name, references):
+        """Why servers of different kinds may not differ like this."""
+        kinds = {repr(outcome.essence()): place for place, outcome in references}
+        if len(kinds) == 1 or reason(self.client, name):
+            return []
+        return [f"{place.name} differs from the other, which has no reason yet: {essence}" for essence, place in kinds.items()]
 
     def divergences(self, key, wanted):
         """Which backends do not hold what the reference of their kind holds."""

@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+# By name: the method of `Scenario`.
+SCENARIOS = {"path": "path_style", "virtual": "virtual_host_style", "long": "long_keys"}
 CLIENTS = ("boto3", "awscli", "s3cmd", "rclone")
 
 # Tells the process that its environment is the clean one.
@@ -29,13 +31,13 @@ def arguments():
     parser.add_argument("--domain", required=True, help="Hosts below it name a bucket")
     parser.add_argument("--access-key", required=True)
     parser.add_argument("--secret-key", required=True)
-    parser.add_argument("--scenario", default="all", choices=("all", "long-keys"))
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="default: path and virtual")
     return parser.parse_args()
 
 
-def bucket(side, client, style):
+def bucket(side, client, scenario):
     # Equally long names at both sides: lengths of answers are compared.
-    return f"{side}-{client}-{style}"
+    return f"{side}-{client}-{scenario}"
 
 
 def clean_environment(folder, asked):
@@ -85,35 +87,32 @@ def client_of(name, folder):
 
 
 def drive(asked, folder):
-    from compare import Comparison, Place
     from scenario import Scenario
     from store import Store
 
     backends = [tuple(backend.split("=", 1)) for backend in asked.backend]
     store = Store(backends, asked.access_key, asked.secret_key)
     client = client_of(asked.client, folder)
+    runs = []
+    for name in asked.scenario or ("path", "virtual"):
+        runs.append(comparison(asked, name, backends, store))
+        getattr(Scenario(runs[-1], client, folder), SCENARIOS[name])()
+    return all([run.report() for run in runs])
 
-    def comparison(style):
-        def place(name, kind, address, side):
-            keys = (asked.access_key, asked.secret_key)
-            return Place(name, kind, address, asked.domain, style, bucket(side, asked.client, style), *keys)
 
-        kinds = {kind: address for kind, address in reversed(backends)}
-        references = [place(f"directly to {kind}", kind, kinds[kind], "direct") for kind in sorted(kinds)]
-        through = place("through the gateway", "gateway", asked.gateway, "behind")
-        return Comparison(references, through, store)
+def comparison(asked, scenario, backends, store):
+    """One place at a backend of each kind, one at the gateway."""
+    from compare import Comparison, Place
 
-    def scenario(style):
-        return Scenario(comparison(style), client, folder)
+    style = "virtual" if scenario == "virtual" else "path"
+    keys = (asked.access_key, asked.secret_key)
 
-    if asked.scenario == "long-keys":
-        done = [scenario("path")]
-        done[0].long_keys()
-    else:
-        done = [scenario("path"), scenario("virtual")]
-        done[0].path_style()
-        done[1].virtual_host_style()
-    return all([scenario.run.report() for scenario in done])
+    def place(name, kind, address, side):
+        return Place(name, kind, address, asked.domain, style, bucket(side, asked.client, scenario), *keys)
+
+    first_of_kind = dict(reversed(backends))
+    references = [place(f"directly to {kind}", kind, first_of_kind[kind], "direct") for kind in sorted(first_of_kind)]
+    return Comparison(asked.client, references, place("through the gateway", "", asked.gateway, "behind"), store)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ fn keys_of_1024_bytes_and_with_empty_segments_are_the_same_through_the_gateway()
         let backends: [(&str, &dyn Endpoint); 2] = [("moto", &a), ("moto", &b)];
         let mut gateway = over(&backends).start().await;
         for client in CLIENTS {
-            run_script(client, &gateway, &backends, &["--scenario", "long-keys"]).await;
+            run_script(client, &gateway, &backends, &["--scenario", "long"]).await;
         }
         gateway.stop_in_sync().await;
     });
@@ -62,17 +62,30 @@ fn keys_of_1024_bytes_and_with_empty_segments_are_the_same_through_the_gateway()
 #[ignore = "needs Ceph: `make e2e-rgw`"]
 fn clients_see_one_of_two_kinds_of_server_and_both_hold_the_same() {
     run_without_limit(async {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/servers/rgw.py");
-        let keys = ["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY, "--domain", S3_DOMAIN];
-        let rgw = ServerProgram::start(Path::new("/usr/bin/python3"), &script, &keys).await;
-        let folders = S3Backend::start().await;
+        let (rgw, folders, moto) = (rgw().await, S3Backend::start().await, moto().await);
         let backends: [(&str, &dyn Endpoint); 2] = [("s3s-fs", &folders), ("rgw", &rgw)];
         for client in CLIENTS {
             let mut gateway = over(&backends).start().await;
             run_script(client, &gateway, &backends, &[]).await;
-            assert_only_multipart_is_recorded(&gateway.stop().await.records);
+            let mut records = gateway.stop().await.records;
+            // s3cmd copies the ACL with the object, and only RGW has ACLs.
+            records.retain(|record| record["subresource"] != "acl");
+            assert_only_multipart_is_recorded(&records);
+        }
+        // Long keys: with signatures that RGW checks, beside a server that is not RGW.
+        let backends: [(&str, &dyn Endpoint); 2] = [("moto", &moto), ("rgw", &rgw)];
+        for client in CLIENTS {
+            let mut gateway = over(&backends).start().await;
+            run_script(client, &gateway, &backends, &["--scenario", "long"]).await;
+            gateway.stop_in_sync().await;
         }
     });
+}
+
+async fn rgw() -> ServerProgram {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/servers/rgw.py");
+    let arguments = ["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY, "--domain", S3_DOMAIN];
+    ServerProgram::start(Path::new("/usr/bin/python3"), &script, &arguments).await
 }
 
 async fn moto() -> ServerProgram {
@@ -118,7 +131,7 @@ async fn run_script(client: &str, gateway: &Gateway, backends: &[(&str, &dyn End
     for (kind, backend) in backends {
         command.args(["--backend", &format!("{kind}={}", backend.url().trim_start_matches("http://"))]);
     }
-    command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+    command.env("TMPDIR", folder.path()).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
     // The programs that it runs are in its group, so that they end with it.
     let mut script = command.process_group(0).spawn().unwrap();
     let group = format!("-{}", script.id().unwrap());

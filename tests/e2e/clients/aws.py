@@ -14,7 +14,7 @@ from awscli import clidriver
 from compare import Cannot, Outcome
 
 from . import Client
-from .botocore_tap import Tap
+from .botocore_tap import Tap, in_order
 from .presigned import fetch
 
 # One request at a time: several would come in any order. One attempt: a retry would hide the first answer.
@@ -129,6 +129,6 @@ class AwsCli(Client):
 def parsed(text):
     """JSON as what it says: servers give metadata in any order."""
     try:
-        return json.loads(text)
+        return in_order(json.loads(text))
     except ValueError:
         return text

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from compare import Cannot, Outcome
 
 from . import Client
-from .botocore_tap import Tap
+from .botocore_tap import Tap, in_order
 from .presigned import fetch
 
 # One attempt: a retry would hide what the first answer was.
@@ -47,7 +47,7 @@ class Boto3(Client):
         result = dict(result or {})
         result.pop("ResponseMetadata", None)
         body = result.pop("Body").read() if "Body" in result else None
-        return Outcome(self.tap.take(), plain(result), body)
+        return Outcome(self.tap.take(), in_order(plain(result)), body)
 
     def make_bucket(self, at):
         return self.call(at, "create_bucket")

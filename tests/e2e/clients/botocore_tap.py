@@ -37,3 +37,10 @@ class Tap:
     def take(self):
         answers, self.answers, self.requests = self.answers, [], []
         return answers
+
+
+def in_order(result):
+    """Servers name what they deleted in any order."""
+    if isinstance(result, dict) and "Deleted" in result:
+        return result | {"Deleted": sorted(result["Deleted"], key=lambda item: item["Key"])}
+    return result
