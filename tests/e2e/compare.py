@@ -33,6 +33,9 @@ TIMES = re.compile(
     r"|\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d (GMT|\+0000))"
 )
 
+# A key of which the backends hold what they hold.
+ALIKE = object()
+
 # The gateway answers with the first good reply; the other backends may be a moment behind.
 REPLICAS_AGREE_WITHIN = 15
 
@@ -98,8 +101,8 @@ class Outcome:
     """What came of one operation."""
 
     answers: list = field(default_factory=list)
-    result: object = None
-    """What the client returned or printed, error or not."""
+    result: dict = None
+    """What the client returned or printed, error or not; None for a request without a client."""
     body: bytes = None
     """What it read."""
 
@@ -107,6 +110,19 @@ class Outcome:
         # A client may send several requests at once.
         answers = sorted((answer.at(place) for answer in self.answers), key=Answer.order)
         return Outcome(answers, hide_all(place, self.result), digest(self.body))
+
+    def problems(self, good, reads):
+        """What is wrong with it, by itself."""
+        if reads is not None and self.body != reads:
+            yield f"read {digest(self.body)} instead of {digest(reads)}"
+        if good is not None and good != self.is_good():
+            yield f"{'failed' if good else 'was not refused'}: {self.result}, {self.answers}"
+
+    def is_good(self):
+        """Whether the client was content."""
+        if self.result is None:
+            return all(answer.status < 300 for answer in self.answers)
+        return not self.result.get("exit") and "Error" not in self.result
 
     def essence(self):
         """What of it is more than a server's style."""
@@ -143,6 +159,19 @@ def digest(body):
     return None if body is None else f"{len(body)} bytes, MD5 {hashlib.md5(body).hexdigest()}"
 
 
+def held(body, metadata):
+    """What a backend holds of an object that was written."""
+    wanted = {"MD5": hashlib.md5(body).hexdigest(), "Length": len(body)}
+    return wanted | {f"x-amz-meta-{name}": value for name, value in (metadata or {}).items()}
+
+
+def fits(model, wanted):
+    """Whether a backend holds what it must: None is nothing."""
+    if wanted is ALIKE or wanted is None or model is None:
+        return wanted is ALIKE or wanted is model
+    return wanted.items() <= model.items()
+
+
 class Cannot(Exception):
     """The client has no way to do this, or the server has none: the reason."""
 
@@ -159,44 +188,49 @@ class Comparison:
     store: object
     """Looks into backends, see `store.py`."""
     passed: int = 0
-    failures: list = field(default_factory=list)
-    skipped: list = field(default_factory=list)
+    failed: int = 0
+    skipped: int = 0
 
-    def step(self, name, action, writes=(), removes=(), alike=(), reads=None, expects=None):
+    def step(self, name, action, *, good=True, writes=None, metadata=None, removes=(), alike=(), reads=None, check=None):
         """Does one operation everywhere; `action` takes a place and returns an outcome.
 
-        `writes` and `removes` are the keys that must then be, or not be, on every backend; those of `alike`
-        must be what they are at the reference. `reads` is the body that the client must have read. `expects`
-        takes the outcome through the gateway and says what is wrong with it, if anything.
+        `good` says whether the client must be content, None that it does not matter. `writes` are the bodies,
+        by key, that every backend must then hold, with `metadata`; it must hold nothing under the keys of
+        `removes`, and under those of `alike` whatever the reference holds. `reads` is the body that the client
+        must have read. `check` takes the outcome through the gateway and says what is wrong with it, if
+        anything.
         """
         name = f"{name} [{self.through.style}]"
         began = time.monotonic()
+        wanted = {key: held(body, metadata) for key, body in (writes or {}).items()}
+        wanted |= dict.fromkeys(removes) | dict.fromkeys(alike, ALIKE)
         try:
             references = [(place, action(place)) for place in self.references]
             through = action(self.through)
-            problems = self.differences(references, through)
-            problems += self.unexplained(name, references)
+            problems = self.differences(references, through) + self.unexplained(name, references)
             for place, outcome in [*references, (self.through, through)]:
-                if reads is not None and outcome.body != reads:
-                    problems.append(f"{place.name}: read {digest(outcome.body)} instead of {digest(reads)}")
-            if expects is not None and (wrong := expects(through)):
-                problems.append(f"through the gateway: {wrong}")
-            for key in [*writes, *removes, *alike]:
-                wanted = None if key in alike else key in writes
-                problems += self.divergences(key, wanted)
-        except Cannot as reason:
-            self.skipped.append((name, str(reason)))
-            print(f"skip {name}: {reason}", flush=True)
+                problems += [f"{place.name}: {problem}" for problem in outcome.problems(good, reads)]
+            if check is not None and (wrong := check(through)):
+                problems.append(f"{self.through.name}: {wrong}")
+            for key, model in wanted.items():
+                problems += self.divergences(key, model)
+        except Cannot as why:
+            self.skipped += 1
+            print(f"skip {name}: {why}", flush=True)
             return
         except Exception:
             problems = [traceback.format_exc()]
+        statuses = [] if problems else [f"{answer.method} {answer.status}" for answer in through.answers]
+        self.note(name, problems, f"{' '.join(statuses)} ({time.monotonic() - began:.1f} s)")
+
+    def note(self, name, problems, remark=""):
+        """A step has ended."""
         if problems:
-            self.failures.append(name)
+            self.failed += 1
             print(f"FAIL {name}", *problems, sep="\n     ", flush=True)
         else:
             self.passed += 1
-            statuses = " ".join(f"{answer.method} {answer.status}" for answer in through.answers)
-            print(f"ok   {name}: {statuses} ({time.monotonic() - began:.1f} s)", flush=True)
+            print(f"ok   {name}: {remark}", flush=True)
 
     def differences(self, references, through):
         """Why the outcome through the gateway is that of no backend."""
@@ -213,13 +247,13 @@ class Comparison:
 
     def unexplained(self, name, references):
         """Why servers of different kinds may not differ like this."""
-        kinds = {repr(outcome.essence()): place for place, outcome in references}
-        if len(kinds) == 1 or reason(self.client, name):
+        essences = {repr(outcome.essence()): place for place, outcome in references}
+        if len(essences) == 1 or reason(self.client, name):
             return []
-        return [f"{place.name} differs from the other, which has no reason yet: {essence}" for essence, place in kinds.items()]
+        return [f"{place.name}, unlike elsewhere and for no known reason: {at}" for at, place in essences.items()]
 
     def divergences(self, key, wanted):
-        """Which backends do not hold what the reference of their kind holds."""
+        """Which backends do not hold what they must."""
         deadline = time.monotonic() + REPLICAS_AGREE_WITHIN
         while problems := list(self.disagreeing(key, wanted)):
             if time.monotonic() > deadline:
@@ -230,26 +264,27 @@ class Comparison:
     def disagreeing(self, key, wanted):
         for reference in self.references:
             model = self.store.read(reference.address, reference.bucket, key)
-            if wanted is not None and (model is not None) != wanted:
-                yield f"{reference.name} holds {model} as {key[:80]!r}"
+            if not fits(model, wanted):
+                yield f"{reference.name}: {model} as {key[:80]!r} instead of {wanted}"
             for backend in self.store.of_kind(reference.kind):
-                held = self.store.read(backend, self.through.bucket, key)
-                if held != model:
-                    yield f"{backend} holds {held} as {key[:80]!r} instead of {model}"
+                stored = self.store.read(backend, self.through.bucket, key)
+                if stored != model:
+                    yield f"{backend}: {stored} as {key[:80]!r} instead of {model}"
 
-    def listings(self):
+    def same_keys(self):
         """At the end: the same keys everywhere, and no others."""
+        problems = []
         for reference in self.references:
             model = self.store.keys(reference.address, reference.bucket)
             for backend in self.store.of_kind(reference.kind):
                 keys = self.store.keys(backend, self.through.bucket)
                 if keys != model:
-                    self.failures.append("the same keys at the end")
-                    print(f"FAIL {backend} has {keys} at the end instead of {model}")
+                    problems.append(f"{backend} has {keys} instead of {model}")
+        self.note(f"the same keys at the end [{self.through.style}]", problems, f"{len(model)}")
 
     def report(self):
-        print(f"{self.passed} passed, {len(self.failures)} failed, {len(self.skipped)} skipped")
-        return not self.failures and self.passed > 0
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped")
+        return not self.failed and self.passed > 0
 
 
 def lower(headers):

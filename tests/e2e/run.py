@@ -9,6 +9,7 @@ this process and its children only. Ends with 0 if every step came out as it mus
 """
 
 import argparse
+import ctypes
 import os
 import shutil
 import sys
@@ -18,6 +19,9 @@ from pathlib import Path
 # By name: the method of `Scenario`.
 SCENARIOS = {"path": "path_style", "virtual": "virtual_host_style", "long": "long_keys"}
 CLIENTS = ("boto3", "awscli", "s3cmd", "rclone")
+
+# Answers for names from a file of ours; a library that is loaded before the C library.
+RESOLVER = "libnss_wrapper.so"
 
 # Tells the process that its environment is the clean one.
 CLEAN = "AKUBRA_E2E_FOLDER"
@@ -53,15 +57,27 @@ def clean_environment(folder, asked):
         "PATH": os.environ["PATH"],
         "PYTHONDONTWRITEBYTECODE": "1",
         # Names below the domain, for Python and for Go (which asks the C library only when told to).
-        "LD_PRELOAD": "libnss_wrapper.so",
+        "LD_PRELOAD": RESOLVER,
         "NSS_WRAPPER_HOSTS": str(hosts),
         "GODEBUG": "netdns=cgo",
     }
 
 
+def missing(client):
+    """What must be installed to drive a client."""
+    lacking = [client] if client in ("s3cmd", "rclone") and shutil.which(client) is None else []
+    try:
+        ctypes.CDLL(RESOLVER)
+    except OSError:
+        lacking.append(RESOLVER)
+    return lacking
+
+
 def main():
     asked = arguments()
     if CLEAN not in os.environ:
+        if lacking := missing(asked.client):
+            sys.exit(f"missing: {', '.join(lacking)}; run scripts/install-missing clients")
         folder = tempfile.mkdtemp(prefix="akubra-e2e-")
         environment = clean_environment(Path(folder), asked)
         os.execve(sys.executable, [sys.executable, *sys.argv], environment)
@@ -73,7 +89,7 @@ def main():
 
 
 def client_of(name, folder):
-    # Only what is driven must be installed.
+    # s3cmd and rclone need no awscli.
     match name:
         case "boto3":
             from clients.boto import Boto3 as chosen

@@ -11,14 +11,14 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 # What two copies of one object must have in common; the rest is a server's own.
-HEADERS = ("ETag", "ContentType", "CacheControl", "ContentDisposition", "ContentEncoding", "Metadata")
+HEADERS = ("ETag", "ContentType", "CacheControl", "ContentDisposition", "ContentEncoding")
 
 
 class Store:
     def __init__(self, backends, access_key, secret_key):
         """`backends` are pairs of kind and address."""
         self.backends = backends
-        self.keys_known = {"aws_access_key_id": access_key, "aws_secret_access_key": secret_key}
+        self.credentials = {"aws_access_key_id": access_key, "aws_secret_access_key": secret_key}
 
     def of_kind(self, kind):
         return [address for known, address in self.backends if known == kind]
@@ -27,7 +27,7 @@ class Store:
     def client(self, address):
         config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
         return boto3.client(
-            "s3", endpoint_url=f"http://{address}", region_name="us-east-1", config=config, **self.keys_known
+            "s3", endpoint_url=f"http://{address}", region_name="us-east-1", config=config, **self.credentials
         )
 
     def read(self, address, bucket, key):
@@ -35,14 +35,16 @@ class Store:
         try:
             answer = self.client(address).get_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            if error.response["Error"]["Code"] == "NoSuchKey":
+            if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchBucket"):
                 return None
             raise
         md5, length = hashlib.md5(), 0
         for piece in answer["Body"].iter_chunks(1 << 20):
             md5.update(piece)
             length += len(piece)
-        return {name: answer.get(name) for name in HEADERS} | {"Length": length, "MD5": md5.hexdigest()}
+        metadata = {f"x-amz-meta-{name}": value for name, value in answer["Metadata"].items()}
+        headers = {name: answer.get(name) for name in HEADERS}
+        return {"Length": length, "MD5": md5.hexdigest()} | headers | metadata
 
     def keys(self, address, bucket):
         """The keys of a bucket, None where there is no such bucket."""

@@ -1,11 +1,13 @@
 """awscli: `aws s3` where it has a command, `aws s3api` where it has not.
 
-Its own entry point is called in this process: starting the program takes longer than what it does.
+Starting the program takes longer than what it does. So it is loaded once for each configuration, and each
+command runs in a fork of that: commands leave handlers behind in their session.
 """
 
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 from functools import cache
 
@@ -33,34 +35,39 @@ s3 =
     multipart_chunksize = 5MB
 """
 
+FORK = multiprocessing.get_context("fork")
+
 ONE_REQUEST, PARTS = "5GB", "5MB"
 
 
 class AwsCli(Client):
     def __init__(self, folder):
         super().__init__(folder)
-        self.tap = Tap()
+        self.configuration = folder / "aws.config"
+        os.environ["AWS_CONFIG_FILE"] = str(self.configuration)
         os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
     @cache
     def driver(self, style, access_key, secret_key, threshold):
-        """The program with one configuration; it reads its description of S3 only once."""
-        file = self.folder / f"aws-{style}-{secret_key}-{threshold}.config"
-        file.write_text(CONFIGURATION.format(**locals()))
-        os.environ["AWS_CONFIG_FILE"] = str(file)
+        """The program with one configuration, and all it can know before it gets a command."""
+        self.configuration.write_text(CONFIGURATION.format(**locals()))
         driver = clidriver.create_clidriver()
-        driver.session.full_config  # read now: the variable will name another file
-        self.tap.attach(driver.session.get_component("event_emitter"))
+        # This reads the configuration, and the description of S3.
+        driver.session.create_client("s3", endpoint_url="http://localhost")
         return driver
 
     def aws(self, at, *words, threshold=ONE_REQUEST):
-        """Runs one command; what it has printed and answered."""
+        """Runs one command; what it has printed and was answered."""
         driver = self.driver(at.style, at.access_key, at.secret_key, threshold)
-        printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         command = ["--endpoint-url", at.endpoint, *(str(word) for word in words)]
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            status = driver.main(command)
-        return Outcome(self.tap.take(), {"exit": status, "printed": parsed(printed.buffer.getvalue().decode())})
+        outcome, result = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=run, args=(driver, command, result))
+        process.start()
+        result.close()
+        try:
+            return outcome.recv()
+        finally:
+            process.join()
 
     def s3(self, at, *words, **more):
         return self.aws(at, "s3", *words, **more)
@@ -124,6 +131,16 @@ class AwsCli(Client):
 
     def presigned_put(self, at, key, body):
         raise Cannot("awscli presigns GET only")
+
+
+def run(driver, command, result):
+    """In the fork: one command to its end."""
+    tap = Tap()
+    tap.attach(driver.session.get_component("event_emitter"))
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        status = driver.main(command)
+    result.send(Outcome(tap.take(), {"exit": status, "printed": parsed(printed.buffer.getvalue().decode())}))
 
 
 def parsed(text):
