@@ -131,7 +131,11 @@ async fn run_script(client: &str, gateway: &Gateway, backends: &[(&str, &dyn End
     for (kind, backend) in backends {
         command.args(["--backend", &format!("{kind}={}", backend.url().trim_start_matches("http://"))]);
     }
-    command.env("TMPDIR", folder.path()).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+    command
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output);
     // The programs that it runs are in its group, so that they end with it.
     let mut script = command.process_group(0).spawn().unwrap();
     let group = format!("-{}", script.id().unwrap());
