@@ -191,7 +191,9 @@ class Comparison:
     failed: int = 0
     skipped: int = 0
 
-    def step(self, name, action, *, good=True, writes=None, metadata=None, removes=(), alike=(), reads=None, check=None):
+    def step(
+        self, name, action, *, good=True, writes=None, metadata=None, removes=(), alike=(), reads=None, check=None
+    ):
         """Does one operation everywhere; `action` takes a place and returns an outcome.
 
         `good` says whether the client must be content, None that it does not matter. `writes` are the bodies,

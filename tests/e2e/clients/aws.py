@@ -1,7 +1,7 @@
 """awscli: `aws s3` where it has a command, `aws s3api` where it has not.
 
 Starting the program takes longer than what it does. So it is loaded once for each configuration, and each
-command runs in a fork of that: commands leave handlers behind in their session.
+command runs in a fork of that: a command leaves handlers behind for the next one.
 """
 
 import contextlib
