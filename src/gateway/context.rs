@@ -29,6 +29,8 @@ pub struct Context {
     pub bytes_out: u64,
     /// The health path is not logged: balancers ask it all the time.
     pub unlogged: bool,
+    /// When the last of the answer was about to be sent; what comes then is lingering and recording.
+    pub answered: Option<Instant>,
     /// Its share of `MaxConcurrentRequests`.
     pub admitted: Option<Admitted>,
     _in_flight: InFlight,
@@ -58,6 +60,7 @@ impl Context {
             bytes_in: 0,
             bytes_out: 0,
             unlogged: false,
+            answered: None,
             admitted: None,
             _in_flight: InFlight,
         }
@@ -74,7 +77,7 @@ impl Context {
             path: String::from_utf8_lossy(request.raw_path()).into_owned(),
             useragent: header(session, "user-agent"),
             status,
-            duration: self.started.elapsed(),
+            duration: self.answered.unwrap_or_else(Instant::now).duration_since(self.started),
             error: std::mem::take(&mut self.error),
             req_id: self.id.clone(),
             ts: self.ts,

@@ -54,14 +54,13 @@ impl Read<'_> {
         let mut state = State::default();
         for (index, cluster) in clusters.iter().enumerate() {
             state.search.enter_cluster();
-            if index > 0 {
-                METRICS.backtracks.inc();
-            }
             state.absent_here = false;
             state.lagging = self.lagging_in(cluster);
             let backends = self.in_order(cluster);
             if backends.is_empty() {
                 state.failed(format!("cluster {}: no backend can be asked", cluster.name));
+            } else if index > 0 {
+                METRICS.backtracks.inc();
             }
             let ended = match self.policy {
                 ReadPolicy::One => self.one_by_one(index, &backends, &mut state).await,
@@ -104,6 +103,10 @@ impl Read<'_> {
                 true => Duration::ZERO,
                 false => self.upstream.dial_timeout(),
             };
+            if patience.is_zero() && self.upstream.is_full(backend) {
+                state.failed(format!("{}: all its connections are in use", backend.url));
+                continue;
+            }
             let outcome = self.ask(backend, patience).await;
             if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
                 return Some(answer);

@@ -1,6 +1,6 @@
 //! Answers to the client: a backend's, or one of ours. The only place that writes to the client.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
@@ -63,14 +63,23 @@ impl Responder<'_> {
                 return self.broken_off(failure.to_string());
             }
             Body::Long(bytes, mut answer) => {
+                let mut piece = match bytes.is_empty() {
+                    true => answer.chunk().await,
+                    false => Ok(Some(bytes)),
+                };
+                if let Err(failure) = &piece {
+                    // The client has heard nothing yet: it can be told, instead of being cut off.
+                    let refusal = S3Error::service_unavailable("the backend's answer broke off");
+                    self.context.error = failure.to_string();
+                    return self.refuse(&refusal, body_read).await;
+                }
                 self.begin(head, false).await?;
-                self.piece(bytes).await?;
-                loop {
-                    match answer.chunk().await {
-                        Ok(Some(bytes)) => self.piece(bytes).await?,
-                        Ok(None) => break,
-                        Err(failure) => return self.broken_off(failure.to_string()),
-                    }
+                while let Some(bytes) = match piece {
+                    Ok(piece) => piece,
+                    Err(failure) => return self.broken_off(failure.to_string()),
+                } {
+                    self.piece(bytes).await?;
+                    piece = answer.chunk().await;
                 }
                 answer.release().await;
                 self.served();
@@ -106,6 +115,7 @@ impl Responder<'_> {
     /// that was refused still sends holds up nobody.
     fn served(&mut self) {
         self.context.admitted = None;
+        self.context.answered = Some(Instant::now());
     }
 
     fn keep_alive_if(&mut self, body_read: bool) {

@@ -19,7 +19,7 @@ use crate::telemetry::metrics::IntGauge;
 /// The largest piece that a client's body is read in.
 pub const LARGEST_PIECE: usize = 64 * 1024;
 /// What a piece costs beside its bytes, so that a body of one-byte chunks cannot fill memory.
-const PIECE_OVERHEAD: usize = 64;
+pub(super) const PIECE_OVERHEAD: usize = 64;
 
 /// The queue between the client's body and one sub-request.
 pub struct Queue {
@@ -70,6 +70,7 @@ impl Queue {
             return;
         }
         if last {
+            self.waiting.add(piece.len() as i64);
             state.held = piece;
             return;
         }
@@ -128,6 +129,7 @@ impl Feed {
         match std::mem::take(&mut state.gate) {
             Gate::Open(ticket) => {
                 state.gate = Gate::Passed;
+                self.queue.waiting.sub(state.held.len() as i64);
                 Some(Piece::Last(std::mem::take(&mut state.held), ticket))
             }
             gate => {
@@ -155,7 +157,7 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         let state = std::mem::replace(&mut *self.queue.state(), State { closed: true, ..State::default() });
-        self.queue.waiting.sub(state.weight as i64);
+        self.queue.waiting.sub((state.weight + state.held.len()) as i64);
         // Outside the lock: a ticket's end takes locks of its own.
         drop(state);
     }

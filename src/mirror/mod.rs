@@ -53,8 +53,9 @@ use crate::{
     upstream::{Body, Framing, Head, Reuse, Upstream},
 };
 
-/// Bytes of the body that are taken at once before the sub-requests get their turn to send.
+/// Bytes of the body, and pieces, that are taken at once before the sub-requests get their turn to send.
 const GATHERED_MOST: u64 = 128 * 1024;
+const PIECES_MOST: usize = 64;
 
 /// The body of a client's request.
 pub trait Source: Send {
@@ -227,7 +228,10 @@ impl Run<'_> {
         body_read: &mut bool,
     ) -> Result<Option<Decision>, S::Error> {
         let most = self.received + GATHERED_MOST;
-        while !*body_read && self.received < most && self.subs.all_have_room() {
+        for _ in 0..PIECES_MOST {
+            if *body_read || self.received >= most || !self.subs.all_have_room() {
+                break;
+            }
             let decision = tokio::select! {
                 biased;
                 piece = body.next() => self.take(piece?, body_read),

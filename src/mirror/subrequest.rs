@@ -15,7 +15,7 @@ use bytes::Bytes;
 use pingora_http::RequestHeader;
 
 use super::{
-    body::{Feed, Piece},
+    body::{Feed, PIECE_OVERHEAD, Piece},
     order::{Earlier, Object, Order, Ticket},
     reply::{End, Judge, Progress, Reply},
     verdict::Kind,
@@ -168,7 +168,7 @@ impl SubRequest {
             connection.push_body(piece.clone());
         }
         if let Sent::Answering = self.send_body(&mut connection, kept).await? {
-            return Ok((connection.answer(Phase::Send, &self.progress.detached).await?, true));
+            return Ok((connection.early_answer(&self.progress.detached).await?, true));
         }
         self.complete(connection, kept).await
     }
@@ -224,7 +224,7 @@ impl SubRequest {
         }
         if connection.is_reused() {
             // Kept in any case: if the connection turns out to be dead below, the second try needs this one too.
-            kept.bytes += piece.len();
+            kept.bytes += piece.len() + PIECE_OVERHEAD;
             kept.pieces.push(piece.clone());
             if kept.bytes <= self.replay_buffer {
                 return Ok(Sent::All);
@@ -251,7 +251,7 @@ impl SubRequest {
             ticket.turn(self.patience, self.earlier.as_ref()).await;
         }
         if connection.answers_early().await? {
-            return Ok((connection.answer(Phase::Send, detached).await?, true));
+            return Ok((connection.early_answer(detached).await?, true));
         }
         if let Some(last) = &kept.last {
             connection.push_body(last.clone());
@@ -260,7 +260,7 @@ impl SubRequest {
         self.progress.completing();
         match connection.send().await? {
             Sent::All => Ok((connection.answer(Phase::Await, detached).await?, false)),
-            Sent::Answering => Ok((connection.answer(Phase::Send, detached).await?, true)),
+            Sent::Answering => Ok((connection.early_answer(detached).await?, true)),
         }
     }
 }

@@ -286,11 +286,13 @@ impl<T> Task<T> {
             let strays = std::mem::take(&mut *lock(&self.strays));
             strays.iter().for_each(|entry| self.print(entry, &mut batch));
             self.hand_on(batch);
+            // Whoever flushes may be about to end the process.
+            let flushing = !barriers.is_empty();
             for reached in barriers {
                 // Whoever waited may have passed its deadline.
                 reached.send(()).ok();
             }
-            if handles_left && !busy {
+            if handles_left && !busy && !flushing {
                 thread::sleep(PAUSE);
             }
         }

@@ -249,8 +249,19 @@ impl Connection {
         let turned_down = has_body && !head.status.is_success();
         let reusable = phase == Phase::Await && !turned_down;
         let bodiless = is_head.then(|| says_keep_alive(&head));
-        let body = Incoming { session: Box::new(session), lease, limits, started, bodiless, reusable };
+        let body =
+            Incoming { session: Box::new(session), lease, limits, started, bodiless, reusable, failed: None };
         Ok(Answer { head, body })
+    }
+
+    /// Reads the answer that a backend began before the request was complete. On a reused connection one that came
+    /// before anything was sent is not to this request: the connection is of no use, as if it had been closed.
+    pub async fn early_answer(self, detached: &AtomicBool) -> Result<Answer, Failure> {
+        if self.wire.is_reused() && !self.wire.has_sent() {
+            let cause = Cause::Invalid("an answer that nobody asked for".into());
+            return Err(Failure { stale: true, ..self.failure(Phase::Send, cause) });
+        }
+        self.answer(Phase::Send, detached).await
     }
 
     fn failure(&self, phase: Phase, cause: Cause) -> Failure {
@@ -323,12 +334,17 @@ pub struct Incoming {
     bodiless: Option<bool>,
     /// Not after an early answer, or one that turned a body down: the backend may wait for the rest of it.
     reusable: bool,
+    /// What is wrong behind the piece that was given last.
+    failed: Option<Failure>,
 }
 
 impl Incoming {
     /// The next piece of the body, `None` at its proper end. What came together is one piece: Pingora's session
     /// parts it where its buffer for heads ends.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        if let Some(failure) = self.failed.take() {
+            return Err(failure);
+        }
         let Some(piece) = self.next().await? else { return Ok(None) };
         if !self.has_read_ahead() {
             return Ok(Some(piece));
@@ -337,7 +353,10 @@ impl Incoming {
         while self.has_read_ahead() {
             let next = tokio::select! {
                 biased;
-                next = self.next() => next?,
+                next = self.next() => next.unwrap_or_else(|failure| {
+                    self.failed = Some(failure);
+                    None
+                }),
                 // A part of a chunk's head was all that was left.
                 () = std::future::ready(()) => None,
             };
@@ -364,7 +383,7 @@ impl Incoming {
 
     /// Whether the body has been read to its end.
     pub fn is_done(&mut self) -> bool {
-        self.bodiless.is_some() || self.session.is_body_done()
+        self.failed.is_none() && (self.bodiless.is_some() || self.session.is_body_done())
     }
 
     /// Reads the body whole if it is no longer than `limit` bytes, and returns the connection to its pool.

@@ -90,6 +90,11 @@ impl Upstream {
         self.peers.get(backend).map_or(0, |peer| peer.in_flight())
     }
 
+    /// Whether all connections that a backend may have are in use.
+    pub fn is_full(&self, backend: &Backend) -> bool {
+        self.peers.get(backend.id).is_some_and(|peer| peer.is_full())
+    }
+
     /// Whether requests may be sent to a backend at all: it has an address and is not under maintenance.
     pub fn is_usable(&self, backend: &Backend) -> bool {
         !backend.maintained && !self.resolver.addrs(backend.id).is_empty()
@@ -214,8 +219,11 @@ impl Upstream {
         patience: Duration,
     ) -> Result<Answer, Failure> {
         let mut connection = self.connect(backend, head, reuse, patience).await?;
-        connection.send().await?;
-        connection.answer(Phase::Await, &AtomicBool::new(false)).await
+        let detached = AtomicBool::new(false);
+        match connection.send().await? {
+            Sent::All => connection.answer(Phase::Await, &detached).await,
+            Sent::Answering => connection.early_answer(&detached).await,
+        }
     }
 
     /// Closes idle connections that have aged out or died, for ever.

@@ -73,6 +73,11 @@ impl Peer {
         self.in_flight.load(Relaxed)
     }
 
+    /// Whether no slot is free under `MaxConnsPerBackend`.
+    pub fn is_full(&self) -> bool {
+        self.slots.as_ref().is_some_and(|slots| slots.available_permits() == 0)
+    }
+
     /// Waits for a free slot under `MaxConnsPerBackend`, at most `patience`.
     pub(super) async fn lease(self: &Arc<Self>, patience: Duration) -> Result<Lease, Failure> {
         let slot = match &self.slots {

@@ -57,6 +57,8 @@ pub(super) enum Step {
 pub(super) struct Wire {
     io: Stream,
     out: VecDeque<Bytes>,
+    /// Bytes in `out`.
+    queued: usize,
     inbound: BytesMut,
     /// Bytes of the current answer that have been read from the socket, and from here.
     taken: u64,
@@ -90,6 +92,7 @@ impl Wire {
         let mut wire = Wire {
             io,
             out: VecDeque::new(),
+            queued: 0,
             inbound: BytesMut::new(),
             taken: 0,
             delivered: 0,
@@ -117,7 +120,9 @@ impl Wire {
     /// would be taken for the answer to the next request. What comes from now on is unasked for, and found out by
     /// [`Wire::is_idle`].
     pub fn rest(&mut self) -> bool {
-        if self.taken != self.delivered + self.passed_over {
+        let parsed = self.taken == self.delivered + self.passed_over;
+        // What is left of a request would go out before the next one.
+        if !parsed || !self.out.is_empty() || self.broken.is_some() {
             return false;
         }
         self.book();
@@ -182,12 +187,13 @@ impl Wire {
     /// Queues bytes; they leave with the next [`Wire::poll_send`].
     pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
+            self.queued += bytes.len();
             self.out.push_back(bytes);
         }
     }
 
     pub fn queued(&self) -> usize {
-        self.out.iter().map(Bytes::len).sum()
+        self.queued
     }
 
     /// Sends what is queued and watches for an early answer. An error is reported only when no answer can be
@@ -229,6 +235,7 @@ impl Wire {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.sent += written as u64;
+        self.queued -= written;
         let mut left = written;
         while left > 0 {
             let Some(front) = self.out.front_mut() else { break };
@@ -276,6 +283,11 @@ impl Wire {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the kernel has taken any byte of the current exchange.
+    pub fn has_sent(&self) -> bool {
+        self.sent > 0
     }
 
     /// Whether any byte of an answer has come, be it an informational one.

@@ -82,7 +82,7 @@ impl Metrics {
             replicas: Replicas::new(&mut f),
             logs: Logs::new(&mut f),
             requests_in_flight: f
-                .gauge("akubra_requests_in_flight", "Client requests without a full answer."),
+                .gauge("akubra_requests_in_flight", "Client requests that are being served, health checks and what lingers after its answer included."),
             client_connections: f.gauge("akubra_client_connections", "Open connections of clients."),
             client_received_bytes: f.counter(
                 "akubra_client_received_bytes_total",
@@ -107,7 +107,7 @@ impl Metrics {
             ),
             backtracks: f.counter(
                 "akubra_backtracks_total",
-                "Clusters that were asked because those before them in the search did not have the object.",
+                "Clusters that were asked because those before them in the search gave no good answer.",
             ),
             misplacements: f
                 .counter("akubra_misplacements_total", "Objects found on another cluster than their home."),
