@@ -2,13 +2,15 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test figures deny clean
+.PHONY: help build demo test e2e-rgw figures load-test deny clean
 
 help:
 	@echo "make build   the program, optimised: target/release/akubra"
 	@echo "make demo    the gateway on 127.0.0.1:8080 in front of S3 servers of its own, to try it"
 	@echo "make test    everything that CI checks"
+	@echo "make e2e-rgw real clients with Ceph and a second kind of server behind the gateway (installs Ceph; minutes)"
 	@echo "make figures measures what the README promises, into load-tests/FIGURES.md (a few minutes, a quiet machine)"
+	@echo "make load-test  CPU time, memory and more beside Pingora, nginx and haproxy, into load-tests/RESULTS.md"
 	@echo "make deny    licences, sources and bans of the dependencies (installs cargo-deny)"
 	@echo "make clean   removes what was built"
 
@@ -22,20 +24,30 @@ demo:
 	$(CARGO) run --profile demo --features demo --locked -- demo
 
 # The tests come last, so that their verdict is what one sees at the end. `akubra -t` over every file of
-# conf/ and the rule of who may import whom are tests, too.
+# conf/ and the rule of who may import whom are tests, too. So are the real clients that are installed here.
 test:
-	@scripts/install-missing
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --document-private-items
+	@scripts/install-missing clients
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --all-features --document-private-items
 	$(CARGO) test --locked --features demo --doc
-	$(CARGO) test --locked --features demo --lib --bins --tests
+	$(CARGO) test --locked --workspace --features demo --lib --bins --tests
+
+# What no CI run waits for: all clients of tests/e2e once more, with two kinds of server as replicas.
+e2e-rgw:
+	@scripts/install-missing clients ceph
+	$(CARGO) test --locked --features demo --test it \
+		e2e::clients_see_one_of_two_kinds_of_server_and_both_hold_the_same -- --ignored --exact --nocapture
 
 # The program as `make demo` builds it, as a process of its own, against limits; fails where one is not kept.
 figures:
 	@scripts/install-missing
 	AKUBRA_FIGURES=load-tests/FIGURES.md $(CARGO) test --profile demo --features demo --locked --test it \
 		figures:: -- --ignored --test-threads=1 --nocapture
+
+# Installs nginx, haproxy and strace if they are missing; Debian may start the first two as services when it does.
+load-test:
+	@load-tests/run
 
 deny:
 	@scripts/install-missing

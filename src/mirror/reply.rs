@@ -125,7 +125,7 @@ impl End {
                 version: None,
                 error,
             },
-            seen: Seen { kind, answered: false, absent: false, broken: false },
+            seen: Seen { kind, answered: false, absent: false, broken: false, refused: false },
             answer: None,
         }
     }
@@ -150,6 +150,7 @@ impl End {
         let Judged { kind, absent, error } = judged(head.status, &body, judge, early);
         // What looks like a success and is none must not be passed on.
         let deceptive = head.status.is_success() && kind != Kind::Good && (early || broken);
+        let refused = head.status.is_client_error() && kind == Kind::NotApplied;
         let encryption = head.headers.get("x-amz-server-side-encryption");
         let encrypted = encryption.is_some_and(|value| value.as_bytes().starts_with(b"aws:kms"))
             || head.headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
@@ -165,7 +166,7 @@ impl End {
                 version: text("x-amz-version-id"),
                 error,
             },
-            seen: Seen { kind, answered: !deceptive, absent, broken },
+            seen: Seen { kind, answered: !deceptive, absent, broken, refused },
             answer: Some((head, body)),
         }
     }

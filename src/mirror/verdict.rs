@@ -19,7 +19,8 @@ pub enum Kind {
 pub enum Rule {
     /// Writes to one cluster: the first good reply.
     FirstGood,
-    /// Object DELETE: good only if every cluster has a good reply, else unavailable.
+    /// Object DELETE: good only if every cluster has a good reply. Where all backends refuse, the first refusal:
+    /// to try again would change nothing. Else unavailable.
     EveryCluster,
     /// Bucket writes: the first failure of a cluster without a good reply, else the first good answer.
     EveryClusterOrFirstFailure,
@@ -35,6 +36,8 @@ pub struct Seen {
     pub absent: bool,
     /// The answer broke off in its body: another good one is passed on rather than this.
     pub broken: bool,
+    /// A client error: the backend works, and does not want this request.
+    pub refused: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +106,10 @@ impl Verdict {
                     .or_else(|| self.first(|_, seen| seen.kind == Kind::Good))
                     .map_or(Decision::Unavailable, Decision::Answer),
             ),
-            Rule::EveryCluster => Some(Decision::Unavailable),
+            Rule::EveryCluster => {
+                let all_refused = self.replies.iter().all(|(_, seen)| seen.refused);
+                Some(self.answer_or_unavailable(|_, seen| all_refused && seen.answered))
+            }
             Rule::EveryClusterOrFirstFailure => {
                 Some(self.answer_or_unavailable(|cluster, seen| seen.answered && !self.has_good(cluster)))
             }
@@ -153,12 +159,15 @@ mod tests {
     use super::{Event::*, Kind::*, *};
 
     fn seen(kind: Kind, answered: bool) -> Seen {
-        Seen { kind, answered, absent: false, broken: false }
+        Seen { kind, answered, absent: false, broken: false, refused: false }
     }
     fn good() -> Seen {
         seen(Good, true)
     }
     fn refused() -> Seen {
+        Seen { refused: true, ..failed() }
+    }
+    fn failed() -> Seen {
         seen(NotApplied, true)
     }
     fn dead() -> Seen {
@@ -168,7 +177,7 @@ mod tests {
         seen(Unknown, false)
     }
     fn absent() -> Seen {
-        Seen { kind: Good, answered: true, absent: true, broken: false }
+        Seen { absent: true, ..good() }
     }
 
     /// Feeds events; returns the decision and the index of the event that brought it.
@@ -238,6 +247,20 @@ mod tests {
         assert_eq!(run([absent(), absent(), absent(), absent()]), Some((4, Decision::Answer(0))));
         assert_eq!(run([good(), good(), dead(), refused()]), Some((4, Decision::Unavailable)));
         assert_eq!(run([good(), good(), lost(), lost()]), Some((4, Decision::Unavailable)));
+    }
+
+    #[test]
+    fn a_delete_that_all_refuse_is_refused_and_any_other_failure_is_worth_another_try() {
+        let clusters = [0, 1];
+        let run = |replies: [Seen; 2]| {
+            let events: Vec<_> =
+                replies.into_iter().enumerate().map(|(sub, seen)| Reply(sub, seen)).collect();
+            run(Rule::EveryCluster, &clusters, &events).map(|(_, decision)| decision)
+        };
+        assert_eq!(run([refused(), refused()]), Some(Decision::Answer(0)));
+        for other in [failed(), dead(), lost(), good(), absent()] {
+            assert_eq!(run([refused(), other]), Some(Decision::Unavailable), "{other:?}");
+        }
     }
 
     #[test]

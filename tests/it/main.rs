@@ -6,6 +6,7 @@
 
 mod answers;
 mod connections;
+mod e2e;
 mod figures;
 mod fixture;
 mod fixtures;

@@ -111,7 +111,8 @@ fn small_puts_never_wait_for_a_backend_that_hangs() {
                 let start = Instant::now();
                 let reply = client.request("PUT", &format!("/bucket/{number}"), &[], &body).await;
                 assert_eq!(reply.status, 200);
-                assert!(start.elapsed() < Duration::from_millis(500), "{phase:?}: {:?}", start.elapsed());
+                // Waiting for the backend would take seconds; how fast it is, `make figures` measures.
+                assert!(start.elapsed() < Duration::from_secs(2), "{phase:?}: {:?}", start.elapsed());
             }
             assert_eq!(b.paths().len(), 20);
         }

@@ -87,6 +87,22 @@ fn a_delete_that_fails_in_a_whole_cluster_is_503() {
 }
 
 #[test]
+fn a_delete_that_all_backends_refuse_is_answered_with_their_refusal_and_not_recorded() {
+    run(async {
+        let (a, b) = pair().await;
+        let mut gateway = sharded(&[&a], &[&b]).start().await;
+        for backend in [&a, &b] {
+            backend.will(Behaviour::answers(403));
+        }
+        // Clients try a 503 again and again.
+        assert_eq!(gateway.delete("/bucket/key").await.status, 403);
+        b.will(Behaviour::answers(500));
+        assert_eq!(gateway.delete("/bucket/key").await.status, 503);
+        gateway.stop_in_sync().await;
+    });
+}
+
+#[test]
 fn a_delete_of_a_sub_resource_or_version_concerns_the_home_cluster_only() {
     run(async {
         for query in ["tagging", "versionId=abc"] {

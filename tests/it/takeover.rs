@@ -187,6 +187,30 @@ fn a_listener_that_is_to_be_elsewhere_is_bound_anew() {
     });
 }
 
+#[test]
+fn operators_find_the_successor_where_its_predecessor_was() {
+    run(async {
+        let (a, b) = pair().await;
+        a.will(Behaviour::hangs(Phase::AfterBody));
+        let setup = Gateway::over(&[&a, &b]).with_technical_endpoint().with_metrics();
+        let mut gateway = setup.set("ResponseHeaderTimeout", "1m").start().await;
+        let (technical, metrics) = (gateway.technical().await, gateway.metrics().await);
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+        // The predecessor has still something to do, and is not asked any more.
+        let mut successor = gateway.hand_over().await;
+        gateway.wait_for_log("took over").await;
+        assert_eq!((successor.technical().await, successor.metrics().await), (technical, metrics));
+        // The predecessor would say 503.
+        for _ in 0..20 {
+            assert_eq!(request(technical, "GET", "/status/ping", &[], b"").await.status, 200);
+        }
+        assert_eq!(request(metrics, "GET", "/metrics", &[], b"").await.status, 200);
+        a.release();
+        gateway.ended().await;
+        successor.stop_in_sync().await;
+    });
+}
+
 /// A process that waits where a successor would.
 struct Impostor(UnixListener);
 
