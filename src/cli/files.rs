@@ -7,15 +7,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Below this many the log says so: a few hundred clients at once use them up.
 const FEW: u64 = 4096;
 
-/// Raises the soft limit to the hard one.
-pub fn raise_limit() {
+/// Raises the soft limit to the hard one, and tells what it is then; `None` = there is none.
+pub fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
         log::warn!("the limit of open files cannot be raised: {error}");
     }
-    match getrlimit(Resource::Nofile).current {
+    let limit = getrlimit(Resource::Nofile).current;
+    match limit {
         Some(limit) if limit < FEW => {
             log::warn!(
                 "only {limit} files may be open at once, client connections among them: raise the limit"
@@ -24,4 +25,5 @@ pub fn raise_limit() {
         Some(limit) => log::info!("at most {limit} files may be open at once"),
         None => log::info!("any number of files may be open at once"),
     }
+    limit
 }

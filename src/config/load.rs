@@ -132,6 +132,7 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
             0 => at.error("0 would refuse every upload; leave the key out for no limit"),
             size => Some(size),
         }),
+        max_client_connections: top.read("MaxClientConnections", 0, At::count),
         max_concurrent_requests: top.read("MaxConcurrentRequests", 0, At::count),
         maintained_backends,
         sync_log_methods: top.get("SyncLogMethods").and_then(|at| methods(&at)),

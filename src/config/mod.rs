@@ -49,6 +49,8 @@ pub struct Config {
     pub body_max_size: Option<u64>,
     /// Most client requests in flight at once; 0 = no limit.
     pub max_concurrent_requests: usize,
+    /// Most connections of clients; 0 = half of the files that the process may have open.
+    pub max_client_connections: usize,
     pub maintained_backends: Vec<BackendUrl>,
     /// Methods whose records the synclog prints; `None` = all.
     pub sync_log_methods: Option<Vec<Method>>,

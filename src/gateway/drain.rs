@@ -91,6 +91,11 @@ impl Activity {
         self.accepted.fetch_add(1, SeqCst);
     }
 
+    /// Accepted connections whose task has not begun.
+    pub fn not_taken_over(&self) -> usize {
+        self.accepted.load(SeqCst)
+    }
+
     /// An accepted connection's task has begun. `counted` = it was counted by [`accepted`](Self::accepted).
     pub fn take_over(self: &Arc<Self>, counted: bool) -> Running {
         let running = self.request();
@@ -175,10 +180,10 @@ impl Activity {
     async fn all_taken_over(&self) {
         let taken_over = async {
             self.listeners_closed.wait().await;
-            self.until(|| self.accepted.load(SeqCst) == 0).await;
+            self.until(|| self.not_taken_over() == 0).await;
         };
         if tokio::time::timeout(HANDOVER, taken_over).await.is_err() {
-            let lost = self.accepted.load(SeqCst);
+            let lost = self.not_taken_over();
             log::error!("after {HANDOVER:?} listeners are open, or connections not taken over: {lost}");
         }
         if self.uncounted.load(SeqCst) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
 };
 
 use crate::fixture::*;
@@ -111,6 +111,40 @@ fn thousands_of_idle_connections_are_in_nobodys_way() {
         let start = Instant::now();
         gateway.stop_in_sync().await;
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn more_connections_than_allowed_are_closed_and_those_that_are_open_go_on() {
+    run(async {
+        let a = Misbehaving::start().await;
+        let gateway = Gateway::over(&[&a]).set("MaxClientConnections", 5).start().await;
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            let mut client = gateway.client().await;
+            assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.status, 404);
+            clients.push(client);
+        }
+        // Also when they come at once, before any of them has a task.
+        for _ in 0..200 {
+            TcpStream::connect(gateway.address()).await.unwrap();
+        }
+        let mut more = gateway.client().await;
+        more.closed().await;
+        gateway.wait_for_log("clients have 5 connections: more are closed").await;
+        assert_eq!(clients[0].request("PUT", "/bucket/key", &[], b"hello").await.status, 200);
+        drop(clients.pop());
+        let served = async {
+            loop {
+                let mut client = gateway.client().await;
+                let head = client.head_text("GET", "/bucket/key", &[]);
+                client.try_send(head.as_bytes()).await;
+                if client.reply_or_end("GET").await.is_some() {
+                    return;
+                }
+            }
+        };
+        soon("a place", served).await;
     });
 }
 

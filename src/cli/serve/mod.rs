@@ -36,7 +36,7 @@ use crate::{
     config::{Config, Listen},
     gateway::{
         Gateway,
-        connection::{Connections, CountAccepted},
+        connection::{AcceptFilter, Connections, Room},
         drain::Activity,
     },
     technical,
@@ -76,7 +76,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     for warning in config.remarks() {
         log::warn!("{warning}");
     }
-    super::files::raise_limit();
+    let files = super::files::raise_limit();
     tell_limits(&config);
     let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
         .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
@@ -87,7 +87,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     let activity = Arc::new(Activity::default());
     let mut listeners = Listeners::default();
     let config = Arc::new(config);
-    let tasks = add_gateway(&mut server, &mut listeners, &config, &logs, &activity);
+    let tasks = add_gateway(&mut server, &mut listeners, &config, &logs, &activity, files);
     add_endpoints(&mut server, &mut listeners, &config, &activity);
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
@@ -119,15 +119,17 @@ fn add_gateway(
     config: &Arc<Config>,
     logs: &Logs,
     activity: &Arc<Activity>,
+    files: Option<u64>,
 ) -> impl Future<Output = ()> + Send + use<> {
     let topology = Arc::new(Topology::new(config));
     let resolver = Arc::new(Resolver::new(&topology.backends));
     let upstream = Arc::new(Upstream::new(config, &topology, resolver.clone()));
     let gateway = Gateway::new(config.clone(), topology, upstream.clone(), logs.clone(), activity.clone());
     let proxy = http_proxy(&server.configuration, gateway);
-    let connections = Connections::new(proxy, config.clone(), logs.clone(), activity.clone());
+    let room = Room::new(config.max_client_connections, files);
+    let connections = Connections::new(proxy, config.clone(), logs.clone(), activity.clone(), room.clone());
     let mut service = listening::Service::new("gateway".to_owned(), connections);
-    service.set_connection_filter(Arc::new(CountAccepted(activity.clone())));
+    service.set_connection_filter(Arc::new(AcceptFilter { activity: activity.clone(), room }));
     // Without a read buffer: heads are read as they come, and bodies in pieces as large as it would be.
     let buffer = L4BufferSettings::default().read(0);
     service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));

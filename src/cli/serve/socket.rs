@@ -31,6 +31,9 @@ use crate::config::Listen;
 /// Everybody on the machine may connect.
 const EVERYBODY: u32 = 0o666;
 
+/// As many as Pingora asks for; the kernel has a bound of its own (`net.core.somaxconn`).
+const BACKLOG: i32 = 65_535;
+
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -41,7 +44,11 @@ pub struct Socket {
 impl Socket {
     pub fn bind(listen: &Listen) -> anyhow::Result<Socket> {
         let fd = match listen {
-            Listen::Tcp(address) => TcpListener::bind(address).map(OwnedFd::from),
+            Listen::Tcp(address) => TcpListener::bind(address).map(OwnedFd::from).and_then(|fd| {
+                // Until it accepts, and while it is busy, clients wait here; the library's 128 are soon full.
+                rustix::net::listen(&fd, BACKLOG)?;
+                Ok(fd)
+            }),
             Listen::Unix(path) => bind_unix(path, EVERYBODY).map(OwnedFd::from),
         };
         Socket::new(listen, fd.with_context(|| format!("cannot listen on {listen}"))?)

@@ -88,7 +88,7 @@ fn the_reference_file_names_every_key() {
         Weight Domains Default ReadPolicy VirtualHostStyle UnmergedListings Synclog Mainlog Accesslog \
         ClusterSyncLog stderr stdout file level plaintext syslog database ReplicaBuffer ReplayBuffer \
         SlowBackendTimeout BackgroundTimeout BackgroundRequests BackgroundBytes CompareETags ClientReadTimeout \
-        ClientWriteTimeout ClientHeaderTimeout ClientIdleTimeout TrustedProxies ProxyProtocol Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug";
+        ClientWriteTimeout ClientHeaderTimeout ClientIdleTimeout TrustedProxies ProxyProtocol MaxClientConnections Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug";
     for key in ours.split_whitespace().chain(server::KEYS) {
         let names = |line: &str| line.trim_start_matches([' ', '#', '-']).starts_with(&format!("{key}:"));
         assert!(text.lines().any(names), "{key}");

@@ -13,6 +13,7 @@
 //! - Pingora's session gets the bytes of one request only. Those of the next stay here.
 //! - A client that has sent nothing is closed without an answer; one that has sent a part of a head gets one.
 
+mod accept;
 mod chunks;
 mod client;
 mod proxied;
@@ -33,7 +34,6 @@ use bytes::{Buf, BytesMut};
 use log::Level;
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
-    listeners::ConnectionFilter,
     protocols::{SocketDigest, Stream, http::ServerSession},
     server::ShutdownWatch,
 };
@@ -41,6 +41,7 @@ use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::AsyncReadExt;
 
+pub use self::accept::{AcceptFilter, Room};
 use self::{chunks::Chunks, client::Client};
 use super::{
     Gateway, admit,
@@ -49,7 +50,7 @@ use super::{
 use crate::{
     config::Config,
     s3::S3Error,
-    telemetry::{Logs, metrics::METRICS, report::Report},
+    telemetry::{Logs, report::Report},
     upstream::Framing,
 };
 
@@ -67,20 +68,9 @@ pub struct Connections {
     config: Arc<Config>,
     logs: Logs,
     activity: Arc<Activity>,
+    room: Arc<Room>,
     /// What is wrong with connections, told now and then.
     strange: Report,
-}
-
-/// Counts connections in the accept loop itself, before there is a task that could count its own.
-#[derive(Debug)]
-pub struct CountAccepted(pub Arc<Activity>);
-
-#[async_trait]
-impl ConnectionFilter for CountAccepted {
-    async fn should_accept(&self, _: Option<&std::net::SocketAddr>) -> bool {
-        self.0.accepted();
-        true
-    }
 }
 
 impl Connections {
@@ -89,37 +79,23 @@ impl Connections {
         config: Arc<Config>,
         logs: Logs,
         activity: Arc<Activity>,
+        room: Arc<Room>,
     ) -> Connections {
-        Connections { proxy: Arc::new(proxy), config, logs, activity, strange: Report::new("connections") }
+        let strange = Report::new("connections");
+        Connections { proxy: Arc::new(proxy), config, logs, activity, room, strange }
     }
 }
 
 #[async_trait]
 impl ServerApp for Connections {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = Open::new();
-        // The accept loop counts connections whose peer has an address, and no others.
-        let counted = stream.get_socket_digest().is_some_and(|digest| digest.peer_addr().is_some());
-        let running = self.activity.take_over(counted);
+        // The accept loop looks at connections whose peer has an address, and at no others.
+        let looked_at = stream.get_socket_digest().is_some_and(|digest| digest.peer_addr().is_some());
+        let running = self.activity.take_over(looked_at);
+        let _open = self.room.enter(looked_at)?;
         let connection = Connection { shared: self, stream, ahead: BytesMut::new(), running: Some(running) };
         connection.serve(shutdown).await;
         None
-    }
-}
-
-/// Counts a connection in the metrics until it is dropped.
-struct Open;
-
-impl Open {
-    fn new() -> Open {
-        METRICS.client_connections.inc();
-        Open
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        METRICS.client_connections.dec();
     }
 }
 

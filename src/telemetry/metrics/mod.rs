@@ -49,6 +49,7 @@ pub struct Metrics {
 
     pub requests_in_flight: IntGauge,
     pub client_connections: IntGauge,
+    pub client_connections_refused: IntCounter,
     pub client_received_bytes: IntCounter,
     pub client_sent_bytes: IntCounter,
 
@@ -84,6 +85,10 @@ impl Metrics {
             requests_in_flight: f
                 .gauge("akubra_requests_in_flight", "Client requests that are being served, health checks and what lingers after its answer included."),
             client_connections: f.gauge("akubra_client_connections", "Open connections of clients."),
+            client_connections_refused: f.counter(
+                "akubra_client_connections_refused_total",
+                "Connections of clients that were closed at once, because MaxClientConnections were open.",
+            ),
             client_received_bytes: f.counter(
                 "akubra_client_received_bytes_total",
                 "Bytes of bodies that were read from clients, counted when the request has ended.",
