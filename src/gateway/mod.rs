@@ -97,7 +97,8 @@ impl Gateway {
         if self.is_health_check(session) {
             context.unlogged = true;
             let (head, body) = health(self.activity.is_draining())?;
-            return self.responder(session, context).whole(head, body, true).await;
+            let body_read = session.downstream_session.is_body_done();
+            return self.responder(session, context).whole(head, body, body_read).await;
         }
         match self.route(session, context) {
             Ok(route) => self.dispatch(session, context, route).await,
@@ -162,8 +163,19 @@ impl Gateway {
         self.responder(session, context).refuse(&refusal, body_read).await
     }
 
-    /// One backend after another, home first.
+    /// A read, cut off when the process may wait no longer: the client sees an answer that broke off.
     async fn read(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = self.activity.stop.wait() => {}
+            outcome = self.search(session, context, route) => return outcome,
+        }
+        context.error = "cut off: the gateway is stopping".to_owned();
+        Error::e_explain(ErrorType::InternalError, "the gateway is stopping")
+    }
+
+    /// One backend after another, home first.
+    async fn search(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
         let framing = Framing::Length(0);
         let method = match (&route.request.operation, session.req_header().method.clone()) {
             (Operation::Options, _) => Method::HEAD,

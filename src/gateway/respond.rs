@@ -57,6 +57,9 @@ impl Responder<'_> {
         self.keep_alive_if(body_read);
         match body {
             Body::Whole(bytes) => self.write(head, bytes).await?,
+            Body::Broken(bytes, failure) if bytes.is_empty() => {
+                return self.refuse_broken(&failure.to_string(), body_read).await;
+            }
             Body::Broken(bytes, failure) => {
                 self.begin(head, false).await?;
                 self.piece(bytes).await?;
@@ -68,10 +71,7 @@ impl Responder<'_> {
                     false => Ok(Some(bytes)),
                 };
                 if let Err(failure) = &piece {
-                    // The client has heard nothing yet: it can be told, instead of being cut off.
-                    let refusal = S3Error::service_unavailable("the backend's answer broke off");
-                    self.context.error = failure.to_string();
-                    return self.refuse(&refusal, body_read).await;
+                    return self.refuse_broken(&failure.to_string(), body_read).await;
                 }
                 self.begin(head, false).await?;
                 while let Some(bytes) = match piece {
@@ -88,6 +88,14 @@ impl Responder<'_> {
         }
         self.linger_unless(body_read).await;
         Ok(())
+    }
+
+    /// The backend's answer broke off before its body began: the client has heard nothing yet, and can be told
+    /// instead of being cut off.
+    async fn refuse_broken(&mut self, why: &str, body_read: bool) -> Result<()> {
+        why.clone_into(&mut self.context.error);
+        let refusal = S3Error::service_unavailable("the backend's answer broke off");
+        self.refuse(&refusal, body_read).await
     }
 
     /// Answers with an error of ours.
@@ -165,7 +173,10 @@ impl Responder<'_> {
             return;
         }
         let patience = Patience { half_close: self.patience, longest: LINGER, most_bytes: LINGER_BYTES };
-        METRICS.requests.lingered(linger(&mut self.session.downstream_session, patience).await);
+        tokio::select! {
+            end = linger(&mut self.session.downstream_session, patience) => METRICS.requests.lingered(end),
+            () = self.activity.stop.wait() => {}
+        }
     }
 }
 

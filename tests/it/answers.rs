@@ -31,7 +31,6 @@ fn an_answer_that_breaks_off_is_passed_on_as_broken() {
             Behaviour::closes(Phase::MidAnswerBody(200_000)).framed(Framing::Chunked),
             Behaviour::resets(Phase::MidAnswerBody(200_000)).framed(Framing::Chunked),
             Behaviour::good().framed(Framing::PromisesMore(10)),
-            Behaviour::resets(Phase::AfterAnswerHead),
         ] {
             a.will_once_on("GET", behaviour.clone());
             let mut client = gateway.client().await;
@@ -43,6 +42,19 @@ fn an_answer_that_breaks_off_is_passed_on_as_broken() {
         }
         let entry = &gateway.wait_for_access(1).await[0];
         assert_ne!(entry["error"], "", "{entry}");
+    });
+}
+
+#[test]
+fn an_answer_that_breaks_off_before_its_body_is_told_as_unavailable() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/key", noise(500_000));
+        let gateway = Gateway::over(&[&a]).start().await;
+        a.will_once_on("GET", Behaviour::resets(Phase::AfterAnswerHead));
+        let mut client = gateway.client().await;
+        client.request("GET", "/bucket/key", &[], b"").await.assert_error(503, "ServiceUnavailable");
+        assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.body.len(), 500_000);
     });
 }
 

@@ -251,6 +251,36 @@ fn what_does_not_finish_in_the_grace_period_is_cut_off_recorded_and_flushed() {
 }
 
 #[test]
+fn a_read_that_does_not_finish_in_the_grace_period_is_cut_off_and_logged() {
+    run(async {
+        let a = Misbehaving::start().await;
+        a.holds("/bucket/key", "0123456789".repeat(50_000));
+        a.will_once_on("GET", Behaviour::hangs(Phase::MidAnswerBody(200_000)));
+        let mut gateway = Gateway::over(&[&a]).set("grace_period_seconds", 1).start().await;
+        let mut client = gateway.client().await;
+        client.head("GET", "/bucket/key", &[]).await;
+        client.read_at_least(100_000).await;
+        let logs = gateway.stop().await;
+        assert_eq!(logs.access.len(), 1);
+        assert_eq!(logs.access[0]["error"], "cut off: the gateway is stopping");
+    });
+}
+
+#[test]
+fn a_body_sent_to_the_health_path_holds_up_nothing() {
+    run(async {
+        let a = Misbehaving::start().await;
+        let mut gateway = Gateway::over(&[&a]).start().await;
+        let mut client = gateway.client().await;
+        client.head("POST", "/status/ping", &[("Content-Length", "1000000000000")]).await;
+        assert_eq!(client.reply("POST").await.status, 200);
+        let start = Instant::now();
+        gateway.stop().await;
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
 fn health_turns_503_while_the_gateway_drains() {
     run(async {
         let (a, b) = pair().await;
