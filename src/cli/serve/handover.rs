@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::socket::bind_unix;
+use super::socket::{FileId, bind_unix};
 
 /// Of this talk; a process that speaks another is refused.
 const VERSION: u32 = 1;
@@ -105,11 +105,13 @@ async fn connect(path: &Path, patience: Duration) -> anyhow::Result<UnixStream> 
     }
 }
 
-/// The successor's side, before its predecessor has come. The socket's file goes with it.
+/// The successor's side, before its predecessor has come. The socket's file goes with it, unless it is another
+/// successor's by then.
 #[derive(Debug)]
 pub struct Expecting {
     listener: UnixListener,
     path: PathBuf,
+    file: FileId,
 }
 
 /// A predecessor that has made its offer.
@@ -125,8 +127,10 @@ impl Expecting {
     pub fn bind(path: &Path) -> anyhow::Result<Expecting> {
         let at = || format!("cannot wait for the running instance at {}", path.display());
         let listener = bind_unix(path, 0o600).with_context(at)?;
+        let file = FileId::at(path).with_context(at)?;
         listener.set_nonblocking(true).with_context(at)?;
-        Ok(Expecting { listener: UnixListener::from_std(listener).with_context(at)?, path: path.to_owned() })
+        let listener = UnixListener::from_std(listener).with_context(at)?;
+        Ok(Expecting { listener, path: path.to_owned(), file })
     }
 
     /// Waits for the predecessor's offer. Others who connect are sent away. Cancel-safe: an offer that was not
@@ -145,7 +149,7 @@ impl Expecting {
 
 impl Drop for Expecting {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = self.file.remove(&self.path) {
             log::debug!("{}: {error}", self.path.display());
         }
     }
@@ -322,6 +326,18 @@ mod tests {
         std::fs::File::from(reader).read_to_string(&mut text).unwrap();
         assert_eq!(text, "through");
         drop(expecting);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_successor_leaves_anothers_socket_alone() {
+        let (_folder, path) = place();
+        let first = Expecting::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let second = Expecting::bind(&path).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
         assert!(!path.exists());
     }
 
