@@ -361,6 +361,25 @@ fn a_successor_waits_on_after_others_have_connected() {
 }
 
 #[test]
+fn an_offer_that_comes_slowly_is_read_to_its_end() {
+    run(async {
+        let (a, b) = pair().await;
+        let successor = Gateway::over(&[&a, &b]).launch(&["-u"]);
+        successor.wait_for_log("waiting at").await;
+        let mut stream = UnixStream::connect(successor.log_file("upgrade.sock")).await.unwrap();
+        stream.write_all(b"{\"version\":1,").await.unwrap();
+        // Beyond the moment in which a daemon's starter is let go.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        for (said, heard) in [(&b"\"sockets\":[]}\n"[..], &b"ready\n"[..]), (b"yours\n", b"taken\n")] {
+            stream.write_all(said).await.unwrap();
+            let mut answer = vec![0; heard.len()];
+            soon("an answer", stream.read_exact(&mut answer)).await.unwrap();
+            assert_eq!(answer, heard);
+        }
+    });
+}
+
+#[test]
 fn a_unix_socket_survives_its_first_process() {
     run(async {
         let (a, b) = pair().await;

@@ -7,7 +7,7 @@
 use std::{
     future::Future,
     path::PathBuf,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -176,10 +176,12 @@ impl Life {
         let expecting = Expecting::bind(&self.upgrade_sock)?;
         let (at, patience) = (self.upgrade_sock.display(), self.patience.for_predecessor);
         log::info!("waiting at {at} for the running instance, which hands over when it gets SIGQUIT");
-        let mut met = timeout(IS_THERE.min(patience), expecting.predecessor()).await;
+        // One wait, in two parts: an offer may be half read when the first ends.
+        let mut coming = pin!(expecting.predecessor());
+        let mut met = timeout(IS_THERE.min(patience), &mut coming).await;
         if met.is_err() && patience > IS_THERE {
             self.starter.iter_mut().for_each(Starter::release);
-            met = timeout(patience - IS_THERE, expecting.predecessor()).await;
+            met = timeout(patience - IS_THERE, coming).await;
         }
         let predecessor = met.with_context(|| {
             format!("no running instance came to {at} within {patience:?}: it must get SIGQUIT, and have the same upgrade_sock")
