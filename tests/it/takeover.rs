@@ -294,6 +294,34 @@ fn sigterm_ends_a_gateway_that_waits_for_its_successor() {
 }
 
 #[test]
+fn sigterm_waits_until_it_is_known_who_serves() {
+    run(async {
+        for taken in [true, false] {
+            let (a, b) = pair().await;
+            let mut gateway = Gateway::over(&[&a, &b]).start().await;
+            let impostor = Impostor::of(&gateway);
+            gateway.signal("QUIT");
+            let mut stream = impostor.meet().await;
+            stream.write_all(b"ready\n").await.unwrap();
+            let mut yours = [0; 6];
+            soon("the sockets", stream.read_exact(&mut yours)).await.unwrap();
+            gateway.signal("TERM");
+            for _ in 0..20 {
+                assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+            }
+            if taken {
+                stream.write_all(b"taken\n").await.unwrap();
+                gateway.wait_for_log("took over").await;
+            }
+            drop(stream);
+            let logs = gateway.ended().await;
+            assert_eq!(logs.main.contains("not handed over"), !taken, "{}", logs.main);
+            assert_eq!(logs.main.contains("no new connections"), !taken, "{}", logs.main);
+        }
+    });
+}
+
+#[test]
 fn sigquit_without_a_successor_is_refused() {
     run(async {
         let (a, b) = pair().await;

@@ -120,7 +120,7 @@ impl Life {
         };
         // From here on there may be requests: nothing is cut short.
         let begun = match prepared {
-            Ok(predecessor) => self.begin(predecessor).await,
+            Ok(predecessor) => self.begin(predecessor, &mut signals).await,
             Err(error) => Err(error),
         };
         if begun.is_err() {
@@ -148,8 +148,16 @@ impl Life {
         }
     }
 
-    async fn begin(&mut self, predecessor: Option<Predecessor>) -> anyhow::Result<()> {
-        self.listeners.start()?;
+    async fn begin(&mut self, predecessor: Option<Predecessor>, signals: &mut Signals) -> anyhow::Result<()> {
+        if let Err(error) = self.listeners.start().await {
+            if let Some(predecessor) = predecessor {
+                predecessor.failed(&format!("{error:#}")).await;
+            }
+            // Some may accept already. The supervisor is told nothing: a predecessor goes on.
+            self.accept_no_more().await;
+            self.drain(signals, self.grace, false).await;
+            return Err(error);
+        }
         self.supervisor.serving();
         if let Some(predecessor) = predecessor {
             predecessor.taken().await;
@@ -222,10 +230,16 @@ impl Life {
         log::info!("SIGQUIT: handing over to a successor at {}", self.upgrade_sock.display());
         self.supervisor.handing_over();
         let sockets = self.listeners.offer();
-        let handing = handover::hand_over(&self.upgrade_sock, &sockets, self.patience.for_successor);
-        let handed = tokio::select! {
-            handed = handing => handed,
+        let offering = handover::offer(&self.upgrade_sock, &sockets, self.patience.for_successor);
+        let offered = tokio::select! {
+            offered = offering => offered,
             asked = signals.next_end("it was heard already") => return Handed::Interrupted(asked),
+        };
+        let handed = match offered {
+            // From here on the successor may serve. Which of the two does is known in a moment, and until then
+            // signals wait: whoever said now that the service ends might be wrong.
+            Ok(successor) => successor.hand_over().await,
+            Err(error) => Err(error),
         };
         match handed {
             Ok(successor) => Handed::Over(successor),
@@ -240,11 +254,16 @@ impl Life {
 
     /// Ends behind a successor, a process that accepts on the same sockets.
     async fn follow(&mut self, signals: &mut Signals, successor: u32) {
+        self.accept_no_more().await;
+        log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
+        self.drain(signals, self.grace, false).await;
+    }
+
+    /// Leaves the sockets to another process.
+    async fn accept_no_more(&mut self) {
         self.listeners.close(None).await;
         self.activity.listeners_closed();
         self.activity.begin_draining();
-        log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
-        self.drain(signals, self.grace, false).await;
     }
 
     /// Ends without a successor.
