@@ -294,6 +294,34 @@ fn sigterm_ends_a_gateway_that_waits_for_its_successor() {
 }
 
 #[test]
+fn sigterm_waits_until_it_is_known_who_serves() {
+    run(async {
+        for taken in [true, false] {
+            let (a, b) = pair().await;
+            let mut gateway = Gateway::over(&[&a, &b]).start().await;
+            let impostor = Impostor::of(&gateway);
+            gateway.signal("QUIT");
+            let mut stream = impostor.meet().await;
+            stream.write_all(b"ready\n").await.unwrap();
+            let mut yours = [0; 6];
+            soon("the sockets", stream.read_exact(&mut yours)).await.unwrap();
+            gateway.signal("TERM");
+            for _ in 0..20 {
+                assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+            }
+            if taken {
+                stream.write_all(b"taken\n").await.unwrap();
+                gateway.wait_for_log("took over").await;
+            }
+            drop(stream);
+            let logs = gateway.ended().await;
+            assert_eq!(logs.main.contains("not handed over"), !taken, "{}", logs.main);
+            assert_eq!(logs.main.contains("no new connections"), !taken, "{}", logs.main);
+        }
+    });
+}
+
+#[test]
 fn sigquit_without_a_successor_is_refused() {
     run(async {
         let (a, b) = pair().await;
@@ -357,6 +385,25 @@ fn a_successor_waits_on_after_others_have_connected() {
         assert_eq!(successor.put("/bucket/key", b"hello").await.status, 200);
         let logs = successor.stop_in_sync().await;
         assert!(logs.main.contains("names and descriptors do not match"), "{}", logs.main);
+    });
+}
+
+#[test]
+fn an_offer_that_comes_slowly_is_read_to_its_end() {
+    run(async {
+        let (a, b) = pair().await;
+        let successor = Gateway::over(&[&a, &b]).launch(&["-u"]);
+        successor.wait_for_log("waiting at").await;
+        let mut stream = UnixStream::connect(successor.log_file("upgrade.sock")).await.unwrap();
+        stream.write_all(b"{\"version\":1,").await.unwrap();
+        // Beyond the moment in which a daemon's starter is let go.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        for (said, heard) in [(&b"\"sockets\":[]}\n"[..], &b"ready\n"[..]), (b"yours\n", b"taken\n")] {
+            stream.write_all(said).await.unwrap();
+            let mut answer = vec![0; heard.len()];
+            soon("an answer", stream.read_exact(&mut answer)).await.unwrap();
+            assert_eq!(answer, heard);
+        }
     });
 }
 

@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::socket::bind_unix;
+use super::socket::{FileId, bind_unix};
 
 /// Of this talk; a process that speaks another is refused.
 const VERSION: u32 = 1;
@@ -54,14 +54,31 @@ struct Offer {
     sockets: Vec<String>,
 }
 
-/// The predecessor's side: gives sockets to a successor, waiting for one to come at most `patience`. Returns the
-/// successor's process id when it accepts; the caller must then stop to. An error, and dropping this, mean that
-/// nothing was handed over.
-pub async fn hand_over(
+/// A successor that is ready.
+#[derive(Debug)]
+pub struct Successor {
+    stream: UnixStream,
+    pid: u32,
+}
+
+impl Successor {
+    /// Lets it accept. Returns its process id when it does; the caller must then stop to. An error means that
+    /// nothing was handed over. Not to be cancelled: the successor may have begun.
+    pub async fn hand_over(mut self) -> anyhow::Result<u32> {
+        let said = timeout(AT_ONCE, say(&mut self.stream, YOURS)).await;
+        said.context("the successor does not read")?.context("the successor has gone")?;
+        hear(&mut self.stream, TAKEN, AT_ONCE).await.context("the successor does not take the sockets")?;
+        Ok(self.pid)
+    }
+}
+
+/// The predecessor's side: offers sockets to a successor, waiting for one to come at most `patience`. An error,
+/// and dropping this, mean that nothing was handed over.
+pub async fn offer(
     path: &Path,
     sockets: &[(String, BorrowedFd<'_>)],
     patience: Duration,
-) -> anyhow::Result<u32> {
+) -> anyhow::Result<Successor> {
     let mut stream = connect(path, patience).await?;
     let pid = check_peer(&stream).context("the process that listens there is no successor")?;
     let names = sockets.iter().map(|(name, _)| name.clone()).collect();
@@ -69,17 +86,15 @@ pub async fn hand_over(
     line.push(b'\n');
     let fds: Vec<_> = sockets.iter().map(|(_, fd)| *fd).collect();
     timeout(AT_ONCE, send_with(&stream, &line, &fds)).await.context("the successor does not read")??;
-    hear(&mut stream, READY).await.context("the successor is not ready")?;
-    let said = timeout(AT_ONCE, say(&mut stream, YOURS)).await;
-    said.context("the successor does not read")?.context("the successor has gone")?;
-    hear(&mut stream, TAKEN).await.context("the successor does not take the sockets")?;
-    Ok(pid)
+    // Meanwhile this process serves: there is no hurry.
+    hear(&mut stream, READY, GETTING_READY).await.context("the successor is not ready")?;
+    Ok(Successor { stream, pid })
 }
 
-/// Waits for the successor to say this. Meanwhile this process serves: there is no hurry.
-async fn hear(stream: &mut UnixStream, expected: &str) -> anyhow::Result<()> {
-    let Ok(said) = timeout(GETTING_READY, read_line(stream)).await else {
-        bail!("it says nothing for {GETTING_READY:?}");
+/// Waits for the successor to say this.
+async fn hear(stream: &mut UnixStream, expected: &str, patience: Duration) -> anyhow::Result<()> {
+    let Ok(said) = timeout(patience, read_line(stream)).await else {
+        bail!("it says nothing for {patience:?}");
     };
     let said = said.context("it has gone")?;
     match said.strip_prefix(FAILED) {
@@ -105,11 +120,13 @@ async fn connect(path: &Path, patience: Duration) -> anyhow::Result<UnixStream> 
     }
 }
 
-/// The successor's side, before its predecessor has come. The socket's file goes with it.
+/// The successor's side, before its predecessor has come. The socket's file goes with it, unless it is another
+/// successor's by then.
 #[derive(Debug)]
 pub struct Expecting {
     listener: UnixListener,
     path: PathBuf,
+    file: FileId,
 }
 
 /// A predecessor that has made its offer.
@@ -125,8 +142,10 @@ impl Expecting {
     pub fn bind(path: &Path) -> anyhow::Result<Expecting> {
         let at = || format!("cannot wait for the running instance at {}", path.display());
         let listener = bind_unix(path, 0o600).with_context(at)?;
+        let file = FileId::at(path).with_context(at)?;
         listener.set_nonblocking(true).with_context(at)?;
-        Ok(Expecting { listener: UnixListener::from_std(listener).with_context(at)?, path: path.to_owned() })
+        let listener = UnixListener::from_std(listener).with_context(at)?;
+        Ok(Expecting { listener, path: path.to_owned(), file })
     }
 
     /// Waits for the predecessor's offer. Others who connect are sent away. Cancel-safe: an offer that was not
@@ -145,7 +164,7 @@ impl Expecting {
 
 impl Drop for Expecting {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = self.file.remove(&self.path) {
             log::debug!("{}: {error}", self.path.display());
         }
     }
@@ -314,7 +333,8 @@ mod tests {
         };
         let precede = async {
             let sockets = [("in".to_owned(), reader.as_fd()), ("out".to_owned(), writer.as_fd())];
-            assert_eq!(hand_over(&path, &sockets, SOON).await.unwrap(), std::process::id());
+            let successor = offer(&path, &sockets, SOON).await.unwrap();
+            assert_eq!(successor.hand_over().await.unwrap(), std::process::id());
         };
         tokio::join!(succeed, precede);
         drop(writer);
@@ -326,6 +346,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_successor_leaves_anothers_socket_alone() {
+        let (_folder, path) = place();
+        let first = Expecting::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let second = Expecting::bind(&path).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
     async fn a_predecessor_that_withdraws_is_noticed() {
         let (_folder, path) = place();
         let (reader, _writer) = pipe();
@@ -333,7 +365,7 @@ mod tests {
         let sockets = [("in".to_owned(), reader.as_fd())];
         let mut predecessor = tokio::select! {
             predecessor = expecting.predecessor() => predecessor.unwrap(),
-            outcome = hand_over(&path, &sockets, SOON) => panic!("{outcome:?}"),
+            outcome = offer(&path, &sockets, SOON) => panic!("{outcome:?}"),
         };
         let error = format!("{:#}", predecessor.ready().await.unwrap_err());
         assert!(error.contains("goes on as it was"), "{error}");
@@ -347,7 +379,7 @@ mod tests {
         let sockets = [("in".to_owned(), reader.as_fd())];
         let (_hanging, error) = tokio::join!(expecting.predecessor(), async {
             tokio::time::pause();
-            format!("{:#}", hand_over(&path, &sockets, SOON).await.unwrap_err())
+            format!("{:#}", offer(&path, &sockets, SOON).await.unwrap_err())
         });
         assert!(error.starts_with("the successor is not ready: it says nothing for 30s"), "{error}");
     }

@@ -7,7 +7,7 @@
 use std::{
     future::Future,
     path::PathBuf,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -120,7 +120,7 @@ impl Life {
         };
         // From here on there may be requests: nothing is cut short.
         let begun = match prepared {
-            Ok(predecessor) => self.begin(predecessor).await,
+            Ok(predecessor) => self.begin(predecessor, &mut signals).await,
             Err(error) => Err(error),
         };
         if begun.is_err() {
@@ -148,8 +148,16 @@ impl Life {
         }
     }
 
-    async fn begin(&mut self, predecessor: Option<Predecessor>) -> anyhow::Result<()> {
-        self.listeners.start()?;
+    async fn begin(&mut self, predecessor: Option<Predecessor>, signals: &mut Signals) -> anyhow::Result<()> {
+        if let Err(error) = self.listeners.start().await {
+            if let Some(predecessor) = predecessor {
+                predecessor.failed(&format!("{error:#}")).await;
+            }
+            // Some may accept already. The supervisor is told nothing: a predecessor goes on.
+            self.accept_no_more().await;
+            self.drain(signals, self.grace, false).await;
+            return Err(error);
+        }
         self.supervisor.serving();
         if let Some(predecessor) = predecessor {
             predecessor.taken().await;
@@ -176,10 +184,12 @@ impl Life {
         let expecting = Expecting::bind(&self.upgrade_sock)?;
         let (at, patience) = (self.upgrade_sock.display(), self.patience.for_predecessor);
         log::info!("waiting at {at} for the running instance, which hands over when it gets SIGQUIT");
-        let mut met = timeout(IS_THERE.min(patience), expecting.predecessor()).await;
+        // One wait, in two parts: an offer may be half read when the first ends.
+        let mut coming = pin!(expecting.predecessor());
+        let mut met = timeout(IS_THERE.min(patience), &mut coming).await;
         if met.is_err() && patience > IS_THERE {
             self.starter.iter_mut().for_each(Starter::release);
-            met = timeout(patience - IS_THERE, expecting.predecessor()).await;
+            met = timeout(patience - IS_THERE, coming).await;
         }
         let predecessor = met.with_context(|| {
             format!("no running instance came to {at} within {patience:?}: it must get SIGQUIT, and have the same upgrade_sock")
@@ -220,10 +230,16 @@ impl Life {
         log::info!("SIGQUIT: handing over to a successor at {}", self.upgrade_sock.display());
         self.supervisor.handing_over();
         let sockets = self.listeners.offer();
-        let handing = handover::hand_over(&self.upgrade_sock, &sockets, self.patience.for_successor);
-        let handed = tokio::select! {
-            handed = handing => handed,
+        let offering = handover::offer(&self.upgrade_sock, &sockets, self.patience.for_successor);
+        let offered = tokio::select! {
+            offered = offering => offered,
             asked = signals.next_end("it was heard already") => return Handed::Interrupted(asked),
+        };
+        let handed = match offered {
+            // From here on the successor may serve. Which of the two does is known in a moment, and until then
+            // signals wait: whoever said now that the service ends might be wrong.
+            Ok(successor) => successor.hand_over().await,
+            Err(error) => Err(error),
         };
         match handed {
             Ok(successor) => Handed::Over(successor),
@@ -238,11 +254,16 @@ impl Life {
 
     /// Ends behind a successor, a process that accepts on the same sockets.
     async fn follow(&mut self, signals: &mut Signals, successor: u32) {
+        self.accept_no_more().await;
+        log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
+        self.drain(signals, self.grace, false).await;
+    }
+
+    /// Leaves the sockets to another process.
+    async fn accept_no_more(&mut self) {
         self.listeners.close(None).await;
         self.activity.listeners_closed();
         self.activity.begin_draining();
-        log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
-        self.drain(signals, self.grace, false).await;
     }
 
     /// Ends without a successor.

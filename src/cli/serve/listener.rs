@@ -8,12 +8,14 @@
 use std::{
     collections::HashMap,
     os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
+    pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use async_trait::async_trait;
-use futures_util::future::{join_all, select_all};
+use futures_util::future::{join_all, poll_fn, select_all};
 use pingora_core::{
     apps::ServerApp,
     listeners::ListenerConfig,
@@ -23,7 +25,7 @@ use pingora_core::{
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::socket::Socket;
@@ -31,6 +33,8 @@ use crate::{config::Listen, telemetry::metrics::METRICS};
 
 /// The longest wait for Pingora to accept what waits in the kernel, and to end its loops.
 const CLOSING: Duration = Duration::from_secs(1);
+/// The longest wait for all services to accept; a predecessor waits longer to hear of it.
+const STARTING: Duration = Duration::from_secs(2);
 
 /// How long a listener accepts when the process is asked to end. A successor takes it over in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,7 @@ struct Listener {
     socket: Option<Socket>,
     /// Gone once the service was started.
     start: Option<oneshot::Sender<OwnedFd>>,
+    accepts: oneshot::Receiver<()>,
     close: watch::Sender<bool>,
     /// Its sender is dropped when the service has ended, however.
     ended: watch::Receiver<()>,
@@ -63,6 +68,7 @@ pub struct Listening<A> {
     service: listening::Service<A>,
     key: String,
     start: Option<oneshot::Receiver<OwnedFd>>,
+    accepts: Option<oneshot::Sender<()>>,
     closing: ShutdownWatch,
     ended: Option<watch::Sender<()>>,
 }
@@ -95,11 +101,21 @@ impl Listeners {
     ) -> Listening<A> {
         let key = key(listen);
         let (start, started) = oneshot::channel();
+        let (accept, accepts) = oneshot::channel();
         let (close, closing) = watch::channel(false);
         let (end, ended) = watch::channel(());
         let listen = listen.clone();
-        self.0.push(Listener { role, listen, until, socket: None, start: Some(start), close, ended });
-        Listening { service, key, start: Some(started), closing, ended: Some(end) }
+        self.0.push(Listener {
+            role,
+            listen,
+            until,
+            socket: None,
+            start: Some(start),
+            accepts,
+            close,
+            ended,
+        });
+        Listening { service, key, start: Some(started), accepts: Some(accept), closing, ended: Some(end) }
     }
 
     /// Binds what has no socket yet, as far as `which` says.
@@ -141,17 +157,25 @@ impl Listeners {
         sockets.map(|(name, socket)| (name, socket.as_fd())).collect()
     }
 
-    /// Lets all services accept. Their sockets must be bound.
-    pub fn start(&mut self) -> anyhow::Result<()> {
+    /// Lets all services accept, or none if one of them has no socket. Returns when they do.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        let sockets = self.0.iter().map(Listener::duplicate).collect::<anyhow::Result<Vec<_>>>()?;
+        for (listener, socket) in self.0.iter_mut().zip(sockets) {
+            // What is not received shows below.
+            listener.start.take().map(|start| start.send(socket));
+        }
+        let deadline = Instant::now() + STARTING;
         for listener in &mut self.0 {
             let role = listener.role;
-            let (Some(socket), Some(start)) = (&listener.socket, listener.start.take()) else {
-                anyhow::bail!("the {role} has no socket to listen on");
-            };
-            if start.send(socket.duplicate()?).is_err() {
-                anyhow::bail!("the {role} does not run");
+            match timeout_at(deadline, &mut listener.accepts).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => anyhow::bail!("the {role} ended when it should accept"),
+                Err(_) => anyhow::bail!("the {role} does not accept after {STARTING:?}"),
             }
-            log::info!("{role} listening on {}", socket.address);
+        }
+        for listener in &self.0 {
+            let address = listener.socket.as_ref().map(|socket| socket.address.as_str());
+            log::info!("{} listening on {}", listener.role, address.unwrap_or_default());
         }
         Ok(())
     }
@@ -184,6 +208,8 @@ impl Listeners {
     pub async fn close(&mut self, until: Option<Until>) {
         let closing = self.0.iter_mut().filter(|listener| listener.ends(until));
         join_all(closing.map(async |listener| {
+            // One that was not started has nothing more to wait for.
+            listener.start = None;
             listener.close.send_replace(true);
             if tokio::time::timeout(CLOSING, listener.ended.changed()).await.is_err() {
                 log::error!("the {} still accepts {CLOSING:?} after it was told to end", listener.role);
@@ -198,6 +224,16 @@ impl Listener {
     /// The same in a successor that is to listen at the same address for the same purpose.
     fn name(&self) -> String {
         format!("{} {}", self.role, self.listen)
+    }
+
+    /// Its socket, for a service that waits for it.
+    fn duplicate(&self) -> anyhow::Result<OwnedFd> {
+        let role = self.role;
+        let waits = self.start.as_ref().is_some_and(|start| !start.is_closed());
+        anyhow::ensure!(waits, "the {role} does not run");
+        let socket =
+            self.socket.as_ref().with_context(|| format!("the {role} has no socket to listen on"))?;
+        socket.duplicate().with_context(|| format!("the {role}'s socket cannot be duplicated"))
     }
 
     fn ends(&self, until: Option<Until>) -> bool {
@@ -217,7 +253,20 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Listening<A> {
         let mut table = Fds::new();
         table.add(self.key.clone(), socket.into_raw_fd());
         let table = ListenFds::new(table.into());
-        self.service.start_service(Some(table), self.closing.clone(), listeners_per_fd).await;
+        let being_read = Arc::downgrade(&table);
+        let mut accepts = self.accepts.take();
+        let mut serving =
+            pin!(self.service.start_service(Some(table), self.closing.clone(), listeners_per_fd));
+        // Pingora panics if it cannot use what it finds in the table. Once it has let go of that and goes on, its
+        // loops accept.
+        poll_fn(|context| {
+            let polled = serving.as_mut().poll(context);
+            if polled.is_pending() && being_read.strong_count() == 0 {
+                accepts.take().map(|accepts| accepts.send(()));
+            }
+            polled
+        })
+        .await;
     }
 
     fn name(&self) -> &str {
@@ -231,7 +280,53 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Listening<A> {
 
 #[cfg(test)]
 mod tests {
+    use pingora_core::protocols::Stream;
+
     use super::*;
+
+    /// Closes every connection.
+    struct Deaf;
+
+    #[async_trait]
+    impl ServerApp for Deaf {
+        async fn process_new(self: &Arc<Self>, _: Stream, _: &ShutdownWatch) -> Option<Stream> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn either_all_services_are_given_their_sockets_or_none() {
+        let (mut listeners, [mut gateway, _technical]) = two("127.0.0.1:0");
+        listeners.bind(|_| true).unwrap();
+        listeners.0[1].socket = None;
+        let error = listeners.start().await.unwrap_err().to_string();
+        assert_eq!(error, "the technical has no socket to listen on");
+        assert!(gateway.start.as_mut().unwrap().try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_start_ends_well_only_if_every_service_accepts() {
+        for (endpoint, good) in [("127.0.0.1:0", true), ("nowhere", false)] {
+            let mut listeners = Listeners::default();
+            let listen = Listen::parse("127.0.0.1:0").unwrap();
+            for (role, address) in [("gateway", "127.0.0.1:0"), ("technical", endpoint)] {
+                let mut service = listening::Service::new(role.to_owned(), Deaf);
+                service.add_tcp(address);
+                let mut service = listeners.add(role, &listen, Until::Asked, service);
+                let (_, shutdown) = watch::channel(false);
+                tokio::spawn(async move { service.start_service(None, shutdown, 1).await });
+            }
+            listeners.bind(|_| true).unwrap();
+            match listeners.start().await {
+                Ok(()) => assert!(good),
+                Err(error) => {
+                    assert!(!good, "{error}");
+                    assert_eq!(error.to_string(), "the technical ended when it should accept");
+                }
+            }
+            listeners.close(None).await;
+        }
+    }
 
     fn two(listen: &str) -> (Listeners, [Listening<()>; 2]) {
         let listen = Listen::parse(listen).unwrap();

@@ -6,13 +6,13 @@
 //! handed to a successor and asked who waits.
 
 use std::{
-    fs::Permissions,
+    fs::{File, Metadata, Permissions},
     io,
     net::TcpListener,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
-            fs::{FileTypeExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::UnixListener,
         },
     },
@@ -22,6 +22,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt},
 };
@@ -111,17 +112,48 @@ pub fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Which file there is at a path. It is told from any other for as long as something holds it: a socket that is
+/// bound to it, or a descriptor. After that its number may be another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(metadata: &Metadata) -> FileId {
+        FileId { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    pub fn at(path: &Path) -> io::Result<FileId> {
+        std::fs::symlink_metadata(path).map(|metadata| FileId::of(&metadata))
+    }
+
+    /// Removes the file there if it is still this one: another process may have put its own there since.
+    pub fn remove(self, path: &Path) -> io::Result<()> {
+        if FileId::at(path)? != self {
+            return Err(io::Error::other("there is another process's file by now"));
+        }
+        std::fs::remove_file(path)
+    }
+}
+
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
-    let metadata = match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        metadata => metadata?,
+    // Held until it is removed.
+    let file = match rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    {
+        Err(Errno::NOENT) => return Ok(()),
+        file => File::from(file?),
     };
+    let metadata = file.metadata()?;
     ensure!(metadata.file_type().is_socket(), "there is a file that is no socket");
     // Not blocking: whoever listens may have a full queue.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match connect(&probe, &SocketAddrUnix::new(path)?) {
-        Err(Errno::CONNREFUSED) => std::fs::remove_file(path).context("an old socket cannot be removed"),
+        Err(Errno::CONNREFUSED) => {
+            FileId::of(&metadata).remove(path).context("an old socket cannot be removed")
+        }
         Ok(()) | Err(Errno::AGAIN) => bail!("another process listens there"),
         Err(error) => bail!("there is a socket that cannot be tried: {error}"),
     }
@@ -146,6 +178,19 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(Socket::bind(&listen).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _first = UnixListener::bind(&path).unwrap();
+        let first = FileId::at(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let _second = UnixListener::bind(&path).unwrap();
+        assert!(first.remove(&path).is_err() && path.exists());
+        FileId::at(&path).unwrap().remove(&path).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]
