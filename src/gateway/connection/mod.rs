@@ -284,7 +284,8 @@ impl Connection<'_> {
         if rest {
             self.ahead = request.split_off(head.length + body);
         }
-        Ok((request, chunks.filter(|chunks| !chunks.is_at_end())))
+        // Kept at the body's end, too: the session gets nothing behind it, whatever its parser makes of the body.
+        Ok((request, chunks))
     }
 }
 
