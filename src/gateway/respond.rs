@@ -165,7 +165,7 @@ impl Responder<'_> {
             return;
         }
         let patience = Patience { half_close: self.patience, longest: LINGER, most_bytes: LINGER_BYTES };
-        METRICS.requests.lingered(linger(&mut self.session.downstream_session, patience).await);
+        METRICS.requests.lingered(linger(&mut *self.session.downstream_session, patience).await);
     }
 }
 

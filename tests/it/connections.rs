@@ -112,7 +112,7 @@ fn the_end_does_not_wait_for_a_client_that_sends_empty_lines() {
 fn a_refused_client_that_sends_on_hears_its_answer() {
     run(async {
         let a = Misbehaving::start().await;
-        let gateway = Gateway::over(&[&a]).start().await;
+        let gateway = Gateway::over(&[&a]).with_metrics().start().await;
         let large = format!("GET /bucket/key HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(3 << 20));
         let chunk = "PUT /bucket/key HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
         let broken = format!("{chunk}\r\n{}", "y".repeat(3 << 20));
@@ -124,6 +124,9 @@ fn a_refused_client_that_sends_on_hears_its_answer() {
             }
         }
         assert!(a.paths().is_empty());
+        // Whether its head got as far as a session or not.
+        let all = |scrape: &Scrape| scrape.sum("akubra_lingering_closes_total", &[]) == 40.0;
+        gateway.scrape_until("forty that were put up with", all).await;
     });
 }
 
