@@ -3,6 +3,8 @@
 //! What would break a request or an answer is refused here, once, instead of being filtered on every
 //! request. Values are never repeated in messages: they may be tokens.
 
+use std::collections::HashSet;
+
 use http::{HeaderName, HeaderValue};
 
 use super::{
@@ -25,13 +27,13 @@ const HOP_BY_HOP: [&str; 7] =
 
 pub fn read(top: &mut MapReader, key: &'static str, direction: Direction) -> Vec<(HeaderName, HeaderValue)> {
     let Some(map) = top.get(key).and_then(|at| at.map()) else { return Vec::new() };
-    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    let (mut headers, mut known) = (Vec::new(), HashSet::new());
     for (key, at) in map.entries() {
         let Some((name, value)) = read_header(key, &at, direction) else { continue };
-        if headers.iter().any(|(known, _)| *known == name) {
-            at.report.error(&at.path, at.node.line, "this header is already set above; keep one of the two");
-        } else {
+        if known.insert(name.clone()) {
             headers.push((name, value));
+        } else {
+            at.report.error(&at.path, at.node.line, "this header is already set above; keep one of the two");
         }
     }
     headers

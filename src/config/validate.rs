@@ -48,9 +48,10 @@ pub fn clusters(clusters: &[ClusterDraft], regions: &[RegionDraft], report: &Rep
         .flat_map(|region| &region.members)
         .map(|member| member.cluster.value.as_str())
         .collect();
+    let all_known = regions.iter().all(|region| region.complete);
     let mut owners: HashMap<(String, u16), &str> = HashMap::new();
     for cluster in clusters {
-        if !used.contains(cluster.name) && regions.iter().all(|region| region.complete) {
+        if all_known && !used.contains(cluster.name) {
             cluster.at.warning("no region uses this cluster");
         }
         let mut own = HashSet::new();
@@ -141,10 +142,10 @@ pub fn maintained(
     report: &Report,
 ) -> Vec<BackendUrl> {
     let mut known: HashMap<(String, u16), Vec<&BackendUrl>> = HashMap::new();
+    let mut spelled = HashSet::new();
     for (backend, _) in clusters.iter().flat_map(|cluster| &cluster.backends) {
-        let spellings = known.entry(backend.endpoint()).or_default();
-        if !spellings.contains(&backend) {
-            spellings.push(backend);
+        if spelled.insert(backend) {
+            known.entry(backend.endpoint()).or_default().push(backend);
         }
     }
     let all_known = clusters.iter().all(|cluster| cluster.complete);

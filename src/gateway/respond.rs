@@ -174,7 +174,7 @@ impl Responder<'_> {
         }
         let patience = Patience { half_close: self.patience, longest: LINGER, most_bytes: LINGER_BYTES };
         tokio::select! {
-            end = linger(&mut self.session.downstream_session, patience) => METRICS.requests.lingered(end),
+            end = linger(&mut *self.session.downstream_session, patience) => METRICS.requests.lingered(end),
             () = self.activity.stop.wait() => {}
         }
     }

@@ -69,10 +69,50 @@ fn a_silent_connection_is_closed_without_a_word() {
 }
 
 #[test]
+fn empty_lines_gain_a_silent_client_no_time() {
+    run(async {
+        let a = Misbehaving::start().await;
+        let setup = Gateway::over(&[&a]).set("ClientHeaderTimeout", "1s").set("ClientIdleTimeout", "2s");
+        let gateway = setup.start().await;
+        let in_turn = [("\r\n".to_owned(), 300), ("\r\n".repeat(100_000), 0)];
+        for ((lines, pause), reused) in in_turn.iter().flat_map(|turn| [(turn, false), (turn, true)]) {
+            let mut client = gateway.client().await;
+            if reused {
+                assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.status, 404);
+            }
+            let start = Instant::now();
+            while client.try_send(lines.as_bytes()).await {
+                tokio::time::sleep(Duration::from_millis(*pause)).await;
+                assert!(start.elapsed() < DEADLINE);
+            }
+            let elapsed = start.elapsed().as_secs_f64();
+            let range = if reused { 1.9..4.0 } else { 0.9..3.0 };
+            assert!(range.contains(&elapsed), "{} {reused}: {elapsed}", lines.len());
+        }
+    });
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_client_that_sends_empty_lines() {
+    run(async {
+        let a = Misbehaving::start().await;
+        let mut gateway = Gateway::over(&[&a]).start().await;
+        let mut client = gateway.client().await;
+        assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.status, 404);
+        let lines = "\r\n".repeat(100_000);
+        let sending = tokio::spawn(async move { while client.try_send(lines.as_bytes()).await {} });
+        let start = Instant::now();
+        gateway.stop().await;
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        soon("the connection to be closed", sending).await.unwrap();
+    });
+}
+
+#[test]
 fn a_refused_client_that_sends_on_hears_its_answer() {
     run(async {
         let a = Misbehaving::start().await;
-        let gateway = Gateway::over(&[&a]).start().await;
+        let gateway = Gateway::over(&[&a]).with_metrics().start().await;
         let large = format!("GET /bucket/key HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(3 << 20));
         let chunk = "PUT /bucket/key HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
         let broken = format!("{chunk}\r\n{}", "y".repeat(3 << 20));
@@ -84,6 +124,9 @@ fn a_refused_client_that_sends_on_hears_its_answer() {
             }
         }
         assert!(a.paths().is_empty());
+        // Whether its head got as far as a session or not.
+        let all = |scrape: &Scrape| scrape.sum("akubra_lingering_closes_total", &[]) == 40.0;
+        gateway.scrape_until("forty that were put up with", all).await;
     });
 }
 

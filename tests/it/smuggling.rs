@@ -139,6 +139,7 @@ fn odd_heads() -> Vec<Case> {
         case("GET http:/bucket/key HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
         case("GET http:///bucket/key HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
         case("GET http://h#/bucket/key HTTP/1.1\r\nHost: h\r\n\r\n", &[400]),
+        case("GET http://a%41/bucket/key HTTP/1.1\r\nHost: a%41\r\n\r\n", &[400]),
         // Hosts
         case("GET /bucket/key HTTP/1.1\r\n\r\n", &[400]),
         case("GET /bucket/key HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", &[400]),

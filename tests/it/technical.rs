@@ -1,6 +1,10 @@
 //! The technical endpoint: what it says of configurations, what it refuses, and that it lives as long as the process.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::fixture::*;
 
@@ -219,15 +223,37 @@ fn what_is_meant_to_exhaust_it_is_refused_at_once() {
             let before = format!("*a{}, ", n - 1).repeat(9);
             format!("{yaml}a{n}: &a{n} [{}]\n", before.trim_end_matches(", "))
         });
+        // As many lines as there is room for.
+        let many = |head: &str, line: &dyn Fn(usize) -> String| {
+            let mut yaml = head.to_owned();
+            for line in (0..).map(line) {
+                if yaml.len() + line.len() > 256 << 10 {
+                    break;
+                }
+                yaml.push_str(&line);
+            }
+            yaml
+        };
+        // One backend, each time in other letters.
+        let spelled = |n: usize| {
+            let letter = |bit: usize| if n >> bit & 1 == 0 { 'a' } else { 'A' };
+            format!("  - http://{}\n", (0..14).map(letter).collect::<String>())
+        };
         for (yaml, what) in [
             (bomb, "anchors and aliases are not supported"),
             ("- ".repeat(100_000), "nested deeper"),
             ("[".repeat(200_000), "not valid YAML"),
             ("a: 1\n".repeat(50_000), "more errors"),
+            (many("AdditionalRequestHeaders:\n", &|n| format!(" {n:x}: \n")), "Listen: missing"),
+            (many("Clusters:\n", &|n| format!(" {n:x}:\n")), "more errors"),
+            (many("MaintainedBackends:\n", &spelled), "Listen: missing"),
+            (many("Clusters:\n a:\n  Backends:\n", &spelled), "already stands in this cluster"),
         ] {
+            let start = Instant::now();
             let reply = validate(technical, &yaml).await;
             assert_eq!(reply.status, 400);
-            assert!(reply.text().contains(what) && reply.body.len() < 64 << 10, "{what}");
+            assert!(reply.text().contains(what) && reply.body.len() < 64 << 10, "{what}: {}", reply.text());
+            assert!(start.elapsed() < Duration::from_secs(5), "{what}: {:?}", start.elapsed());
         }
         // Many at once are checked one after another, and health is told meanwhile.
         let large = "a: 1\n".repeat(50_000);

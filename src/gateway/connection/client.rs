@@ -1,8 +1,8 @@
 //! A client's stream as Pingora's session sees it.
 //!
 //! Of a chunked body the session gets nothing but that body: bytes behind it stay here, for the next request. After
-//! bytes that are no chunked body reading fails, and what comes then is swallowed: all that is left to do with it is
-//! to let the client hear its answer.
+//! bytes that are no chunked body reading fails, and what comes then is swallowed, up to a bound: all that is left to
+//! do with it is to let the client hear its answer.
 //!
 //! An answer's head waits for what follows it, so that both leave in one write: the session writes them one after
 //! the other, and a write costs more than most bodies.
@@ -24,6 +24,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::chunks::Chunks;
+use crate::gateway::respond::LINGER_BYTES;
 
 /// Slices in one vectored write.
 const SLICES: usize = 8;
@@ -35,7 +36,8 @@ pub struct Client {
     /// While a chunked body comes in.
     chunks: Option<Chunks>,
     behind: BytesMut,
-    malformed: bool,
+    /// After bytes that are no chunked body: how many more are swallowed.
+    swallow: Option<usize>,
     /// The first that the session writes is a head.
     begun: bool,
     held: Bytes,
@@ -45,7 +47,7 @@ impl Client {
     /// For one request. `chunks` has seen what was read of a chunked body already.
     pub fn serve(stream: Stream, chunks: Option<Chunks>) -> Stream {
         let (behind, held) = (BytesMut::new(), Bytes::new());
-        Box::new(Client { stream, chunks, behind, malformed: false, begun: false, held })
+        Box::new(Client { stream, chunks, behind, swallow: None, begun: false, held })
     }
 
     /// The stream itself, and the bytes behind a chunked body, once the request is served.
@@ -58,7 +60,8 @@ impl Client {
     fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(chunks) = &mut self.chunks else { return Ok(bytes.len()) };
         let malformed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        let body = chunks.scan(bytes).inspect_err(|_| self.malformed = true).map_err(malformed)?;
+        let body =
+            chunks.scan(bytes).inspect_err(|_| self.swallow = Some(LINGER_BYTES)).map_err(malformed)?;
         self.behind.extend_from_slice(&bytes[body..]);
         Ok(body)
     }
@@ -106,12 +109,17 @@ impl AsyncRead for Client {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        while self.malformed {
+        while let Some(left) = self.swallow.filter(|left| *left > 0) {
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-            if buffer.filled().len() == before {
+            let count = buffer.filled().len() - before;
+            buffer.set_filled(before);
+            if count == 0 {
                 return Poll::Ready(Ok(()));
             }
-            buffer.set_filled(before);
+            self.swallow = Some(left.saturating_sub(count));
+        }
+        if self.swallow.is_some() {
+            return Poll::Ready(Ok(()));
         }
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let body = self.take(&buffer.filled()[before..]);
@@ -201,3 +209,48 @@ impl GetSocketDigest for Client {
 
 impl Ssl for Client {}
 impl Peek for Client {}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_follows_a_malformed_body_is_swallowed_up_to_a_bound() {
+        const PIECE: usize = 1 << 20;
+        let (mut sender, stream) = duplex(PIECE);
+        let mut client = Client::serve(Box::new(stream), Some(Chunks::new()));
+        sender.write_all(b"x\r\n").await.unwrap();
+        let error = client.read(&mut [0; 100]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let endless = async {
+            let mut sent = 0;
+            loop {
+                sender.write_all(&vec![b'y'; PIECE]).await.unwrap();
+                sent += PIECE;
+                assert!(sent <= LINGER_BYTES + PIECE);
+            }
+        };
+        let mut space = vec![0; PIECE];
+        tokio::select! {
+            read = client.read(&mut space) => assert_eq!(read.unwrap(), 0),
+            () = endless => unreachable!(),
+        }
+        assert_eq!(client.read(&mut space).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn nothing_behind_a_chunked_body_that_came_at_once_is_read() {
+        let (mut sender, stream) = duplex(100);
+        let mut chunks = Chunks::new();
+        chunks.scan(b"0\r\n\r\n").unwrap();
+        let mut client = Client::serve(Box::new(stream), Some(chunks));
+        sender.write_all(b"GET /").await.unwrap();
+        assert_eq!(client.read(&mut [0; 100]).await.unwrap(), 0);
+        let (mut stream, behind) = Client::served(client).unwrap();
+        let mut next = [0; 5];
+        stream.read_exact(&mut next).await.unwrap();
+        assert_eq!((&next, behind.len()), (b"GET /", 0));
+    }
+}

@@ -202,25 +202,35 @@ impl Connection<'_> {
         }
     }
 
-    /// Waits for the first byte of a head; empty lines before one are passed over (RFC 9112, 2.2).
+    /// Waits for the first byte of a head; empty lines before one are passed over (RFC 9112, 2.2). They gain a client
+    /// no time: what bounds a silent one bounds one that sends nothing else, too.
     async fn first_byte(&mut self, deadline: Option<Instant>) -> Result<(), End> {
+        let (config, activity) = (&self.shared.config, &self.shared.activity);
+        let end = deadline.unwrap_or_else(|| Instant::now() + config.client_idle_timeout);
         let mut idle = None;
+        let mut over = false;
         loop {
             while self.ahead.starts_with(b"\r\n") {
                 self.ahead.advance(2);
             }
             if !self.ahead.is_empty() && self.ahead[..] != b"\r"[..] {
-                self.running.get_or_insert_with(|| self.shared.activity.request());
+                self.running.get_or_insert_with(|| activity.request());
                 return Ok(());
             }
+            if over {
+                return Err(End::Close);
+            }
             let read = match deadline {
-                Some(deadline) => self.read_until(deadline).await,
+                Some(_) => self.read_until(end).await,
                 None => {
-                    idle.get_or_insert_with(|| self.shared.activity.idle());
+                    idle.get_or_insert_with(|| activity.idle());
                     self.running = None;
-                    self.read_idle().await
+                    self.read_idle(end).await
                 }
             };
+            // A read that has something to give comes before all else: without a look at these it always would.
+            let called = deadline.is_none() && activity.last_call.is_set();
+            over = called || activity.stop.is_set() || Instant::now() >= end;
             if !matches!(read, Some(Ok(1..))) {
                 return Err(End::Close);
             }
@@ -228,11 +238,12 @@ impl Connection<'_> {
     }
 
     /// A read that a drain does not wait for, but for what has come when it has nothing else to wait for.
-    async fn read_idle(&mut self) -> Option<io::Result<usize>> {
-        let (config, activity) = (&self.shared.config, &self.shared.activity);
+    async fn read_idle(&mut self, end: Instant) -> Option<io::Result<usize>> {
+        let activity = &self.shared.activity;
+        let patience = end.saturating_duration_since(Instant::now());
         tokio::select! {
             biased;
-            read = timeout(config.client_idle_timeout, read(&mut self.stream, &mut self.ahead)) => {
+            read = timeout(patience, read(&mut self.stream, &mut self.ahead)) => {
                 return read.ok();
             }
             () = activity.last_call.wait() => {}
@@ -273,7 +284,8 @@ impl Connection<'_> {
         if rest {
             self.ahead = request.split_off(head.length + body);
         }
-        Ok((request, chunks.filter(|chunks| !chunks.is_at_end())))
+        // Kept at the body's end, too: the session gets nothing behind it, whatever its parser makes of the body.
+        Ok((request, chunks))
     }
 }
 

@@ -3,8 +3,6 @@
 //! They are made as all others are, an S3 error with our headers and a line in the access log, as far as the
 //! bytes that came tell what was meant.
 
-use std::time::Instant;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, header};
 use pingora_core::protocols::http::date::get_cached_date;
@@ -21,7 +19,11 @@ use crate::{
         respond::{LINGER, LINGER_BYTES, refusal_head},
     },
     s3::S3Error,
-    telemetry::{access_log::AccessEntry, metrics::METRICS},
+    telemetry::{
+        access_log::AccessEntry,
+        endpoint::{Answered, Patience, linger},
+        metrics::METRICS,
+    },
 };
 
 /// How much of a malformed request is kept for the access log.
@@ -43,8 +45,11 @@ impl Connection<'_> {
             self.stream.write_all(&answer).await?;
             self.stream.flush().await
         };
-        if let Ok(Ok(())) = timeout(self.shared.config.client_write_timeout, send).await {
-            self.linger().await;
+        let write_timeout = self.shared.config.client_write_timeout;
+        let sent = matches!(timeout(write_timeout, send).await, Ok(Ok(())));
+        if sent && !self.shared.activity.stop.is_set() {
+            let patience = Patience { half_close: LINGER, longest: LINGER, most_bytes: LINGER_BYTES };
+            METRICS.requests.lingered(linger(&mut self, patience).await);
         }
     }
 
@@ -82,25 +87,18 @@ impl Connection<'_> {
             remote: self.peer(),
         }
     }
+}
 
-    /// As for other answers that are given while the client still sends.
-    async fn linger(&mut self) {
-        if self.shared.activity.stop.is_set() {
-            return;
-        }
-        let end = Instant::now() + LINGER;
-        if !matches!(timeout(LINGER, self.stream.shutdown()).await, Ok(Ok(()))) {
-            return;
-        }
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            let patience = end.saturating_duration_since(Instant::now());
-            let Ok(Ok(count @ 1..)) = timeout(patience, read(&mut self.stream, &mut self.ahead)).await else {
-                return;
-            };
-            self.ahead.clear();
-            left = left.saturating_sub(count);
-        }
+impl Answered for Connection<'_> {
+    async fn shut_down(&mut self) {
+        // An error shows in the next read, too.
+        self.stream.shutdown().await.ok();
+    }
+
+    async fn discard(&mut self) -> Option<usize> {
+        let count = read(&mut self.stream, &mut self.ahead).await.ok().filter(|count| *count > 0);
+        self.ahead.clear();
+        count
     }
 }
 

@@ -29,7 +29,7 @@ use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_timeout::timeout;
 
-pub use self::linger::{Patience, linger};
+pub use self::linger::{Answered, Patience, linger};
 use super::metrics::{IntGauge, METRICS};
 use crate::config::Listen;
 

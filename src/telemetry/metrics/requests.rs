@@ -36,7 +36,7 @@ pub enum BrokenBy {
     Gateway,
 }
 
-/// How the rest of a body ended whose sender had been answered.
+/// How the rest of a request ended whose sender had been answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Linger {
     /// The client stopped, or had no more.
@@ -83,7 +83,7 @@ impl Requests {
         );
         let lingers = f.counters(
             "akubra_lingering_closes_total",
-            "Clients that were answered before the end of their body, by how the rest of it ended.",
+            "Clients that were answered before the end of their request, by how the rest of it ended.",
             &["end"],
         );
         Requests {
