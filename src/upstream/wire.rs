@@ -31,7 +31,7 @@ use crate::telemetry::metrics::BackendMetrics;
 /// Bytes of early answers that are kept; what is longer is left to the answer's parser to refuse.
 const INBOUND_LIMIT: usize = 64 * 1024;
 /// How much is read at once where less is asked for: a small object comes together with its head.
-const READ_AHEAD: usize = 16 * 1024;
+pub(super) const READ_AHEAD: usize = 16 * 1024;
 /// Slices in one vectored write.
 const SLICES: usize = 16;
 /// `TCP_ESTABLISHED` of linux/tcp_states.h.
