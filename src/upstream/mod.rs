@@ -11,6 +11,7 @@
 mod exchange;
 mod failure;
 mod peer;
+mod probe;
 pub mod resolve;
 mod wire;
 
