@@ -316,7 +316,8 @@ fn it_answers_until_the_process_ends() {
         assert_eq!(validate(technical, "Foo: 1").await.status, 400);
         assert_eq!(gateway.scrape().await.value("akubra_draining", &[]), 1.0);
         a.release();
-        gateway.ended().await;
+        let logs = gateway.ended().await;
+        assert!(!logs.main.contains(" ERROR "), "a regular end is no error: {}", logs.main);
     });
 }
 

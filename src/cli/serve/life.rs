@@ -275,6 +275,8 @@ impl Life {
         self.activity.listeners_closed();
         log::info!("ending: no new connections, {} requests under way", self.activity.requests());
         self.drain(signals, grace, true).await;
+        // Operators have seen the end; Pingora would call it an error if these were just dropped.
+        self.listeners.close(None).await;
     }
 
     /// Waits for what is under way. A SIGTERM more than needed shortens that, as SIGINT does.
