@@ -29,7 +29,7 @@ pub struct Context {
     pub bytes_out: u64,
     /// The health path is not logged: balancers ask it all the time.
     pub unlogged: bool,
-    /// When the last of the answer was about to be sent; what comes then is lingering and recording.
+    /// When the last of the answer had been sent; what comes then is lingering and recording.
     pub answered: Option<Instant>,
     /// Its share of `MaxConcurrentRequests`.
     pub admitted: Option<Admitted>,

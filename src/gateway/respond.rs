@@ -123,7 +123,6 @@ impl Responder<'_> {
     /// that was refused still sends holds up nobody.
     fn served(&mut self) {
         self.context.admitted = None;
-        self.context.answered = Some(Instant::now());
     }
 
     fn keep_alive_if(&mut self, body_read: bool) {
@@ -169,6 +168,7 @@ impl Responder<'_> {
     }
 
     async fn linger_unless(&mut self, body_read: bool) {
+        self.context.answered = Some(Instant::now());
         if body_read || self.activity.stop.is_set() {
             return;
         }
