@@ -3,7 +3,12 @@
 //! Each step goes on as far as it can, so that all errors are there at the end. The top-level keys are
 //! read here, the blocks in files of their own.
 
-use std::{io::Read, path::Path, sync::Arc, time::Duration};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::Method;
 
@@ -19,6 +24,9 @@ use super::{
 
 /// Largest configuration: a few thousand regions fit, a disk image does not.
 const MAX_BYTES: u64 = 1 << 20;
+
+/// What systemd's `StateDirectory=akubra` makes.
+const STATE_DIRECTORY: &str = "/var/lib/akubra";
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -116,6 +124,7 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
     Some(Config {
         technical: technical_endpoint,
         metrics,
+        state_directory: top.read("StateDirectory", PathBuf::from(STATE_DIRECTORY), directory),
         health_check_endpoint: top.get("HealthCheckEndpoint").and_then(|at| health_path(&at)),
         additional_request_headers: headers::read(
             top,
@@ -205,6 +214,15 @@ fn listener(at: &At, name: &'static str) -> Option<Listener> {
         Ok(address) => Some(Listener { name, address, text, in_use: true }),
         Err(error) => at.error(format!("{} is {error}", text.shown)),
     }
+}
+
+/// An absolute path: a daemon changes its directory.
+fn directory(at: &At) -> Option<PathBuf> {
+    let Text { value, shown, .. } = at.text()?;
+    if !value.starts_with('/') {
+        return at.error(format!("{shown} is not an absolute path; write one such as {STATE_DIRECTORY}"));
+    }
+    Some(value.into())
 }
 
 /// The path, an `abs_path` without query.

@@ -41,6 +41,8 @@ pub struct Config {
     pub technical: Option<Technical>,
     /// How metrics leave the process, if they do.
     pub metrics: Option<Exporter>,
+    /// Where the process keeps what must survive it.
+    pub state_directory: PathBuf,
     pub health_check_endpoint: Option<String>,
     pub additional_request_headers: Vec<(HeaderName, HeaderValue)>,
     pub additional_response_headers: Vec<(HeaderName, HeaderValue)>,

@@ -15,6 +15,7 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         technical: None,
         metrics: None,
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
+        state_directory: "/nonexistent".into(),
         health_check_endpoint: None,
         additional_request_headers: vec![],
         additional_response_headers: vec![],
