@@ -5,15 +5,15 @@ use std::{sync::Arc, time::Instant};
 use chrono::{DateTime, Utc};
 use pingora_proxy::Session;
 
-use super::{client_address::client_address, drain::Admitted};
+use super::{client_address::client_address, drain::Admitted, snapshot::Snapshot};
 use crate::{
-    config::TrustedProxies,
     telemetry::{Logs, access_log::AccessEntry, metrics::METRICS},
     topology::Region,
 };
 
 /// Per-request state.
 pub struct Context {
+    pub snapshot: Arc<Snapshot>,
     pub id: String,
     pub started: Instant,
     pub ts: DateTime<Utc>,
@@ -46,9 +46,10 @@ impl Drop for InFlight {
 }
 
 impl Context {
-    pub fn new() -> Self {
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
         METRICS.requests_in_flight.inc();
         Context {
+            snapshot,
             id: format!("{:016X}", rand::random::<u64>()),
             started: Instant::now(),
             ts: Utc::now(),
@@ -67,7 +68,8 @@ impl Context {
     }
 
     /// The access log's line. `status` is that of the answer, 0 if none was sent.
-    pub fn entry(&mut self, session: &Session, trusted: &TrustedProxies) -> AccessEntry {
+    pub fn entry(&mut self, session: &Session) -> AccessEntry {
+        let trusted = &self.snapshot.config.trusted_proxies;
         let request = session.req_header();
         let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
         let peer = session.client_addr().and_then(|address| address.as_inet());

@@ -18,6 +18,7 @@ mod read;
 mod respond;
 mod route;
 mod search;
+pub mod snapshot;
 mod write;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use self::{
     drain::Activity,
     respond::Responder,
     route::Route,
+    snapshot::Current,
     write::{Plan, Recorder},
 };
 use crate::{
@@ -47,54 +49,41 @@ use crate::{
     telemetry::{
         Logs,
         endpoint::health::health,
-        metrics::{BrokenBy, METRICS, ReplyCounters},
+        metrics::{BrokenBy, METRICS},
     },
-    topology::{Backend, Cluster, Topology},
+    topology::{Backend, Cluster},
     upstream::{Body, Cause, Framing, Head, Upstream},
 };
 
 /// Everything a request needs. One per process.
 pub struct Gateway {
-    config: Arc<Config>,
-    topology: Arc<Topology>,
+    current: Arc<Current>,
     upstream: Arc<Upstream>,
-    mirror: Mirror,
+    mirror: Arc<Mirror>,
     logs: Logs,
     activity: Arc<Activity>,
-    /// By backend id.
-    replies: Arc<[ReplyCounters]>,
-    /// Whether AdditionalResponseHeaders answers preflight requests.
-    answers_cors: bool,
 }
 
 impl Gateway {
     pub fn new(
-        config: Arc<Config>,
-        topology: Arc<Topology>,
+        current: Arc<Current>,
         upstream: Arc<Upstream>,
+        mirror: Arc<Mirror>,
         logs: Logs,
         activity: Arc<Activity>,
     ) -> Self {
-        let (backends, stop) = (&topology.backends, activity.stop.clone());
-        let mirror = Mirror::new(upstream.clone(), config.mirror.clone(), backends, stop);
-        let replies = backends.iter().map(|backend| ReplyCounters::of(&backend.url)).collect();
-        let answers_cors = config
-            .additional_response_headers
-            .iter()
-            .any(|(name, _)| *name == header::ACCESS_CONTROL_ALLOW_ORIGIN);
-        Gateway { config, topology, upstream, mirror, logs, activity, replies, answers_cors }
+        Gateway { current, upstream, mirror, logs, activity }
     }
 
     fn responder<'a>(&'a self, session: &'a mut Session, context: &'a mut Context) -> Responder<'a> {
-        let extra = &self.config.additional_response_headers;
-        let patience = self.config.client_write_timeout;
-        Responder { session, context, extra, activity: &self.activity, patience }
+        Responder { session, context, activity: &self.activity }
     }
 
     /// Serves a request from admission to answer.
     async fn serve(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        self.prepare(session)?;
-        if self.is_health_check(session) {
+        let config = &context.snapshot.config.clone();
+        prepare(session, config)?;
+        if is_health_check(session, config) {
             context.unlogged = true;
             let (head, body) = health(self.activity.is_draining())?;
             let body_read = session.downstream_session.is_body_done();
@@ -109,31 +98,14 @@ impl Gateway {
         }
     }
 
-    fn prepare(&self, session: &mut Session) -> Result<()> {
-        session.set_read_timeout(Some(self.config.client_read_timeout));
-        session.set_write_timeout(Some(self.config.client_write_timeout));
-        // Whether an answer comes before the end of the body is known here; Pingora would also close after 100.
-        session.downstream_session.set_close_on_response_before_downstream_finish(false);
-        let head = session.req_header_mut();
-        head.remove_header(&header::UPGRADE);
-        if let Some(target) = head::origin_form(head.raw_path()) {
-            head.set_raw_path(&target)?;
-        }
-        Ok(())
-    }
-
-    fn is_health_check(&self, session: &Session) -> bool {
-        let path = session.req_header().uri.path();
-        self.config.health_check_endpoint.as_deref() == Some(path)
-    }
-
     /// Admits a request and finds out what it is about and where it belongs.
     fn route(&self, session: &mut Session, context: &mut Context) -> Result<Route, S3Error> {
-        let admitted = self.activity.admit(self.config.max_concurrent_requests);
+        let config = &context.snapshot.config;
+        let admitted = self.activity.admit(config.max_concurrent_requests);
         context.admitted = Some(admitted.ok_or_else(S3Error::slow_down)?);
-        let route = route::find(&self.topology, session)?;
+        let route = route::find(&context.snapshot.topology, session)?;
         context.region = Some(route.region.clone());
-        match (route.framing, self.config.body_max_size) {
+        match (route.framing, config.body_max_size) {
             (Framing::Length(length), Some(limit)) if length > limit => Err(S3Error::entity_too_large(limit)),
             _ => Ok(route),
         }
@@ -149,7 +121,7 @@ impl Gateway {
                 S3Error::listing_not_merged()
             }
             Operation::BucketRead { .. } => return self.read(session, context, route).await,
-            Operation::Options if self.answers_cors => {
+            Operation::Options if context.snapshot.answers_cors => {
                 let head = ResponseHeader::build(200, Some(8))?;
                 let body_read = session.downstream_session.is_body_done();
                 return self.responder(session, context).whole(head, Bytes::new(), body_read).await;
@@ -193,7 +165,6 @@ impl Gateway {
             header: &header,
             head: &head,
             policy: route.region.read_policy,
-            replies: &self.replies,
             lagging: object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default(),
         };
         let found = read.run(&clusters).await;
@@ -253,6 +224,7 @@ impl Gateway {
 
     /// All backends at once.
     async fn write(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
+        let config = context.snapshot.config.clone();
         let method = session.req_header().method.clone();
         let header = self.header(session, context, method, route.framing)?;
         let head = match Head::new(&header, route.framing) {
@@ -267,7 +239,7 @@ impl Gateway {
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
         if pingora_core::protocols::http::v1::common::is_expect_continue_req(request) {
             let written = session.downstream_session.write_continue_response();
-            respond::in_time(timeout(self.config.client_write_timeout, written).await)?;
+            respond::in_time(timeout(config.client_write_timeout, written).await)?;
         }
         let object = write::object_name(&route.request.target);
         let left_out = plan.left_out.clone();
@@ -282,8 +254,9 @@ impl Gateway {
             object: object.clone().filter(|_| plan.ordered),
             whole_object: plan.whole_object,
             reuse: plan.reuse,
+            config: config.mirror.clone(),
         };
-        let mut body = ClientBody::new(session, self.config.body_max_size);
+        let mut body = ClientBody::new(session, config.body_max_size);
         let outcome = self.mirror.run(job, &mut body).await;
         context.bytes_in = body.received;
         match outcome {
@@ -358,7 +331,7 @@ impl Gateway {
             session.req_header(),
             method,
             framing,
-            &self.config.additional_request_headers,
+            &context.snapshot.config.additional_request_headers,
             &context.id,
         )
     }
@@ -376,7 +349,7 @@ impl Gateway {
         let request = session.req_header();
         Recorder {
             synclog: self.logs.synclog.clone(),
-            replies: self.replies.clone(),
+            upstream: self.upstream.clone(),
             method: request.method.clone(),
             uri: request.uri.clone(),
             useragent: request.headers.get(header::USER_AGENT).cloned(),
@@ -384,11 +357,29 @@ impl Gateway {
             ts: context.ts,
             route,
             clusters,
-            compare_etags: self.config.mirror.compare_etags,
+            snapshot: context.snapshot.clone(),
             left_out,
             recorded: true,
         }
     }
+}
+
+fn prepare(session: &mut Session, config: &Config) -> Result<()> {
+    session.set_read_timeout(Some(config.client_read_timeout));
+    session.set_write_timeout(Some(config.client_write_timeout));
+    // Whether an answer comes before the end of the body is known here; Pingora would also close after 100.
+    session.downstream_session.set_close_on_response_before_downstream_finish(false);
+    let head = session.req_header_mut();
+    head.remove_header(&header::UPGRADE);
+    if let Some(target) = head::origin_form(head.raw_path()) {
+        head.set_raw_path(&target)?;
+    }
+    Ok(())
+}
+
+fn is_health_check(session: &Session, config: &Config) -> bool {
+    let path = session.req_header().uri.path();
+    config.health_check_endpoint.as_deref() == Some(path)
 }
 
 #[async_trait]
@@ -396,7 +387,7 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new()
+        Context::new(self.current.pin())
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
@@ -432,7 +423,7 @@ impl ProxyHttp for Gateway {
         if context.unlogged {
             return;
         }
-        context::account(&self.logs, context.entry(session, &self.config.trusted_proxies));
+        context::account(&self.logs, context.entry(session));
         if let Some(error) = error {
             METRICS.requests.broken(match error.esource() {
                 ErrorSource::Downstream => BrokenBy::Client,

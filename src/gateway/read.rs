@@ -14,7 +14,7 @@ use pingora_http::ResponseHeader;
 use super::search::{Finding, Search};
 use crate::{
     config::ReadPolicy,
-    telemetry::metrics::{METRICS, ReplyCounters, ReplyOutcome},
+    telemetry::metrics::{METRICS, ReplyOutcome},
     topology::{Backend, BackendId, Cluster},
     upstream::{Answer, Body, Failure, Head, Phase, Upstream},
 };
@@ -28,8 +28,6 @@ pub struct Read<'a> {
     pub header: &'a pingora_http::RequestHeader,
     pub head: &'a Head,
     pub policy: ReadPolicy,
-    /// By backend id.
-    pub replies: &'a [ReplyCounters],
     /// To be asked last.
     pub lagging: Vec<BackendId>,
 }
@@ -167,10 +165,8 @@ impl Read<'_> {
             Err(failure) if failure.phase >= Phase::Await => ReplyOutcome::Unknown,
             _ => ReplyOutcome::NotApplied,
         };
-        if let Some(counters) = self.replies.get(backend.id) {
-            let status = outcome.as_ref().ok().map(|answer| answer.head.status);
-            counters.count(&self.header.method, status, reply);
-        }
+        let status = outcome.as_ref().ok().map(|answer| answer.head.status);
+        self.upstream.count_reply(backend.id, &self.header.method, status, reply);
         outcome
     }
 }

@@ -27,13 +27,19 @@ pub(super) const LINGER_BYTES: usize = 64 * 1024 * 1024;
 pub struct Responder<'a> {
     pub session: &'a mut Session,
     pub context: &'a mut Context,
-    pub extra: &'a [(HeaderName, HeaderValue)],
     pub activity: &'a Activity,
-    /// `ClientWriteTimeout`: how long a client may take nothing.
-    pub patience: Duration,
 }
 
 impl Responder<'_> {
+    fn extra(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.context.snapshot.config.additional_response_headers
+    }
+
+    /// `ClientWriteTimeout`: how long a client may take nothing.
+    fn patience(&self) -> Duration {
+        self.context.snapshot.config.client_write_timeout
+    }
+
     /// Passes a backend's answer on. `body_read` = the client's request has been read to its end.
     pub async fn backend(&mut self, answer: (Box<ResponseHeader>, Body), body_read: bool) -> Result<()> {
         let (head, body) = answer;
@@ -53,7 +59,7 @@ impl Responder<'_> {
             _ => None,
         };
         let request = self.session.req_header();
-        let head = head::for_client(*head, length, self.extra, &self.context.id, request)?;
+        let head = head::for_client(*head, length, self.extra(), &self.context.id, request)?;
         self.keep_alive_if(body_read);
         match body {
             Body::Whole(bytes) => self.write(head, bytes).await?,
@@ -112,7 +118,7 @@ impl Responder<'_> {
     /// Answers with a head and a body of ours.
     pub async fn whole(&mut self, mut head: ResponseHeader, body: Bytes, body_read: bool) -> Result<()> {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
-        head::add_ours(&mut head, self.extra, &self.context.id)?;
+        head::add_ours(&mut head, self.extra(), &self.context.id)?;
         self.keep_alive_if(body_read);
         self.write(head, body).await?;
         self.linger_unless(body_read).await;
@@ -137,14 +143,16 @@ impl Responder<'_> {
         self.begin(head, bodiless).await?;
         if !bodiless {
             self.context.bytes_out += body.len() as u64;
-            return in_time(timeout(self.patience, self.session.write_response_body(Some(body), true)).await);
+            return in_time(
+                timeout(self.patience(), self.session.write_response_body(Some(body), true)).await,
+            );
         }
         self.end().await
     }
 
     /// Pingora's own write timeout covers bodies only.
     async fn begin(&mut self, head: ResponseHeader, end: bool) -> Result<()> {
-        let written = timeout(self.patience, self.session.write_response_header(Box::new(head), end)).await;
+        let written = timeout(self.patience(), self.session.write_response_header(Box::new(head), end)).await;
         in_time(written)
     }
 
@@ -153,11 +161,11 @@ impl Responder<'_> {
             return Ok(());
         }
         self.context.bytes_out += bytes.len() as u64;
-        in_time(timeout(self.patience, self.session.write_response_body(Some(bytes), false)).await)
+        in_time(timeout(self.patience(), self.session.write_response_body(Some(bytes), false)).await)
     }
 
     async fn end(&mut self) -> Result<()> {
-        in_time(timeout(self.patience, self.session.write_response_body(None, true)).await)
+        in_time(timeout(self.patience(), self.session.write_response_body(None, true)).await)
     }
 
     /// The backend's answer broke off: an error, so that the client's connection is cut and never ends as if
@@ -172,7 +180,7 @@ impl Responder<'_> {
         if body_read || self.activity.stop.is_set() {
             return;
         }
-        let patience = Patience { half_close: self.patience, longest: LINGER, most_bytes: LINGER_BYTES };
+        let patience = Patience { half_close: self.patience(), longest: LINGER, most_bytes: LINGER_BYTES };
         tokio::select! {
             end = linger(&mut *self.session.downstream_session, patience) => METRICS.requests.lingered(end),
             () = self.activity.stop.wait() => {}

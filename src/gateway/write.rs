@@ -6,14 +6,14 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use md5::{Digest, Md5};
 
-use super::route::Route;
+use super::{route::Route, snapshot::Snapshot};
 use crate::{
     mirror::{Judge, Kind, Reply, Rule, verdict::divergences},
     s3::{Multipart, Operation, S3Request, Target},
     synclog::{Record, SyncLog, record::Outcome},
-    telemetry::metrics::{ReplyCounters, ReplyOutcome},
+    telemetry::metrics::ReplyOutcome,
     topology::{Backend, Cluster, Region},
-    upstream::{Framing, Reuse},
+    upstream::{Framing, Reuse, Upstream},
 };
 
 /// Where a write goes and how its replies are judged.
@@ -129,8 +129,7 @@ fn sticky(
 /// What the records of one request have in common.
 pub struct Recorder {
     pub synclog: SyncLog,
-    /// By backend id.
-    pub replies: Arc<[ReplyCounters]>,
+    pub upstream: Arc<Upstream>,
     pub method: Method,
     pub uri: Uri,
     pub useragent: Option<HeaderValue>,
@@ -138,7 +137,8 @@ pub struct Recorder {
     pub ts: DateTime<Utc>,
     pub route: Route,
     pub clusters: Vec<Arc<Cluster>>,
-    pub compare_etags: bool,
+    /// Pinned to the last reply: the state of backends that a reload has taken out is there as long.
+    pub snapshot: Arc<Snapshot>,
     pub left_out: Vec<Arc<Backend>>,
     pub recorded: bool,
 }
@@ -147,7 +147,7 @@ impl Recorder {
     /// Records what the replies to a write say about divergence.
     pub async fn write(&self, replies: &[Reply]) {
         let seen: Vec<_> = replies.iter().map(Recorder::seen).collect();
-        let divergent = divergences(&seen, self.compare_etags);
+        let divergent = divergences(&seen, self.snapshot.config.mirror.compare_etags);
         for reply in replies {
             self.count(reply);
         }
@@ -206,9 +206,7 @@ impl Recorder {
             Kind::NotApplied => ReplyOutcome::NotApplied,
             Kind::Unknown => ReplyOutcome::Unknown,
         };
-        if let Some(counters) = self.replies.get(reply.backend.id) {
-            counters.count(&self.method, reply.status, outcome);
-        }
+        self.upstream.count_reply(reply.backend.id, &self.method, reply.status, outcome);
     }
 
     /// A good reply to name beside a failed one, of the same cluster if there is one.
@@ -219,9 +217,7 @@ impl Recorder {
     }
 
     async fn diverged(&self, failed: &Reply, good: Option<&Reply>) {
-        if let Some(counters) = self.replies.get(failed.backend.id) {
-            counters.diverged(&self.method);
-        }
+        self.upstream.count_divergence(failed.backend.id, &self.method);
         self.synclog.record(self.record(failed, good)).await;
     }
 

@@ -80,6 +80,7 @@ pub struct Job {
     /// Whether a good reply means that the backend has the object's last version: not for sub-resources.
     pub whole_object: bool,
     pub reuse: Reuse,
+    pub config: MirrorConfig,
 }
 
 /// What is known when the client can be answered.
@@ -94,22 +95,21 @@ pub struct Outcome {
 pub struct Mirror {
     upstream: Arc<Upstream>,
     order: Arc<Order>,
-    config: MirrorConfig,
     background: Arc<Background>,
     /// Set when the process must end: what still runs is cut off.
     stop: Arc<Latch>,
 }
 
 impl Mirror {
-    /// `backends` are those of the topology.
-    pub fn new(
-        upstream: Arc<Upstream>,
-        config: MirrorConfig,
-        backends: &[Arc<Backend>],
-        stop: Arc<Latch>,
-    ) -> Self {
-        let background = Background::new(backends, config.background_requests, config.background_bytes);
-        Mirror { upstream, order: Order::new(), config, background, stop }
+    pub fn new(upstream: Arc<Upstream>, backends: &[Arc<Backend>], stop: Arc<Latch>) -> Self {
+        let mirror = Mirror { upstream, order: Order::new(), background: Arc::default(), stop };
+        mirror.hold(backends);
+        mirror
+    }
+
+    /// Who the backends are, each named once. Not to be called by two at once.
+    pub fn hold(&self, backends: &[Arc<Backend>]) {
+        self.background.hold(backends);
     }
 
     /// Who missed which write.
@@ -121,25 +121,36 @@ impl Mirror {
     /// backend has seen the end of the request.
     pub async fn run<S: Source>(&self, job: Job, body: &mut S) -> Result<Outcome, S::Error> {
         let verdict = Verdict::new(job.rule, job.targets.iter().map(|(cluster, _)| *cluster).collect());
-        let pace = Pace::new(job.targets.len(), self.config.slow_backend_timeout);
+        let pace = Pace::new(job.targets.len(), job.config.slow_backend_timeout);
+        let config = job.config.clone();
         let length = match job.head.framing {
             Framing::Length(length) => Some(length),
             Framing::Chunked => None,
         };
         let subs = self.begin(job);
         let replies = subs.all.iter().map(|_| None).collect();
-        let run =
-            Run { mirror: self, subs, verdict, pace, replies, answers: Vec::new(), length, received: 0 };
+        let run = Run {
+            mirror: self,
+            config,
+            subs,
+            verdict,
+            pace,
+            replies,
+            answers: Vec::new(),
+            length,
+            received: 0,
+        };
         run.until_decided(body).await
     }
 
     fn begin(&self, job: Job) -> Subs {
+        let config = &job.config;
         let all = job
             .targets
             .into_iter()
             .map(|(cluster, backend)| {
-                let waiting = self.background.waiting_bytes(backend.id);
-                let (queue, feed) = Queue::new(self.config.replica_buffer, waiting);
+                let waiting = self.background.waiting_bytes(&backend);
+                let (queue, feed) = Queue::new(config.replica_buffer, waiting);
                 let progress = Arc::new(Progress::default());
                 let object = job.object.clone();
                 let earlier = object.as_ref().and_then(|object| self.order.under_way(object, backend.id));
@@ -157,8 +168,8 @@ impl Mirror {
                     earlier,
                     feed,
                     progress: progress.clone(),
-                    replay_buffer: self.config.replay_buffer,
-                    patience: self.config.slow_backend_timeout,
+                    replay_buffer: config.replay_buffer,
+                    patience: config.slow_backend_timeout,
                 };
                 let future = Box::pin(sub_request.run());
                 Sub { backend, cluster, queue, progress, future: Some(future), refusal_noted: false }
@@ -171,6 +182,7 @@ impl Mirror {
 /// A request that is being mirrored.
 struct Run<'a> {
     mirror: &'a Mirror,
+    config: MirrorConfig,
     subs: Subs,
     verdict: Verdict,
     pace: Pace,
@@ -319,6 +331,7 @@ impl Run<'_> {
             subs: self.subs,
             replies: self.replies,
             background: self.mirror.background.clone(),
+            config: self.config,
             stop: self.mirror.stop.clone(),
         }
     }
@@ -333,6 +346,7 @@ pub struct Rest {
     subs: Subs,
     replies: Vec<Option<Reply>>,
     background: Arc<Background>,
+    config: MirrorConfig,
     stop: Arc<Latch>,
 }
 
@@ -371,7 +385,7 @@ impl Rest {
         for sub in self.subs.pending() {
             let pending = &self.subs.all[sub];
             pending.progress.detached.store(true, std::sync::atomic::Ordering::Relaxed);
-            places[sub] = self.background.admit(pending.backend.id, pending.queue.waiting());
+            places[sub] = self.background.admit(pending.backend.id, pending.queue.waiting(), &self.config);
             if places[sub].is_none() {
                 let end = self.subs.cut(sub, Cut::Background);
                 self.replies[sub] = Some(end.reply);

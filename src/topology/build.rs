@@ -8,11 +8,23 @@ use std::{
     sync::Arc,
 };
 
-use super::{Backend, Cluster, Region, Topology, ring::Ring};
+use super::{Backend, BackendId, Cluster, Region, Topology, ring::Ring};
 use crate::config::{BackendUrl, ClusterConfig, Config, RegionConfig};
 
+/// Which endpoint has which id, for the life of the process: snapshots come and go, the state of a backend is
+/// found by its id. What a reload takes out keeps its id, in case it comes back.
+#[derive(Debug, Default)]
+pub struct Identities(HashMap<Endpoint, BackendId>);
+
+impl Identities {
+    fn of(&mut self, endpoint: &Endpoint) -> BackendId {
+        let next = self.0.len();
+        *self.0.entry(endpoint.clone()).or_insert(next)
+    }
+}
+
 /// What makes two URLs the same endpoint: scheme, host and port, however they are written.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Endpoint {
     scheme: String,
     host: String,
@@ -27,25 +39,32 @@ impl From<&BackendUrl> for Endpoint {
 }
 
 /// The backends met so far, each endpoint once.
-struct Backends {
+struct Backends<'a> {
+    identities: &'a mut Identities,
     list: Vec<Arc<Backend>>,
     by_endpoint: HashMap<Endpoint, Arc<Backend>>,
     maintained: HashSet<Endpoint>,
+    overridden: Overridden<'a>,
 }
 
-impl Backends {
+/// Whether a backend is under maintenance in spite of what the configuration says; asked by [`Backend::endpoint`].
+pub type Overridden<'a> = &'a dyn Fn(&str) -> Option<bool>;
+
+impl Backends<'_> {
     fn get_or_add(&mut self, url: &BackendUrl) -> Arc<Backend> {
         let endpoint = Endpoint::from(url);
         if let Some(known) = self.by_endpoint.get(&endpoint) {
             return Arc::clone(known);
         }
-        let backend = Arc::new(Backend {
-            id: self.list.len(),
+        let mut backend = Backend {
+            id: self.identities.of(&endpoint),
             url: url.url.clone(),
             host: url.host.clone(),
             port: url.port,
             maintained: self.maintained.contains(&endpoint),
-        });
+        };
+        backend.maintained = (self.overridden)(&backend.endpoint()).unwrap_or(backend.maintained);
+        let backend = Arc::new(backend);
         self.list.push(Arc::clone(&backend));
         self.by_endpoint.insert(endpoint, Arc::clone(&backend));
         backend
@@ -65,9 +84,16 @@ impl Backends {
 }
 
 impl Topology {
-    /// The snapshot of a valid configuration.
+    /// The snapshot of a valid configuration, the only one.
     pub fn new(config: &Config) -> Topology {
+        Topology::next(config, &mut Identities::default(), &|_| None)
+    }
+
+    /// The snapshot of a valid configuration, with what was changed at run time, after others or before them.
+    pub fn next(config: &Config, identities: &mut Identities, overridden: Overridden) -> Topology {
         let mut backends = Backends {
+            identities,
+            overridden,
             list: Vec::new(),
             by_endpoint: HashMap::new(),
             maintained: config.maintained_backends.iter().map(Endpoint::from).collect(),

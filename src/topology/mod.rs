@@ -6,10 +6,12 @@
 //! | file | what it is |
 //! |---|---|
 //! | `build.rs` | from the configuration to the snapshot |
+//! | `by_backend.rs` | the state of backends, by id: it outlives snapshots |
 //! | `host.rs` | from a Host header to the name that chooses the region |
 //! | `ring.rs` | from an object's key to its home cluster |
 
 mod build;
+mod by_backend;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod host;
@@ -17,11 +19,13 @@ pub mod ring;
 
 use std::{collections::HashMap, sync::Arc};
 
+pub use build::{Identities, Overridden};
+pub use by_backend::{ByBackend, Change};
 pub use host::host_name;
 
 use crate::config::{ReadPolicy, VirtualHostStyle};
 
-/// Index of a backend in [`Topology::backends`]; equal URLs share one.
+/// A small number that stands for one endpoint as long as the process lives ([`Identities`]).
 pub type BackendId = usize;
 
 /// One S3 endpoint.
@@ -34,6 +38,13 @@ pub struct Backend {
     pub port: u16,
     /// Listed in `MaintainedBackends`: gets nothing.
     pub maintained: bool,
+}
+
+impl Backend {
+    /// The same for all spellings of a URL: lower-cased, with its port.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}:{}", self.host.to_ascii_lowercase(), self.port)
+    }
 }
 
 /// Backends that hold the same objects.
@@ -81,6 +92,7 @@ pub struct RegionMatch<'a> {
 /// The snapshot.
 #[derive(Debug)]
 pub struct Topology {
+    /// Each endpoint once.
     pub backends: Vec<Arc<Backend>>,
     pub regions: Vec<Arc<Region>>,
     by_domain: HashMap<String, usize>,

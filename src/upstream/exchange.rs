@@ -27,7 +27,10 @@ use super::{
     probe::Probe,
     wire::{READ_AHEAD, Sent, Step, Wire},
 };
-use crate::{config::Transport, topology::Backend};
+use crate::{
+    config::{Config, Transport},
+    topology::Backend,
+};
 
 /// Bodies up to this size are joined, as far as they are here: a copy costs less than another write to the client.
 const JOINED_MOST: usize = 128 * 1024;
@@ -80,6 +83,12 @@ pub(super) struct Limits {
     pub transport: Transport,
     /// Longest time without any progress in sending or receiving.
     pub stall: Duration,
+}
+
+impl Limits {
+    pub fn of(config: &Config) -> Limits {
+        Limits { transport: config.transport.clone(), stall: config.mirror.background_timeout }
+    }
 }
 
 /// A connection that is lent out for one exchange: its sending half.

@@ -24,6 +24,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
+use http::{Method, StatusCode};
 use pingora_core::{connectors::TransportConnector, upstreams::peer::BasicPeer};
 use pingora_error::{ErrorType, OrErr};
 
@@ -36,8 +38,8 @@ pub use self::{
 };
 use crate::{
     config::Config,
-    telemetry::metrics::BackendMetrics,
-    topology::{Backend, BackendId, Topology},
+    telemetry::metrics::{BackendMetrics, ReplyOutcome},
+    topology::{Backend, BackendId, ByBackend, Topology},
 };
 use resolve::Resolver;
 
@@ -54,29 +56,45 @@ pub trait Signer: Send + Sync {
     fn sign(&self, backend: &Backend, header: &mut pingora_http::RequestHeader) -> Result<(), Cause>;
 }
 
-/// The road to all backends.
+/// The road to all backends. What it knows of them outlives reloads.
 pub struct Upstream {
-    peers: Vec<Arc<Peer>>,
+    peers: ByBackend<Peer>,
+    idle_in_all: Arc<AtomicUsize>,
     connector: TransportConnector,
-    limits: Arc<Limits>,
+    limits: ArcSwap<Limits>,
     resolver: Arc<Resolver>,
     signer: Option<Arc<dyn Signer>>,
 }
 
 impl Upstream {
     pub fn new(config: &Config, topology: &Topology, resolver: Arc<Resolver>) -> Self {
-        let idle_in_all = Arc::new(AtomicUsize::new(0));
-        let limit = config.transport.max_conns_per_backend;
-        let peers = topology.backends.iter();
-        Upstream {
-            peers: peers.map(|b| Peer::new(b.clone(), limit, idle_in_all.clone())).collect(),
+        let upstream = Upstream {
+            peers: ByBackend::default(),
+            idle_in_all: Arc::default(),
             connector: TransportConnector::new(None),
-            limits: Arc::new(Limits {
-                transport: config.transport.clone(),
-                stall: config.mirror.background_timeout,
-            }),
+            limits: ArcSwap::from_pointee(Limits::of(config)),
             resolver,
             signer: None,
+        };
+        upstream.apply(config, &topology.backends);
+        upstream
+    }
+
+    /// Takes over the limits of a configuration, and who the backends are, each named once. Exchanges that are under
+    /// way go on. Not to be called by two at once.
+    pub fn apply(&self, config: &Config, backends: &[Arc<Backend>]) {
+        let limits = Arc::new(Limits::of(config));
+        let most = limits.transport.max_conns_per_backend;
+        self.limits.store(limits);
+        let peer = |backend: &Arc<Backend>| Peer::new(backend.clone(), most, self.idle_in_all.clone());
+        let change = self.peers.hold(backends, peer);
+        change.dropped.iter().for_each(|peer| peer.retire());
+        for peer in self.peers.all() {
+            peer.set_limit(most);
+        }
+        for backend in backends {
+            let maintained = backend.maintained.into();
+            self.peers.with(backend.id, |peer| peer.metrics.maintenance.set(maintained)).unwrap_or_default();
         }
     }
 
@@ -88,27 +106,27 @@ impl Upstream {
 
     /// Exchanges under way with a backend.
     pub fn in_flight(&self, backend: BackendId) -> usize {
-        self.peers.get(backend).map_or(0, |peer| peer.in_flight())
+        self.peers.with(backend, |peer| peer.in_flight()).unwrap_or(0)
     }
 
     /// Whether all connections that a backend may have are in use.
     pub fn is_full(&self, backend: &Backend) -> bool {
-        self.peers.get(backend.id).is_some_and(|peer| peer.is_full())
+        self.peers.with(backend.id, |peer| peer.is_full()).unwrap_or(false)
     }
 
     /// Whether requests may be sent to a backend at all: it has an address and is not under maintenance.
     pub fn is_usable(&self, backend: &Backend) -> bool {
-        !backend.maintained && !self.resolver.addrs(backend.id).is_empty()
+        !backend.maintained && self.resolver.knows(backend.id)
     }
 
     /// The longest wait for a connection: `DialTimeout`.
     pub fn dial_timeout(&self) -> Duration {
-        self.limits.transport.dial_timeout
+        self.limits.load().transport.dial_timeout
     }
 
     /// `ResponseHeaderTimeout`
     pub fn response_header_timeout(&self) -> Duration {
-        self.limits.transport.response_header_timeout
+        self.limits.load().transport.response_header_timeout
     }
 
     /// A request's heads: one serialised form for all backends, or one for each where a signer changes it.
@@ -127,8 +145,24 @@ impl Upstream {
     }
 
     /// What is counted of a backend.
-    pub fn metrics(&self, backend: BackendId) -> Option<&Arc<BackendMetrics>> {
-        self.peers.get(backend).map(|peer| &peer.metrics)
+    pub fn metrics(&self, backend: BackendId) -> Option<Arc<BackendMetrics>> {
+        self.peers.with(backend, |peer| peer.metrics.clone())
+    }
+
+    /// Counts a backend's reply; `status` is that of its answer, if there was one.
+    pub fn count_reply(
+        &self,
+        backend: BackendId,
+        method: &Method,
+        status: Option<StatusCode>,
+        outcome: ReplyOutcome,
+    ) {
+        self.peers.with(backend, |peer| peer.replies.count(method, status, outcome)).unwrap_or_default();
+    }
+
+    /// Counts that a backend does not agree with its cluster.
+    pub fn count_divergence(&self, backend: BackendId, method: &Method) {
+        self.peers.with(backend, |peer| peer.replies.diverged(method)).unwrap_or_default();
     }
 
     /// Obtains a connection, waiting at most `patience` for a free slot, and queues the head on it.
@@ -142,7 +176,7 @@ impl Upstream {
         let Some(peer) = self.peers.get(backend.id) else {
             return Err(Failure::new(backend, Phase::Resolve, Cause::Unresolved, Duration::ZERO));
         };
-        let connected = self.connect_to(peer, head, reuse, patience).await;
+        let connected = self.connect_to(&peer, head, reuse, patience).await;
         connected.map_err(|failure| failure.counted(&peer.metrics))
     }
 
@@ -154,8 +188,9 @@ impl Upstream {
         patience: Duration,
     ) -> Result<Connection, Failure> {
         let lease = peer.lease(patience).await?;
+        let limits = self.limits.load_full();
         let idle = match reuse {
-            Reuse::Allowed => peer.take_idle(&self.limits.transport),
+            Reuse::Allowed => peer.take_idle(&limits.transport),
             Reuse::Fresh => {
                 peer.close_one_idle();
                 None
@@ -165,7 +200,7 @@ impl Upstream {
             Some(wire) => wire,
             None => Box::new(self.dial(peer).await?),
         };
-        Ok(Connection::new(wire, lease, self.limits.clone(), head))
+        Ok(Connection::new(wire, lease, limits, head))
     }
 
     /// Connects to the first of the backend's addresses that accepts, beginning with the one that worked last;
@@ -232,8 +267,9 @@ impl Upstream {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tick.tick().await;
-            for peer in &self.peers {
-                peer.sweep(&self.limits.transport);
+            let limits = self.limits.load_full();
+            for peer in self.peers.all() {
+                peer.sweep(&limits.transport);
             }
         }
     }

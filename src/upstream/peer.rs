@@ -6,32 +6,45 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     failure::{Cause, Failure, Phase},
     wire::Wire,
 };
-use crate::{config::Transport, telemetry::metrics::BackendMetrics, topology::Backend};
+use crate::{
+    config::Transport,
+    telemetry::metrics::{BackendMetrics, ReplyCounters},
+    topology::Backend,
+};
 
 /// One backend as the transport sees it.
 pub struct Peer {
     pub backend: Arc<Backend>,
     in_flight: AtomicUsize,
     /// `MaxConnsPerBackend`, when there is a limit.
-    slots: Option<Arc<Semaphore>>,
-    limit: usize,
+    slots: ArcSwapOption<Slots>,
+    /// Not in the topology any more: nothing is kept.
+    retired: AtomicBool,
     /// Most recently used last: lending from the end lets the rest age and close.
     idle: Mutex<Vec<Idle>>,
     idle_in_all: Arc<AtomicUsize>,
     pub(super) metrics: Arc<BackendMetrics>,
+    pub(super) replies: ReplyCounters,
     /// Which of its addresses worked last.
     pub(super) address: AtomicUsize,
+}
+
+/// The connections that a backend may have, one permit each.
+struct Slots {
+    limit: usize,
+    free: Arc<Semaphore>,
 }
 
 struct Idle {
@@ -54,18 +67,44 @@ impl Drop for Lease {
     }
 }
 
+impl Slots {
+    fn new(limit: usize) -> Option<Arc<Slots>> {
+        (limit > 0).then(|| Arc::new(Slots { limit, free: Arc::new(Semaphore::new(limit)) }))
+    }
+}
+
 impl Peer {
     pub(super) fn new(backend: Arc<Backend>, limit: usize, idle_in_all: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Peer {
             metrics: BackendMetrics::of(&backend.url),
+            replies: ReplyCounters::of(&backend.url),
             address: AtomicUsize::new(0),
             backend,
             in_flight: AtomicUsize::new(0),
-            slots: (limit > 0).then(|| Arc::new(Semaphore::new(limit))),
-            limit,
+            slots: ArcSwapOption::new(Slots::new(limit)),
+            retired: AtomicBool::new(false),
             idle: Mutex::default(),
             idle_in_all,
         })
+    }
+
+    /// Sets `MaxConnsPerBackend`. Connections that are in use at that moment do not count towards a new limit.
+    pub(super) fn set_limit(&self, limit: usize) {
+        if self.limit() != limit {
+            self.slots.store(Slots::new(limit));
+        }
+    }
+
+    fn limit(&self) -> usize {
+        self.slots.load().as_ref().map_or(0, |slots| slots.limit)
+    }
+
+    /// The backend is not in the topology any more.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Relaxed);
+        let idle = std::mem::take(&mut *self.idle());
+        self.count_idle(-(idle.len() as isize));
+        self.metrics.retire();
     }
 
     /// Exchanges under way.
@@ -75,37 +114,33 @@ impl Peer {
 
     /// Whether no slot is free under `MaxConnsPerBackend`.
     pub fn is_full(&self) -> bool {
-        self.slots.as_ref().is_some_and(|slots| slots.available_permits() == 0)
+        self.slots.load().as_ref().is_some_and(|slots| slots.free.available_permits() == 0)
     }
 
     /// Waits for a free slot under `MaxConnsPerBackend`, at most `patience`.
     pub(super) async fn lease(self: &Arc<Self>, patience: Duration) -> Result<Lease, Failure> {
-        let slot = match &self.slots {
+        let slot = match self.slots.load_full() {
             None => None,
-            Some(slots) => Some(self.slot(slots, patience).await?),
+            Some(slots) => Some(self.slot(&slots, patience).await?),
         };
         self.in_flight.fetch_add(1, Relaxed);
         self.metrics.busy_connections.inc();
         Ok(Lease { peer: self.clone(), since: Instant::now(), _slot: slot })
     }
 
-    async fn slot(
-        &self,
-        slots: &Arc<Semaphore>,
-        patience: Duration,
-    ) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn slot(&self, slots: &Slots, patience: Duration) -> Result<OwnedSemaphorePermit, Failure> {
         let started = Instant::now();
-        if let Ok(slot) = slots.clone().try_acquire_owned() {
+        if let Ok(slot) = slots.free.clone().try_acquire_owned() {
             return Ok(slot);
         }
-        match tokio::time::timeout(patience, slots.clone().acquire_owned()).await {
+        match tokio::time::timeout(patience, slots.free.clone().acquire_owned()).await {
             Ok(Ok(slot)) => {
                 self.metrics.waits_served.inc();
                 Ok(slot)
             }
             _ => {
                 self.metrics.waits_in_vain.inc();
-                Err(Failure::new(&self.backend, Phase::Limit, Cause::Limit(self.limit), started.elapsed()))
+                Err(Failure::new(&self.backend, Phase::Limit, Cause::Limit(slots.limit), started.elapsed()))
             }
         }
     }
@@ -123,8 +158,9 @@ impl Peer {
 
     /// Makes room under `MaxConnsPerBackend` for a connection that has to be new.
     pub(super) fn close_one_idle(&self) {
+        let limit = self.limit();
         let mut idle = self.idle();
-        if self.limit > 0 && !idle.is_empty() && self.in_flight() + idle.len() > self.limit {
+        if limit > 0 && !idle.is_empty() && self.in_flight() + idle.len() > limit {
             idle.remove(0);
             self.count_idle(-1);
             self.metrics.closed_for_fresh.inc();
@@ -135,7 +171,7 @@ impl Peer {
     pub(super) fn keep(&self, mut wire: Box<Wire>, limits: &Transport) {
         let room_in_all =
             limits.max_idle_conns == 0 || self.idle_in_all.load(Relaxed) < limits.max_idle_conns;
-        if limits.disable_keep_alives || !wire.rest() {
+        if limits.disable_keep_alives || self.retired.load(Relaxed) || !wire.rest() {
             return;
         }
         let mut idle = self.idle();

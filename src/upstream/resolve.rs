@@ -8,7 +8,10 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -16,13 +19,13 @@ use async_trait::async_trait;
 use rand::Rng;
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
 use crate::{
     telemetry::metrics::BackendMetrics,
-    topology::{Backend, BackendId},
+    topology::{Backend, BackendId, ByBackend},
 };
 
 /// Between two lookups of a name that resolves.
@@ -48,10 +51,9 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// The current addresses of every backend of a topology.
+/// The current addresses of every backend.
 pub struct Resolver {
-    /// By [`BackendId`].
-    names: Vec<Name>,
+    names: ByBackend<Name>,
     lookup: Arc<dyn Lookup>,
     /// Names that have not been looked up once.
     pending: watch::Sender<usize>,
@@ -65,51 +67,69 @@ struct Name {
     literal: bool,
     addrs: RwLock<Arc<[SocketAddr]>>,
     metrics: Arc<BackendMetrics>,
+    /// What keeps it resolved, once something does.
+    task: OnceLock<AbortHandle>,
+    first_look_taken: AtomicBool,
 }
 
 impl Resolver {
-    /// Addresses in URLs resolve at once, names when [`Resolver::run`] runs. `backends` in the order of their ids.
+    /// Addresses in URLs resolve at once, names when [`Resolver::start`] has been called.
     pub fn new(backends: &[Arc<Backend>]) -> Resolver {
         Self::with_lookup(backends, Arc::new(SystemLookup))
     }
 
     pub fn with_lookup(backends: &[Arc<Backend>], lookup: Arc<dyn Lookup>) -> Resolver {
-        let names: Vec<Name> = backends.iter().map(|backend| Name::new(backend)).collect();
-        let unresolved = names.iter().filter(|name| !name.literal).count();
-        Resolver { names, lookup, pending: watch::Sender::new(unresolved) }
+        let resolver = Resolver { names: ByBackend::default(), lookup, pending: watch::Sender::new(0) };
+        resolver.hold(backends);
+        resolver
+    }
+
+    /// Who the backends are, each named once. Names that are new are looked up once [`Resolver::start`] is called.
+    /// Not to be called by two at once.
+    pub fn hold(&self, backends: &[Arc<Backend>]) {
+        let change = self.names.hold(backends, |backend| Arc::new(Name::new(backend)));
+        let unresolved = change.added.iter().filter(|name| !name.literal).count();
+        self.pending.send_modify(|pending| *pending += unresolved);
+        for name in change.dropped {
+            name.task.get().into_iter().for_each(AbortHandle::abort);
+            if !name.first_look_taken.swap(true, Relaxed) && !name.literal {
+                self.pending.send_modify(|pending| *pending = pending.saturating_sub(1));
+            }
+        }
     }
 
     /// The addresses to connect to, best first; none while the name has never resolved: the backend is unhealthy.
     pub fn addrs(&self, id: BackendId) -> Arc<[SocketAddr]> {
-        self.names.get(id).map_or_else(|| Arc::from([]), Name::addrs)
+        self.names.with(id, |name| name.addrs()).unwrap_or_else(|| Arc::from([]))
+    }
+
+    /// Whether a backend has any address.
+    pub fn knows(&self, id: BackendId) -> bool {
+        self.names.with(id, |name| !name.addrs().is_empty()).unwrap_or(false)
     }
 
     /// Waits until every name has been looked up once, whatever came of it, so that a start does not refuse its
-    /// first requests. Bounded by [`LOOKUP_DEADLINE`] once [`Resolver::run`] runs.
+    /// first requests. Bounded by [`LOOKUP_DEADLINE`] once [`Resolver::start`] has been called.
     pub async fn looked_up_once(&self) {
         // An error means that the sender is gone, but it is ours.
         self.pending.subscribe().wait_for(|pending| *pending == 0).await.map(drop).unwrap_or_default();
     }
 
-    /// The background task: keeps all names resolved, for as long as it is polled.
-    pub async fn run(self: Arc<Self>) {
-        let mut tasks = JoinSet::new();
-        for (id, _) in self.names.iter().enumerate().filter(|(_, name)| !name.literal) {
-            let resolver = Arc::clone(&self);
-            tasks.spawn(async move { resolver.keep(id).await });
-        }
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended {
-                log::error!("a name is not resolved any more: {error}");
+    /// Keeps all names resolved that have no task yet, in tasks of the runtime that this is called in.
+    pub fn start(self: &Arc<Self>) {
+        for name in self.names.all() {
+            if name.literal || name.task.get().is_some() {
+                continue;
             }
+            let (resolver, kept) = (Arc::clone(self), Arc::clone(&name));
+            let task = tokio::spawn(async move { resolver.keep(&kept).await });
+            name.task.get_or_init(|| task.abort_handle());
         }
     }
 
     /// Looks one name up again and again.
-    async fn keep(&self, id: BackendId) {
-        let Some(name) = self.names.get(id) else { return };
+    async fn keep(&self, name: &Name) {
         let mut failures = 0u32;
-        let mut first = true;
         loop {
             let pause = match self.look_up(name).await {
                 Ok(addrs) => {
@@ -132,7 +152,7 @@ impl Resolver {
                     pause
                 }
             };
-            if std::mem::take(&mut first) {
+            if !name.first_look_taken.swap(true, Relaxed) {
                 self.pending.send_modify(|pending| *pending = pending.saturating_sub(1));
             }
             sleep(pause).await;
@@ -158,9 +178,10 @@ impl Name {
             literal.map(|ip| SocketAddr::new(ip, backend.port)).into_iter().collect();
         let metrics = BackendMetrics::of(&backend.url);
         metrics.addresses.set(addrs.len() as i64);
-        metrics.maintenance.set(backend.maintained.into());
         Name {
             metrics,
+            task: OnceLock::new(),
+            first_look_taken: AtomicBool::new(false),
             url: backend.url.clone(),
             host: host.to_owned(),
             port: backend.port,

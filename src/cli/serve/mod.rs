@@ -38,7 +38,9 @@ use crate::{
         Gateway,
         connection::{AcceptFilter, Connections, Room},
         drain::Activity,
+        snapshot::{Current, Snapshot},
     },
+    mirror::Mirror,
     technical,
     telemetry::{
         Logs,
@@ -124,10 +126,13 @@ fn add_gateway(
     let topology = Arc::new(Topology::new(config));
     let resolver = Arc::new(Resolver::new(&topology.backends));
     let upstream = Arc::new(Upstream::new(config, &topology, resolver.clone()));
-    let gateway = Gateway::new(config.clone(), topology, upstream.clone(), logs.clone(), activity.clone());
+    let mirror = Arc::new(Mirror::new(upstream.clone(), &topology.backends, activity.stop.clone()));
+    let current = Arc::new(Current::new(Snapshot::new(config.clone(), topology)));
+    let gateway =
+        Gateway::new(current.clone(), upstream.clone(), mirror.clone(), logs.clone(), activity.clone());
     let proxy = http_proxy(&server.configuration, gateway);
-    let room = Room::new(config.max_client_connections, files);
-    let connections = Connections::new(proxy, config.clone(), logs.clone(), activity.clone(), room.clone());
+    let room = Room::new(current.clone(), files);
+    let connections = Connections::new(proxy, current.clone(), logs.clone(), activity.clone(), room.clone());
     let mut service = listening::Service::new("gateway".to_owned(), connections);
     service.set_connection_filter(Arc::new(AcceptFilter { activity: activity.clone(), room }));
     // Without a read buffer: heads are read as they come, and bodies in pieces as large as it would be.
@@ -169,7 +174,7 @@ fn prepare_server_conf(conf: &mut ServerConf, options: Options) -> anyhow::Resul
 
 /// The gateway's own tasks, and a first look at where its backends are.
 async fn run_tasks(resolver: Arc<Resolver>, upstream: Arc<Upstream>) {
-    tokio::spawn(resolver.clone().run());
+    resolver.start();
     tokio::spawn(upstream.run_sweeper());
     if tokio::time::timeout(FIRST_LOOKUP, resolver.looked_up_once()).await.is_err() {
         log::warn!("starting although not all backends' names are resolved after {FIRST_LOOKUP:?}");

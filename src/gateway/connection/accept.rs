@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use pingora_core::listeners::ConnectionFilter;
 
 use crate::{
-    gateway::drain::Activity,
+    gateway::{drain::Activity, snapshot::Current},
     telemetry::{metrics::METRICS, report::Report},
 };
 
@@ -21,25 +21,39 @@ use crate::{
 #[derive(Debug)]
 pub struct Room {
     open: AtomicUsize,
-    most: usize,
+    current: Arc<Current>,
+    /// Half of the files that the process may have open.
+    half: usize,
     full: Report,
 }
 
 impl Room {
-    /// `most` is `MaxClientConnections`, where 0 leaves half of the files to others.
-    pub fn new(most: usize, files: Option<u64>) -> Arc<Room> {
+    /// `files` are those that the process may have open; `None` = there is no limit.
+    pub fn new(current: Arc<Current>, files: Option<u64>) -> Arc<Room> {
         let half = files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX));
-        let most = if most == 0 { half } else { most };
-        if most != usize::MAX {
-            METRICS.limit("MaxClientConnections", most as u64);
+        let room = Room { open: AtomicUsize::new(0), current, half, full: Report::new("connections") };
+        room.tell_limit();
+        Arc::new(room)
+    }
+
+    /// `MaxClientConnections`, where 0 leaves half of the files to others.
+    fn most(&self) -> usize {
+        match self.current.look().config.max_client_connections {
+            0 => self.half,
+            most => most,
         }
-        Arc::new(Room { open: AtomicUsize::new(0), most, full: Report::new("connections") })
+    }
+
+    /// Tells how many there may be.
+    pub fn tell_limit(&self) {
+        let most = Some(self.most()).filter(|most| *most != usize::MAX);
+        METRICS.limit_if("MaxClientConnections", most.map(|most| most as u64));
     }
 
     /// Whether there is a place for one more beside those on their way to theirs; if not, it is to be closed.
     fn is_left(&self, on_their_way: usize) -> bool {
-        let Room { open, most, full } = self;
-        let left = open.load(Relaxed) + on_their_way < *most;
+        let (most, full) = (self.most(), &self.full);
+        let left = self.open.load(Relaxed) + on_their_way < most;
         if !left {
             METRICS.client_connections_refused.inc();
             full.at(log::Level::Warn, format_args!("clients have {most} connections: more are closed"));

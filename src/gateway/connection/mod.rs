@@ -46,9 +46,9 @@ use self::{chunks::Chunks, client::Client};
 use super::{
     Gateway, admit,
     drain::{Activity, Running},
+    snapshot::Current,
 };
 use crate::{
-    config::Config,
     s3::S3Error,
     telemetry::{Logs, report::Report},
     upstream::Framing,
@@ -65,7 +65,7 @@ const LAST_LOOK: Duration = Duration::from_millis(5);
 /// What all connections share; one per process.
 pub struct Connections {
     proxy: Arc<HttpProxy<Gateway>>,
-    config: Arc<Config>,
+    current: Arc<Current>,
     logs: Logs,
     activity: Arc<Activity>,
     room: Arc<Room>,
@@ -76,13 +76,13 @@ pub struct Connections {
 impl Connections {
     pub fn new(
         proxy: HttpProxy<Gateway>,
-        config: Arc<Config>,
+        current: Arc<Current>,
         logs: Logs,
         activity: Arc<Activity>,
         room: Arc<Room>,
     ) -> Connections {
         let strange = Report::new("connections");
-        Connections { proxy: Arc::new(proxy), config, logs, activity, room, strange }
+        Connections { proxy: Arc::new(proxy), current, logs, activity, room, strange }
     }
 }
 
@@ -118,10 +118,13 @@ enum End {
 
 impl Connection<'_> {
     async fn serve(mut self, shutdown: &ShutdownWatch) {
-        let deadline = Instant::now() + self.shared.config.client_header_timeout;
-        if self.shared.config.proxy_protocol && self.proxied(deadline).await.is_none() {
+        let snapshot = self.shared.current.pin();
+        let deadline = Instant::now() + snapshot.config.client_header_timeout;
+        if snapshot.config.proxy_protocol && self.proxied(deadline).await.is_none() {
             return;
         }
+        // An idle connection keeps no snapshot.
+        drop(snapshot);
         let mut deadline = Some(deadline);
         loop {
             let head = match self.head(deadline.take()).await {
@@ -147,7 +150,7 @@ impl Connection<'_> {
     /// Reads the PROXY header that a trusted proxy's connection begins with, and takes its word. `None` = the
     /// connection is to be closed.
     async fn proxied(&mut self, deadline: Instant) -> Option<()> {
-        if !self.shared.config.trusted_proxies.contain(self.peer()) {
+        if !self.shared.current.look().config.trusted_proxies.contain(self.peer()) {
             self.tell("it is no trusted proxy's");
             return None;
         }
@@ -192,7 +195,7 @@ impl Connection<'_> {
             if let Some(head) = scan.look(&self.ahead).map_err(End::Refuse)? {
                 return Ok(head);
             }
-            let patience = self.shared.config.client_header_timeout;
+            let patience = self.shared.current.look().config.client_header_timeout;
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
             match self.read_until(deadline).await {
                 Some(Ok(1..)) => {}
@@ -205,8 +208,9 @@ impl Connection<'_> {
     /// Waits for the first byte of a head; empty lines before one are passed over (RFC 9112, 2.2). They gain a client
     /// no time: what bounds a silent one bounds one that sends nothing else, too.
     async fn first_byte(&mut self, deadline: Option<Instant>) -> Result<(), End> {
-        let (config, activity) = (&self.shared.config, &self.shared.activity);
-        let end = deadline.unwrap_or_else(|| Instant::now() + config.client_idle_timeout);
+        let activity = &self.shared.activity;
+        let idle_timeout = self.shared.current.look().config.client_idle_timeout;
+        let end = deadline.unwrap_or_else(|| Instant::now() + idle_timeout);
         let mut idle = None;
         let mut over = false;
         loop {

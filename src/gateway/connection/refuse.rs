@@ -33,7 +33,7 @@ impl Connection<'_> {
     /// Answers with an error of ours and ends the connection.
     pub(super) async fn refuse(mut self, refusal: &S3Error) {
         METRICS.requests.refused(refusal.code);
-        let context = Context::new();
+        let context = Context::new(self.shared.current.pin());
         let seen = Seen::of(&self.ahead);
         self.ahead = BytesMut::new();
         let xml = refusal.to_xml(&seen.path, &context.id);
@@ -45,7 +45,7 @@ impl Connection<'_> {
             self.stream.write_all(&answer).await?;
             self.stream.flush().await
         };
-        let write_timeout = self.shared.config.client_write_timeout;
+        let write_timeout = self.shared.current.look().config.client_write_timeout;
         let sent = matches!(timeout(write_timeout, send).await, Ok(Ok(())));
         if sent && !self.shared.activity.stop.is_set() {
             let patience = Patience { half_close: LINGER, longest: LINGER, most_bytes: LINGER_BYTES };
@@ -58,7 +58,8 @@ impl Connection<'_> {
         head.insert_header(header::CONTENT_LENGTH, xml.len())?;
         head.insert_header(header::DATE, get_cached_date())?;
         head.insert_header(header::CONNECTION, "close")?;
-        head::add_ours(&mut head, &self.shared.config.additional_response_headers, id)?;
+        let snapshot = self.shared.current.look();
+        head::add_ours(&mut head, &snapshot.config.additional_response_headers, id)?;
         let mut answer = BytesMut::with_capacity(1024);
         push_head(&head, &mut answer);
         if !bodiless {

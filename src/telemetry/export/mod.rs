@@ -25,8 +25,6 @@ pub fn tell_limits(config: &Config) {
             config.technical.as_ref().map(|technical| technical.body_max_size as u64),
         ),
     ] {
-        if let Some(most) = most {
-            METRICS.limit(key, most);
-        }
+        METRICS.limit_if(key, most);
     }
 }

@@ -275,6 +275,14 @@ impl BackendMetrics {
         });
     }
 
+    /// The backend is not in the configuration any more: what tells how it is now goes, what was counted stays.
+    pub fn retire(&self) {
+        for gauges in [&METRICS.connections.addresses, &METRICS.connections.maintenance] {
+            // An error means that it is gone already.
+            gauges.remove_label_values(&[&self.url]).unwrap_or_default();
+        }
+    }
+
     pub fn cut(&self, reason: Cut) {
         self.cuts[reason as usize].inc();
     }

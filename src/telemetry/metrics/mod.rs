@@ -147,6 +147,15 @@ impl Metrics {
         self.limits.with_label_values(&[bound]).set(i64::try_from(most).unwrap_or(i64::MAX));
     }
 
+    /// As [`limit`](Self::limit), for a bound that a reload may set or take away.
+    pub fn limit_if(&self, bound: &str, most: Option<u64>) {
+        match most {
+            Some(most) => self.limit(bound, most),
+            // An error means that there was none before either.
+            None => self.limits.remove_label_values(&[bound]).unwrap_or_default(),
+        }
+    }
+
     /// Counts a runtime's tasks from now on, those of the thread that calls where each thread has a runtime.
     pub fn watch_tasks(&self, runtime: &str, handle: Handle) {
         self.tasks.watch(runtime, handle);

@@ -58,7 +58,7 @@ fn start(
     let script =
         Arc::new(Script { answers: Mutex::new(answers.into_iter().collect()), asked: AtomicUsize::new(0) });
     let resolver = Arc::new(Resolver::with_lookup(&[backend(0, "storage")], script.clone()));
-    tokio::spawn(Arc::clone(&resolver).run());
+    resolver.start();
     (resolver, script)
 }
 
@@ -76,8 +76,22 @@ async fn addresses_in_urls_need_no_lookup() {
     }
     assert!(resolver.addrs(3).is_empty());
     resolver.looked_up_once().await;
-    // There is nothing to keep up to date, so the task ends.
-    resolver.run().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_come_later_are_resolved_and_those_that_went_are_not() {
+    let (resolver, script) = start([found(&["10.0.0.1:9000"])]);
+    resolver.looked_up_once().await;
+    resolver.hold(&[backend(1, "storage")]);
+    assert!(resolver.addrs(0).is_empty() && !resolver.knows(1));
+    resolver.start();
+    sleep(RETRY.0).await;
+    let asked = script.asked.load(Ordering::SeqCst);
+    assert!(asked > 1, "the new one is asked for");
+    resolver.hold(&[]);
+    resolver.looked_up_once().await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(script.asked.load(Ordering::SeqCst), asked);
 }
 
 #[tokio::test(start_paused = true)]
