@@ -1,12 +1,13 @@
 //! The command line: arguments in, subcommand out.
 //!
-//! `akubra -c FILE` serves; `-t` only checks the file; `locate` explains where an object lives; `demo` (a cargo
-//! feature) brings its own S3 servers. Configuration errors end the process with code 20.
+//! `akubra -c FILE` serves; `-t` only checks the file; `locate` explains where an object lives; `maintenance` asks
+//! and changes a running gateway; `demo` (a cargo feature) brings its own S3 servers. Configuration errors end the process with code 20.
 
 #[cfg(feature = "demo")]
 pub mod demo;
 mod files;
 pub mod locate;
+pub mod maintenance;
 pub mod serve;
 
 use std::{fmt, path::Path, process::ExitCode};
@@ -42,6 +43,11 @@ enum Command {
         /// The request's path as a client sends it, e.g. /bucket/key
         path: String,
     },
+    /// Take a backend out of use while the gateway runs, or put it back
+    Maintenance {
+        #[command(subcommand)]
+        action: maintenance::Action,
+    },
     /// Try the gateway on 127.0.0.1:8080, with S3 servers of its own and nothing to set up
     #[cfg(feature = "demo")]
     Demo,
@@ -67,6 +73,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
             let told = locate::run(&config, host.as_deref(), &path, &mut std::io::stdout().lock());
             told.or_else(|error| if is_broken_pipe(&error) { Ok(()) } else { Err(error) })
         }),
+        Some(Command::Maintenance { action }) => load(action.conf())
+            .and_then(|config| maintenance::run(&config, &action, &mut std::io::stdout().lock())),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => run_demo(),
     };
@@ -92,7 +100,10 @@ fn serve_or_check(options: Opt) -> anyhow::Result<()> {
         println!("{file}: configuration checked - OK.");
         return Ok(());
     }
-    serve::run(config, serve::Options { daemon: options.daemon, upgrade: options.upgrade })
+    serve::run(
+        config,
+        serve::Options { file: Some(file.into()), daemon: options.daemon, upgrade: options.upgrade },
+    )
 }
 
 #[cfg(feature = "demo")]

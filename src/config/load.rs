@@ -18,7 +18,7 @@ use super::{
     errors::Report,
     headers, logging, metrics, proxies,
     reader::{At, MapReader, Text},
-    regions, server, tree,
+    regions, secret, server, tree,
     validate::{self, Listener},
 };
 
@@ -166,7 +166,8 @@ fn read_technical(top: &mut MapReader, listener: Option<&Listener>) -> Option<Te
     let body_max_size = top.read("TechnicalEndpointBodyMaxSize", 256 * KIB, |at| {
         at.buffer((KIB, "1KiB"), (MAX_BYTES as usize, "1MiB"))
     });
-    listener.map(|listener| Technical { listen: listener.address.clone(), body_max_size })
+    let token = top.get("TechnicalEndpointToken").and_then(|at| secret::token(&at));
+    listener.map(|listener| Technical { listen: listener.address.clone(), body_max_size, token })
 }
 
 fn read_transport(top: &mut MapReader) -> Transport {

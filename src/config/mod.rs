@@ -16,6 +16,7 @@ mod metrics;
 mod proxies;
 mod reader;
 mod regions;
+mod secret;
 mod server;
 mod suggest;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod validate;
 pub use address::AddressError;
 pub use errors::{ConfigError, ConfigErrors};
 pub use proxies::TrustedProxies;
+pub use secret::Secret;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -80,6 +82,23 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+impl Config {
+    /// Whether `MaintainedBackends` lists the backend of this URL, however it is written.
+    pub fn maintains(&self, url: &str) -> bool {
+        is_among(url, self.maintained_backends.iter())
+    }
+
+    /// Whether the URL is a backend of a cluster, however it is written.
+    pub fn names(&self, url: &str) -> bool {
+        is_among(url, self.clusters.iter().flat_map(|cluster| &cluster.backends))
+    }
+}
+
+fn is_among<'a>(url: &str, mut backends: impl Iterator<Item = &'a BackendUrl>) -> bool {
+    let asked = BackendUrl::parse(url).map(|url| url.endpoint());
+    asked.is_ok_and(|asked| backends.any(|backend| backend.endpoint() == asked))
+}
+
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -93,6 +112,8 @@ pub struct Technical {
     pub listen: Listen,
     /// Largest configuration that it takes, in bytes.
     pub body_max_size: usize,
+    /// What changes at run time take; `None` = there are none.
+    pub token: Option<Secret>,
 }
 
 /// Where metrics go.

@@ -7,15 +7,15 @@
 use std::{str, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode, header};
-use pingora_core::protocols::http::{ServerSession, v1::common::is_expect_continue_req};
+use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
-use pingora_timeout::timeout;
 use tokio::sync::Semaphore;
 
-use crate::{config::Config, telemetry::endpoint::Answer};
+use crate::{
+    config::Config,
+    telemetry::endpoint::{Answer, Refusal, read_body},
+};
 
-/// For the whole body to come.
-const BODY: Duration = Duration::from_secs(10);
 /// For those before it to be checked.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -23,10 +23,6 @@ pub struct Validator {
     body_max_size: usize,
     turn: Arc<Semaphore>,
 }
-
-/// Why nothing is checked.
-#[derive(Debug, PartialEq, Eq)]
-struct Refusal(StatusCode, String);
 
 impl Validator {
     pub fn new(body_max_size: usize) -> Validator {
@@ -41,39 +37,8 @@ impl Validator {
     }
 
     async fn body(&self, session: &mut ServerSession) -> std::result::Result<Vec<u8>, Refusal> {
-        let headers = &session.req_header().headers;
-        of_type(headers)?;
-        self.of_size(headers)?;
-        let read = async {
-            // A client that has gone, or frames its body badly; the latter may hear of it.
-            let broken = |_| Refusal(StatusCode::BAD_REQUEST, "The body cannot be read to its end.".into());
-            if is_expect_continue_req(session.req_header()) {
-                session.write_continue_response().await.map_err(broken)?;
-            }
-            let mut body = Vec::new();
-            while let Some(bytes) = session.read_request_body().await.map_err(broken)? {
-                if body.len() + bytes.len() > self.body_max_size {
-                    return Err(self.too_large());
-                }
-                body.extend_from_slice(&bytes);
-            }
-            Ok(body)
-        };
-        let late =
-            |_| Refusal(StatusCode::REQUEST_TIMEOUT, format!("The body did not come within {BODY:?}."));
-        timeout(BODY, read).await.map_err(late)?
-    }
-
-    fn of_size(&self, headers: &HeaderMap) -> std::result::Result<(), Refusal> {
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        // A length that is no number has been refused with the head; one that is no u64 is too large.
-        let announced = length.map_or(0, |length| length.trim().parse().unwrap_or(u64::MAX));
-        if announced > self.body_max_size as u64 { Err(self.too_large()) } else { Ok(()) }
-    }
-
-    fn too_large(&self) -> Refusal {
-        let most = self.body_max_size;
-        Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("A configuration has at most {most} bytes here."))
+        of_type(&session.req_header().headers)?;
+        read_body(session, self.body_max_size).await
     }
 
     async fn check(&self, body: Vec<u8>) -> Result<Answer> {
@@ -134,12 +99,6 @@ fn of_type(headers: &HeaderMap) -> std::result::Result<(), Refusal> {
     }
 }
 
-impl Refusal {
-    fn answer(self) -> Result<Answer> {
-        Answer::text(self.0, self.1)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,14 +127,5 @@ mod tests {
         assert_eq!(of_type(&HeaderMap::new()).unwrap_err().0, 400);
         let compressed = headers(&[("content-type", "application/yaml"), ("content-encoding", "gzip")]);
         assert_eq!(of_type(&compressed).unwrap_err().0, 415);
-    }
-
-    #[test]
-    fn the_size_is_judged_by_the_head() {
-        let validator = Validator::new(1000);
-        let status = |length| validator.of_size(&headers(&[("content-length", length)])).is_ok();
-        assert!(status("0") && status("1000"));
-        assert!(!status("1001") && !status("99999999999999999999999"));
-        assert!(validator.of_size(&HeaderMap::new()).is_ok());
     }
 }

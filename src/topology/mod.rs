@@ -23,7 +23,7 @@ pub use build::{Identities, Overridden};
 pub use by_backend::{ByBackend, Change};
 pub use host::host_name;
 
-use crate::config::{ReadPolicy, VirtualHostStyle};
+use crate::config::{BackendUrl, ReadPolicy, VirtualHostStyle};
 
 /// A small number that stands for one endpoint as long as the process lives ([`Identities`]).
 pub type BackendId = usize;
@@ -41,9 +41,13 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The same for all spellings of a URL: lower-cased, with its port.
+    /// A URL that is the same for all spellings: lower-cased, with its port.
     pub fn endpoint(&self) -> String {
-        format!("http://{}:{}", self.host.to_ascii_lowercase(), self.port)
+        let host = self.host.to_ascii_lowercase();
+        match host.contains(':') {
+            true => format!("http://[{host}]:{}", self.port),
+            false => format!("http://{host}:{}", self.port),
+        }
     }
 }
 
@@ -115,6 +119,12 @@ impl Topology {
         let default = || Some((self.regions.get(self.default?)?, None, None));
         let (region, bucket, domain) = exact().or_else(virtual_host).or_else(default)?;
         Some(RegionMatch { region, bucket, domain })
+    }
+
+    /// The backend that a URL names, however it is written.
+    pub fn backend(&self, url: &str) -> Option<&Arc<Backend>> {
+        let asked = BackendUrl::parse(url).ok()?.endpoint();
+        self.backends.iter().find(|backend| (backend.host.to_ascii_lowercase(), backend.port) == asked)
     }
 
     fn by_domain(&self, domain: &str) -> Option<&Arc<Region>> {

@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::{
     daemon::{PidFile, Starter},
@@ -46,6 +49,8 @@ pub struct Life {
     pub patience: Patience,
     /// Whether this process is to take over from another one.
     pub succeeds: bool,
+    /// Told of SIGHUP.
+    pub reload: Arc<Notify>,
     pub supervisor: Supervisor,
     pub starter: Option<Starter>,
     pub pid_file: Option<PidFile>,
@@ -106,7 +111,7 @@ impl ShutdownSignalWatch for Watch {
 
 impl Life {
     async fn live(&mut self) -> anyhow::Result<()> {
-        let mut signals = Signals::listen().context("signals cannot be received")?;
+        let mut signals = Signals::listen(self.reload.clone()).context("signals cannot be received")?;
         if let Err(error) = self.logs.start() {
             log::error!("the logs cannot be written: {error}");
         }

@@ -5,15 +5,18 @@
 //! ([`handover`]). Threads and tasks start with the life and not before: a daemon forks first.
 
 mod daemon;
+mod differences;
 mod handover;
 mod life;
 pub mod listener;
+mod reload;
+mod runtime;
 mod signals;
 mod socket;
 mod supervisor;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -25,11 +28,13 @@ use pingora_core::{
     services::listening,
 };
 use pingora_proxy::http_proxy;
+use tokio::sync::Notify;
 
 use self::{
     daemon::{PidFile, Starter},
     life::{Life, Patience, Watch},
     listener::{Listeners, Until},
+    reload::{Beginning, Parts, Reloader},
     supervisor::Supervisor,
 };
 use crate::{
@@ -41,7 +46,7 @@ use crate::{
         snapshot::{Current, Snapshot},
     },
     mirror::Mirror,
-    technical,
+    technical::{self, maintenance::Switch},
     telemetry::{
         Logs,
         endpoint::Draining,
@@ -59,8 +64,10 @@ const FIRST_LOOKUP: Duration = Duration::from_secs(1);
 const DAEMON_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How to start.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// Where the configuration was read, and is read again when SIGHUP comes.
+    pub file: Option<PathBuf>,
     /// In the background.
     pub daemon: bool,
     /// With the sockets of the running instance.
@@ -82,15 +89,22 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     tell_limits(&config);
     let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
         .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
-    prepare_server_conf(&mut server_conf, options)?;
+    prepare_server_conf(&mut server_conf, &options)?;
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf);
     let conf = server.configuration.clone();
     let activity = Arc::new(Activity::default());
     let mut listeners = Listeners::default();
     let config = Arc::new(config);
-    let tasks = add_gateway(&mut server, &mut listeners, &config, &logs, &activity, files);
-    add_endpoints(&mut server, &mut listeners, &config, &activity);
+    let file =
+        options.file.map(std::path::absolute).transpose().context("cannot use the configuration's path")?;
+    let (beginning, topology) = Beginning::new(&config, file)?;
+    let (service, parts) = gateway_over(&server, &config, topology, &logs, &activity, files);
+    server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
+    let tasks = run_tasks(parts.resolver.clone(), parts.upstream.clone());
+    let reload = Arc::new(Notify::new());
+    let (reloader, orders) = Reloader::new(beginning, parts, reload.clone());
+    add_endpoints(&mut server, &mut listeners, &config, &activity, orders);
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
         // A unix socket's file must belong to that user.
@@ -100,7 +114,11 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         activity,
         listeners,
         logs,
-        tasks: Box::pin(tasks),
+        tasks: Box::pin(async {
+            tokio::spawn(reloader.run());
+            tasks.await;
+        }),
+        reload,
         grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
         upgrade_sock: conf.upgrade_sock.clone().into(),
         patience: Patience::of(&conf),
@@ -114,32 +132,30 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     std::mem::replace(&mut *outcome, Ok(()))
 }
 
-/// Gives the server the service that clients talk to; returns the tasks behind it.
-fn add_gateway(
-    server: &mut Server,
-    listeners: &mut Listeners,
+/// The service that clients talk to, and the parts of it that a reload changes.
+fn gateway_over(
+    server: &Server,
     config: &Arc<Config>,
+    topology: Topology,
     logs: &Logs,
     activity: &Arc<Activity>,
     files: Option<u64>,
-) -> impl Future<Output = ()> + Send + use<> {
-    let topology = Arc::new(Topology::new(config));
+) -> (listening::Service<Connections>, Parts) {
     let resolver = Arc::new(Resolver::new(&topology.backends));
     let upstream = Arc::new(Upstream::new(config, &topology, resolver.clone()));
     let mirror = Arc::new(Mirror::new(upstream.clone(), &topology.backends, activity.stop.clone()));
-    let current = Arc::new(Current::new(Snapshot::new(config.clone(), topology)));
+    let current = Arc::new(Current::new(Snapshot::new(config.clone(), Arc::new(topology))));
     let gateway =
         Gateway::new(current.clone(), upstream.clone(), mirror.clone(), logs.clone(), activity.clone());
     let proxy = http_proxy(&server.configuration, gateway);
     let room = Room::new(current.clone(), files);
     let connections = Connections::new(proxy, current.clone(), logs.clone(), activity.clone(), room.clone());
     let mut service = listening::Service::new("gateway".to_owned(), connections);
-    service.set_connection_filter(Arc::new(AcceptFilter { activity: activity.clone(), room }));
+    service.set_connection_filter(Arc::new(AcceptFilter { activity: activity.clone(), room: room.clone() }));
     // Without a read buffer: heads are read as they come, and bodies in pieces as large as it would be.
     let buffer = L4BufferSettings::default().read(0);
     service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));
-    server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
-    run_tasks(resolver, upstream)
+    (service, Parts { current, resolver, upstream, mirror, room })
 }
 
 /// Those that operators talk to, as far as the configuration has them.
@@ -148,10 +164,11 @@ fn add_endpoints(
     listeners: &mut Listeners,
     config: &Arc<Config>,
     activity: &Arc<Activity>,
+    switch: Arc<dyn Switch>,
 ) {
     let activity = activity.clone();
     let draining: Draining = Arc::new(move || activity.is_draining());
-    if let Some((service, listen)) = technical::service(config, draining.clone()) {
+    if let Some((service, listen)) = technical::service(config, switch, draining.clone()) {
         server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
     }
     if let Some((service, listen)) = prometheus::service(config, draining) {
@@ -159,7 +176,7 @@ fn add_endpoints(
     }
 }
 
-fn prepare_server_conf(conf: &mut ServerConf, options: Options) -> anyhow::Result<()> {
+fn prepare_server_conf(conf: &mut ServerConf, options: &Options) -> anyhow::Result<()> {
     conf.daemon |= options.daemon;
     // Whoever starts a daemon waits in our own way.
     conf.daemon_wait_for_ready = false;

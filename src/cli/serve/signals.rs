@@ -1,8 +1,11 @@
-//! Signals as the process hears them: three that ask for something, two that are refused for now.
+//! Signals as the process hears them: three that ask for its end, and those that it is told of whatever it is doing.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,30 +35,34 @@ pub struct Signals {
     quit: Signal,
     hangup: Signal,
     user: Signal,
+    reload: Arc<Notify>,
 }
 
 impl Signals {
-    pub fn listen() -> io::Result<Signals> {
+    /// `reload` is notified of each SIGHUP.
+    pub fn listen(reload: Arc<Notify>) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
             user: signal(SignalKind::user_defined1())?,
+            reload,
         })
     }
 
     /// The next signal that asks for something. Cancel-safe.
     pub async fn next(&mut self) -> Asked {
         loop {
-            let refused = tokio::select! {
+            tokio::select! {
                 _ = self.terminate.recv() => return Asked::Terminate,
                 _ = self.interrupt.recv() => return Asked::Interrupt,
                 _ = self.quit.recv() => return Asked::HandOver,
-                _ = self.hangup.recv() => "SIGHUP: reloading the configuration",
-                _ = self.user.recv() => "SIGUSR1: reopening the logs",
+                _ = self.hangup.recv() => self.reload.notify_one(),
+                _ = self.user.recv() => {
+                    log::error!("SIGUSR1: reopening the logs is not supported yet; the gateway goes on as it is");
+                }
             };
-            log::error!("{refused} is not supported yet; the gateway goes on as it is");
         }
     }
 

@@ -5,6 +5,7 @@
 //! has a deadline, and only requests to a route get further than the head. An [`Endpoint`] says what its routes are
 //! and answers them; 404, 405, HEAD and the end of connections are decided here.
 
+mod body;
 pub mod health;
 mod linger;
 
@@ -29,7 +30,10 @@ use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_timeout::timeout;
 
-pub use self::linger::{Answered, Patience, linger};
+pub use self::{
+    body::{Refusal, read_body},
+    linger::{Answered, Patience, linger},
+};
 use super::metrics::{IntGauge, METRICS};
 use crate::config::Listen;
 

@@ -13,6 +13,7 @@ mod cells;
 mod families;
 mod log;
 mod process;
+mod reloads;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use self::{
     backend::{BackendMetrics, CAUSES, Cut, PHASES, ReplyCounters, ReplyOutcome},
     families::Declared,
     log::{DestinationMetrics, LogMetrics},
+    reloads::Reloads,
     requests::{BrokenBy, Linger, Requests},
 };
 use self::{
@@ -64,6 +66,7 @@ pub struct Metrics {
     pub endpoint_connections: IntGaugeVec,
     pub endpoint_refused: IntCounterVec,
     pub draining: IntGauge,
+    pub reloads: Reloads,
     limits: IntGaugeVec,
     tasks: process::Tasks,
     /// What there is, also without children yet.
@@ -132,6 +135,7 @@ impl Metrics {
                 &["endpoint"],
             ),
             draining: f.gauge("akubra_draining", "1 once the process is on its way to its end."),
+            reloads: Reloads::new(&mut f),
             limits: f.gauges(
                 "akubra_limit",
                 "Bounds in force, by the configuration's key where there is one; what has no limit has no line.",

@@ -1,0 +1,312 @@
+//! Changes without a restart: `SIGHUP` reads the configuration again, and operators change who is under maintenance.
+//!
+//! One task makes all changes, one after the other: nothing else replaces the snapshot that requests are served by.
+//! Names of new backends are looked up before, so that no request finds them unknown; the state of backends that are
+//! none any more is kept until no request has a snapshot that names them.
+//!
+//! A file with errors changes nothing. What cannot change in a running process (listeners, destinations of logs,
+//! threads) stays as it is and is named in the main log: a takeover brings it into force.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use chrono::{SecondsFormat, Utc};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{interval, timeout},
+};
+
+use super::{
+    FIRST_LOOKUP,
+    differences::{changed, keep_what_needs_a_takeover},
+    runtime::{Changes, Maintenance, SharedStore, Store, StoreError},
+};
+use crate::{
+    config::Config,
+    gateway::{
+        connection::Room,
+        snapshot::{Current, Snapshot},
+    },
+    mirror::Mirror,
+    technical::maintenance::{Change, Maintained, Switch, SwitchError},
+    telemetry::{export::tell_limits, metrics::METRICS},
+    topology::{Backend, Identities, Topology},
+    upstream::{Upstream, resolve::Resolver},
+};
+
+/// Between two looks at the file of changes, and at who still needs old backends.
+const LOOK: Duration = Duration::from_secs(1);
+/// For a change to be made; it waits for lookups of names and a disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Changes that wait.
+const QUEUE: usize = 16;
+
+/// What a change of the backends concerns.
+pub struct Parts {
+    pub current: Arc<Current>,
+    pub resolver: Arc<Resolver>,
+    pub upstream: Arc<Upstream>,
+    pub mirror: Arc<Mirror>,
+    pub room: Arc<Room>,
+}
+
+/// The task that makes changes.
+pub struct Reloader {
+    /// The configuration's file; the demo has none.
+    file: Option<PathBuf>,
+    parts: Parts,
+    identities: Identities,
+    store: SharedStore,
+    changes: Arc<ArcSwap<Changes>>,
+    /// Snapshots that requests may still have, and their backends.
+    former: Vec<(Weak<Snapshot>, Vec<Arc<Backend>>)>,
+    orders: mpsc::Receiver<Order>,
+    hangup: Arc<Notify>,
+}
+
+struct Order {
+    change: Change,
+    made: oneshot::Sender<Result<Maintained, SwitchError>>,
+}
+
+/// What the technical endpoint has of the task.
+pub struct Orders {
+    current: Arc<Current>,
+    changes: Arc<ArcSwap<Changes>>,
+    queue: mpsc::Sender<Order>,
+}
+
+/// What was there before the first snapshot.
+pub struct Beginning {
+    pub file: Option<PathBuf>,
+    pub identities: Identities,
+    pub store: Store,
+    pub changes: Changes,
+}
+
+impl Beginning {
+    /// The first topology, with what was changed at run time before.
+    pub fn new(config: &Config, file: Option<PathBuf>) -> Result<(Beginning, Topology), StoreError> {
+        let mut store = Store::at(&config.state_directory);
+        let changes = store.read()?;
+        let mut identities = Identities::default();
+        let topology = topology(config, &mut identities, &changes);
+        Ok((Beginning { file, identities, store, changes }, topology))
+    }
+}
+
+fn topology(config: &Config, identities: &mut Identities, changes: &Changes) -> Topology {
+    Topology::next(config, identities, &|endpoint| Some(changes.maintenance.get(endpoint)?.on))
+}
+
+impl Reloader {
+    /// `hangup` is notified when the process gets SIGHUP.
+    pub fn new(beginning: Beginning, parts: Parts, hangup: Arc<Notify>) -> (Reloader, Arc<Orders>) {
+        let Beginning { file, identities, store, changes } = beginning;
+        let changes = Arc::new(ArcSwap::from_pointee(changes));
+        let store = SharedStore::new(store);
+        let (queue, orders) = mpsc::channel(QUEUE);
+        let handle = Arc::new(Orders { current: parts.current.clone(), changes: changes.clone(), queue });
+        let former = Vec::new();
+        METRICS.reloads.in_force_since.set(Utc::now().timestamp());
+        (Reloader { file, parts, identities, store, changes, former, orders, hangup }, handle)
+    }
+
+    /// Makes changes for as long as it is polled.
+    pub async fn run(mut self) {
+        let hangup = self.hangup.clone();
+        let mut look = interval(LOOK);
+        loop {
+            tokio::select! {
+                () = hangup.notified() => self.reload().await,
+                Some(order) = self.orders.recv() => {
+                    let outcome = self.make(order.change).await;
+                    // Whoever asked may have gone.
+                    order.made.send(outcome).unwrap_or_default();
+                }
+                _ = look.tick() => {
+                    self.follow_the_file().await;
+                    self.let_go();
+                }
+            }
+        }
+    }
+
+    async fn reload(&mut self) {
+        let Some(file) = self.file.clone() else {
+            log::error!("SIGHUP: there is no file to read again; the gateway goes on as it is");
+            return;
+        };
+        let path = file.clone();
+        let loading = move || Config::load(&path, &|name| std::env::var(name).ok());
+        let loaded = tokio::task::spawn_blocking(loading).await;
+        let mut config = match loaded {
+            Ok(Ok(config)) => config,
+            Ok(Err(errors)) => {
+                METRICS.reloads.refused.inc();
+                log::error!("SIGHUP: nothing has changed, the configuration has errors: {errors}");
+                return;
+            }
+            Err(error) => {
+                METRICS.reloads.refused.inc();
+                log::error!("SIGHUP: nothing has changed, the configuration could not be read: {error}");
+                return;
+            }
+        };
+        let running = self.parts.current.pin().config.clone();
+        let postponed = keep_what_needs_a_takeover(&running, &mut config);
+        let changed = changed(&running, &config);
+        for warning in config.remarks() {
+            log::warn!("{warning}");
+        }
+        self.put(Arc::new(config)).await;
+        METRICS.reloads.made.inc();
+        let what = if changed.is_empty() { "nothing is different".to_owned() } else { changed.join(", ") };
+        log::info!("SIGHUP: {} was read again: {what}", file.display());
+        if !postponed.is_empty() {
+            log::warn!("SIGHUP: not in force before a takeover or restart: {}", postponed.join(", "));
+        }
+    }
+
+    /// Puts a configuration in place, with what is changed at run time.
+    async fn put(&mut self, config: Arc<Config>) {
+        self.drop_what_the_configuration_says(&config).await;
+        let topology = topology(&config, &mut self.identities, &self.changes.load());
+        let backends = topology.backends.clone();
+        self.hold(&config, &backends).await;
+        let snapshot = Snapshot::new(config.clone(), Arc::new(topology));
+        let before = self.parts.current.replace(snapshot);
+        self.former.push((Arc::downgrade(&before), before.topology.backends.clone()));
+        METRICS.reloads.in_force_since.set(Utc::now().timestamp());
+        tell_limits(&config);
+        self.parts.room.tell_limit();
+    }
+
+    /// Makes the state of these backends be there, and that of those which a request may still ask for.
+    async fn hold(&self, config: &Config, backends: &[Arc<Backend>]) {
+        let mut all = backends.to_vec();
+        let now = self.parts.current.pin().topology.clone();
+        for backend in now.backends.iter().chain(self.former.iter().flat_map(|(_, backends)| backends)) {
+            if all.iter().all(|known| known.id != backend.id) {
+                all.push(backend.clone());
+            }
+        }
+        let Parts { resolver, upstream, mirror, .. } = &self.parts;
+        resolver.hold(&all);
+        resolver.start();
+        if timeout(FIRST_LOOKUP, resolver.looked_up_once()).await.is_err() {
+            log::warn!("going on although not all backends' names are resolved after {FIRST_LOOKUP:?}");
+        }
+        upstream.apply(config, &all);
+        mirror.hold(&all);
+    }
+
+    /// Lets go of the state of backends that no request can ask for any more.
+    fn let_go(&mut self) {
+        let before = self.former.len();
+        self.former.retain(|(snapshot, _)| snapshot.strong_count() > 0);
+        if self.former.len() == before || !self.former.is_empty() {
+            return;
+        }
+        let now = self.parts.current.pin();
+        let Parts { resolver, upstream, mirror, .. } = &self.parts;
+        resolver.hold(&now.topology.backends);
+        upstream.apply(&now.config, &now.topology.backends);
+        mirror.hold(&now.topology.backends);
+    }
+
+    /// A change is in force when it is kept.
+    async fn make(&mut self, change: Change) -> Result<Maintained, SwitchError> {
+        let Change { backend: asked, maintenance, reason } = change;
+        let snapshot = self.parts.current.pin();
+        let Some(backend) = snapshot.topology.backend(&asked).cloned() else {
+            let known = snapshot.topology.backends.iter().map(|backend| backend.url.clone()).collect();
+            return Err(SwitchError::Unknown { asked, known });
+        };
+        let mut changes = Changes::clone(&self.changes.load());
+        if snapshot.config.maintains(&backend.url) == maintenance {
+            changes.maintenance.remove(&backend.endpoint());
+        } else {
+            let since = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+            let entry = Maintenance { on: maintenance, since, reason: reason.clone() };
+            changes.maintenance.insert(backend.endpoint(), entry);
+        }
+        self.store.write(changes.clone()).await.map_err(|error| SwitchError::NotKept(error.to_string()))?;
+        self.changes.store(Arc::new(changes));
+        self.put(snapshot.config.clone()).await;
+        let state = if maintenance { "under maintenance" } else { "not under maintenance any more" };
+        log::warn!("{}: {state}, as was asked of this process: {reason:?}", backend.url);
+        Ok(maintained(&backend, maintenance, &snapshot.config, &self.changes.load()))
+    }
+
+    /// Another process of this gateway may have changed it.
+    async fn follow_the_file(&mut self) {
+        match self.store.read_if_new().await {
+            Ok(None) => {}
+            Ok(Some(changes)) if changes == **self.changes.load() => {}
+            Ok(Some(changes)) => {
+                self.changes.store(Arc::new(changes));
+                let config = self.parts.current.pin().config.clone();
+                self.put(config).await;
+                log::info!("changes at run time that another process made are in force");
+            }
+            Err(error) => log::error!("changes at run time are as before: {error}"),
+        }
+    }
+
+    /// Drops changes that are none, and those of backends that are none any more.
+    async fn drop_what_the_configuration_says(&mut self, config: &Config) {
+        let mut changes = Changes::clone(&self.changes.load());
+        changes
+            .maintenance
+            .retain(|endpoint, entry| config.names(endpoint) && config.maintains(endpoint) != entry.on);
+        if changes == **self.changes.load() {
+            return;
+        }
+        if let Err(error) = self.store.write(changes.clone()).await {
+            // They are dropped again at the next occasion.
+            log::warn!("changes at run time that the configuration has taken over are still kept: {error}");
+        }
+        self.changes.store(Arc::new(changes));
+    }
+}
+
+fn maintained(backend: &Backend, now: bool, config: &Config, changes: &Changes) -> Maintained {
+    let change = changes.maintenance.get(&backend.endpoint());
+    Maintained {
+        backend: backend.url.clone(),
+        maintenance: now,
+        configured: config.maintains(&backend.url),
+        changed: change.map(|change| change.since.clone()),
+        reason: change.map(|change| change.reason.clone()),
+    }
+}
+
+#[async_trait]
+impl Switch for Orders {
+    fn backends(&self) -> Vec<Maintained> {
+        let (snapshot, changes) = (self.current.pin(), self.changes.load());
+        let all = snapshot.topology.backends.iter();
+        all.map(|backend| maintained(backend, backend.maintained, &snapshot.config, &changes)).collect()
+    }
+
+    async fn set(&self, change: Change) -> Result<Maintained, SwitchError> {
+        let (made, answer) = oneshot::channel();
+        let asking = async {
+            self.queue.send(Order { change, made }).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(PATIENCE, asking).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(SwitchError::Unavailable("this process is about to end")),
+            Err(_) => {
+                Err(SwitchError::Unavailable("it takes too long; it may yet be made: ask for the list"))
+            }
+        }
+    }
+}

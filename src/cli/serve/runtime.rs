@@ -1,0 +1,201 @@
+//! What operators changed while the process ran, and what stays so across restarts and takeovers.
+//!
+//! One file, `runtime.json` in `StateDirectory`, is the truth: a change is written to it before it is in force, and
+//! every process of the gateway looks at it every second. So it does not matter which of two processes hears of a
+//! change during a takeover. The file is replaced as a whole, and synced: it is never half there. A change that says
+//! what the configuration says is none, and is dropped.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::task::spawn_blocking;
+
+const FILE: &str = "runtime.json";
+/// A line for each of thousands of backends.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// What is different from the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changes {
+    /// By [`endpoint`](crate::topology::Backend::endpoint).
+    #[serde(default)]
+    pub maintenance: BTreeMap<String, Maintenance>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maintenance {
+    pub on: bool,
+    /// RFC 3339
+    pub since: String,
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// The file cannot be used.
+#[derive(Debug, Error)]
+#[error("{}: {problem}", .path.display())]
+pub struct StoreError {
+    pub path: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug, Error)]
+enum Problem {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("not what this program writes ({0}); mend it, or remove it to have what the configuration says")]
+    Content(#[from] serde_json::Error),
+}
+
+/// The file, and what it was like when it was read last.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    seen: Option<Seen>,
+}
+
+/// Tells a replaced file from the one before it.
+type Seen = (u64, u64, Option<SystemTime>);
+
+/// A store whose disk nobody on a runtime waits for.
+#[derive(Debug, Clone)]
+pub struct SharedStore(Arc<Mutex<Store>>);
+
+impl SharedStore {
+    pub fn new(store: Store) -> SharedStore {
+        SharedStore(Arc::new(Mutex::new(store)))
+    }
+
+    pub async fn read_if_new(&self) -> Result<Option<Changes>, StoreError> {
+        self.aside(Store::read_if_new).await
+    }
+
+    pub async fn write(&self, changes: Changes) -> Result<(), StoreError> {
+        self.aside(move |store| store.write(&changes)).await
+    }
+
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.0.clone();
+        let done = spawn_blocking(move || work(&mut store.lock().unwrap_or_else(PoisonError::into_inner)));
+        match done.await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                Err(store.error(io::Error::other(error)))
+            }
+        }
+    }
+}
+
+impl Store {
+    pub fn at(directory: &Path) -> Store {
+        Store { directory: directory.to_path_buf(), seen: None }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(FILE)
+    }
+
+    fn error(&self, problem: impl Into<Problem>) -> StoreError {
+        StoreError { path: self.path(), problem: problem.into() }
+    }
+
+    /// What it says; nothing if there is no file.
+    pub fn read(&mut self) -> Result<Changes, StoreError> {
+        self.seen = self.look();
+        let mut text = Vec::new();
+        let read = File::open(self.path()).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
+        match read {
+            Ok(_) => serde_json::from_slice(&text).map_err(|error| self.error(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Changes::default()),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// As [`read`](Self::read), if it is another file than the last one read or written.
+    pub fn read_if_new(&mut self) -> Result<Option<Changes>, StoreError> {
+        if self.look() == self.seen { Ok(None) } else { self.read().map(Some) }
+    }
+
+    fn look(&self) -> Option<Seen> {
+        let metadata = fs::metadata(self.path()).ok()?;
+        Some((metadata.ino(), metadata.len(), metadata.modified().ok()))
+    }
+
+    /// Replaces what it says, for good.
+    pub fn write(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        self.replace(changes).map_err(|error| self.error(error))?;
+        self.seen = self.look();
+        Ok(())
+    }
+
+    fn replace(&self, changes: &Changes) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        // Another process of this gateway may be writing, too.
+        let draft = self.directory.join(format!("{FILE}.{}", std::process::id()));
+        let mut text = serde_json::to_vec_pretty(changes)?;
+        text.push(b'\n');
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&draft, self.path())?;
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(on: bool) -> Changes {
+        let maintenance = Maintenance { on, since: "2026-01-02T03:04:05Z".into(), reason: "disks".into() };
+        Changes { maintenance: BTreeMap::from([("http://a:80".into(), maintenance)]) }
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_each_new_file_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().join("state");
+        let (mut one, mut other) = (Store::at(&directory), Store::at(&directory));
+        assert_eq!(one.read().unwrap(), Changes::default());
+        assert_eq!(one.read_if_new().unwrap(), None);
+        other.write(&changes(true)).unwrap();
+        assert_eq!(one.read_if_new().unwrap(), Some(changes(true)));
+        assert_eq!((one.read_if_new().unwrap(), other.read_if_new().unwrap()), (None, None));
+        one.write(&changes(false)).unwrap();
+        assert_eq!(other.read_if_new().unwrap(), Some(changes(false)));
+        let names: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [FILE]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_written_is_told_with_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::at(dir.path());
+        fs::write(dir.path().join(FILE), "{\"maintenance\": 1}").unwrap();
+        let error = store.read().unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("{}: not what this program writes", store.path().display())),
+            "{error}"
+        );
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = Store::at(&file).write(&changes(true)).unwrap_err().to_string();
+        assert!(error.contains("file/runtime.json: "), "{error}");
+    }
+}
