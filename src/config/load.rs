@@ -18,7 +18,7 @@ use super::{
     errors::Report,
     headers, logging, metrics, proxies,
     reader::{At, MapReader, Text},
-    regions, secret, server, tree,
+    regions, secret, server, tracing, tree,
     validate::{self, Listener},
 };
 
@@ -136,6 +136,7 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
             "AdditionalResponseHeaders",
             headers::Direction::Response,
         ),
+        tracing: tracing::read(top),
         transport: read_transport(top),
         body_max_size: top.get("BodyMaxSize").and_then(|at| match at.size()? {
             0 => at.error("0 would refuse every upload; leave the key out for no limit"),

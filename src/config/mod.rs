@@ -21,6 +21,7 @@ mod server;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tracing;
 mod tree;
 pub mod units;
 mod validate;
@@ -29,6 +30,7 @@ pub use address::AddressError;
 pub use errors::{ConfigError, ConfigErrors};
 pub use proxies::TrustedProxies;
 pub use secret::Secret;
+pub use tracing::Tracing;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -46,6 +48,8 @@ pub struct Config {
     /// Where the process keeps what must survive it.
     pub state_directory: PathBuf,
     pub health_check_endpoint: Option<String>,
+    /// Spans for OpenTelemetry, if there are to be any.
+    pub tracing: Option<Tracing>,
     pub additional_request_headers: Vec<(HeaderName, HeaderValue)>,
     pub additional_response_headers: Vec<(HeaderName, HeaderValue)>,
     pub transport: Transport,

@@ -5,16 +5,19 @@ use std::{sync::Arc, time::Instant};
 use chrono::{DateTime, Utc};
 use pingora_proxy::Session;
 
-use super::{client_address::client_address, drain::Admitted, snapshot::Snapshot};
+use super::{client_address::client_address, drain::Admitted, follow::Followed, snapshot::Snapshot};
 use crate::{
     telemetry::{Logs, access_log::AccessEntry, metrics::METRICS},
     topology::Region,
+    upstream::Observer,
 };
 
 /// Per-request state.
 pub struct Context {
     pub snapshot: Arc<Snapshot>,
     pub id: String,
+    /// If it is traced.
+    pub followed: Option<Followed>,
     pub started: Instant,
     pub ts: DateTime<Utc>,
     pub region: Option<Arc<Region>>,
@@ -50,6 +53,7 @@ impl Context {
         METRICS.requests_in_flight.inc();
         Context {
             snapshot,
+            followed: None,
             id: format!("{:016X}", rand::random::<u64>()),
             started: Instant::now(),
             ts: Utc::now(),
@@ -65,6 +69,11 @@ impl Context {
             admitted: None,
             _in_flight: InFlight,
         }
+    }
+
+    /// Who is told of the exchanges with backends, if anybody is.
+    pub fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.followed.as_ref().map(Followed::observer)
     }
 
     /// The access log's line. `status` is that of the answer, 0 if none was sent.

@@ -13,6 +13,7 @@ mod client_address;
 pub mod connection;
 mod context;
 pub mod drain;
+mod follow;
 mod head;
 mod read;
 mod respond;
@@ -36,6 +37,7 @@ use self::{
     body::{BodyError, ClientBody},
     context::Context,
     drain::Activity,
+    follow::Followed,
     respond::Responder,
     route::Route,
     snapshot::Current,
@@ -89,6 +91,7 @@ impl Gateway {
             let body_read = session.downstream_session.is_body_done();
             return self.responder(session, context).whole(head, body, body_read).await;
         }
+        context.followed = Followed::begin(&self.logs.tracing, session, context.ts.into());
         match self.route(session, context) {
             Ok(route) => self.dispatch(session, context, route).await,
             Err(refusal) => {
@@ -155,7 +158,7 @@ impl Gateway {
         };
         let header = self.header(session, context, method, framing)?;
         let head = match Head::new(&header, framing) {
-            Ok(head) => head,
+            Ok(head) => head.observed_by(context.observer()),
             Err(cause) => return self.unsendable(session, context, cause).await,
         };
         let clusters = route.clusters_to_read();
@@ -164,6 +167,7 @@ impl Gateway {
             upstream: &self.upstream,
             header: &header,
             head: &head,
+            id: &context.id,
             policy: route.region.read_policy,
             lagging: object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default(),
         };
@@ -228,7 +232,7 @@ impl Gateway {
         let method = session.req_header().method.clone();
         let header = self.header(session, context, method, route.framing)?;
         let head = match Head::new(&header, route.framing) {
-            Ok(head) => head,
+            Ok(head) => head.observed_by(context.observer()),
             Err(cause) => return self.unsendable(session, context, cause).await,
         };
         let request = session.req_header();
@@ -246,6 +250,7 @@ impl Gateway {
         let mut recorder = self.recorder(session, context, route, plan.clusters, plan.left_out);
         recorder.recorded = plan.recorded;
         let job = Job {
+            id: context.id.as_str().into(),
             header: Arc::new(header),
             head,
             targets: plan.targets,
@@ -423,7 +428,9 @@ impl ProxyHttp for Gateway {
         if context.unlogged {
             return;
         }
-        context::account(&self.logs, context.entry(session));
+        let entry = context.entry(session);
+        context.followed.take().iter().for_each(|followed| followed.end(&entry));
+        context::account(&self.logs, entry);
         if let Some(error) = error {
             METRICS.requests.broken(match error.esource() {
                 ErrorSource::Downstream => BrokenBy::Client,

@@ -27,6 +27,8 @@ pub struct Read<'a> {
     pub upstream: &'a Upstream,
     pub header: &'a pingora_http::RequestHeader,
     pub head: &'a Head,
+    /// The request's, for the main log.
+    pub id: &'a str,
     pub policy: ReadPolicy,
     /// To be asked last.
     pub lagging: Vec<BackendId>,
@@ -106,7 +108,7 @@ impl Read<'_> {
                 continue;
             }
             let outcome = self.ask(backend, patience).await;
-            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
+            if let Some(answer) = state.take(self, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
@@ -134,7 +136,7 @@ impl Read<'_> {
                 late.push((backend, outcome));
                 continue;
             }
-            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
+            if let Some(answer) = state.take(self, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
@@ -142,7 +144,7 @@ impl Read<'_> {
             if state.is_answered_by_up_to_date(backend) {
                 break;
             }
-            if let Some(answer) = state.take(self.upstream, cluster, backend, outcome).await {
+            if let Some(answer) = state.take(self, cluster, backend, outcome).await {
                 return Some(answer);
             }
         }
@@ -204,7 +206,7 @@ impl State {
     /// Takes a backend's outcome; returns the answer if it ends the search.
     async fn take(
         &mut self,
-        upstream: &Upstream,
+        read: &Read<'_>,
         cluster: usize,
         backend: &Arc<Backend>,
         outcome: Result<Answer, Failure>,
@@ -213,7 +215,7 @@ impl State {
         let answer = match outcome {
             Ok(answer) => answer,
             Err(failure) => {
-                log::info!("read: {failure}");
+                log::info!("request {}: read: {failure}", read.id);
                 self.failed(failure.to_string());
                 return None;
             }
@@ -234,7 +236,7 @@ impl State {
         }
         self.absent_here |= finding == Finding::Absent;
         let telling = self.search.note(finding);
-        let kept = keep(answer, upstream.response_header_timeout()).await;
+        let kept = keep(answer, read.upstream.response_header_timeout()).await;
         match finding {
             Finding::Absent if self.absent.is_none() => self.absent = Some(kept),
             Finding::Absent => {}

@@ -68,6 +68,8 @@ pub trait Source: Send {
 
 /// One client request, ready to be mirrored.
 pub struct Job {
+    /// Its name in logs.
+    pub id: Arc<str>,
     /// The head to send, hop-by-hop headers removed, framing headers as `head.framing` says.
     pub header: Arc<RequestHeader>,
     pub head: Head,
@@ -155,6 +157,7 @@ impl Mirror {
                 let object = job.object.clone();
                 let earlier = object.as_ref().and_then(|object| self.order.under_way(object, backend.id));
                 let sub_request = SubRequest {
+                    id: job.id.clone(),
                     upstream: self.upstream.clone(),
                     order: self.order.clone(),
                     backend: backend.clone(),

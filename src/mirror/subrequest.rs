@@ -35,6 +35,8 @@ const JUDGED_MOST: usize = 4 * 1024 * 1024;
 const BATCH: usize = 128 * 1024;
 
 pub(super) struct SubRequest {
+    /// The request's, for the main log.
+    pub id: Arc<str>,
     pub upstream: Arc<Upstream>,
     pub order: Arc<Order>,
     pub backend: Arc<Backend>,
@@ -150,7 +152,7 @@ impl SubRequest {
     async fn exchange(&mut self, kept: &mut Kept) -> Result<(Answer, bool), Failure> {
         match self.attempt(kept, self.reuse).await {
             Err(failure) if failure.stale && !kept.gone => {
-                log::debug!("{failure}; trying once more on a fresh connection");
+                log::debug!("request {}: {failure}; trying once more on a fresh connection", self.id);
                 kept.maybe_applied |= failure.phase >= Phase::Await;
                 self.upstream.count_retry(&self.backend);
                 self.attempt(kept, Reuse::Fresh).await
@@ -163,7 +165,12 @@ impl SubRequest {
         let head = self.upstream.head(&self.backend, &self.header, &self.head)?;
         let patience = self.upstream.dial_timeout();
         let mut connection = self.upstream.connect(&self.backend, &head, reuse, patience).await?;
-        log::debug!("{}: sending on a {} connection", self.backend.url, connection.age());
+        log::debug!(
+            "request {}: {}: sending on a {} connection",
+            self.id,
+            self.backend.url,
+            connection.age()
+        );
         for piece in &kept.pieces {
             connection.push_body(piece.clone());
         }

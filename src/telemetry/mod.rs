@@ -4,7 +4,7 @@
 //! [`destination`] that writes. Files are opened by [`Logs::open`], so that errors show at the start; threads
 //! are started by [`Logs::start`], because becoming a daemon forks, and threads do not survive that.
 //!
-//! [`metrics`] are counted anywhere, and leave by [`export`]. What serves them over HTTP, [`endpoint`], serves the
+//! [`tracing`] makes spans for OpenTelemetry; [`metrics`] are counted anywhere, and leave by [`export`]. What serves them over HTTP, [`endpoint`], serves the
 //! technical endpoint as well.
 
 pub mod access_log;
@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod report;
 #[cfg(test)]
 pub(crate) mod scripted;
+pub mod tracing;
 
 use std::{io, time::Duration};
 
@@ -28,6 +29,7 @@ pub use self::{
     access_log::{AccessEntry, AccessLog},
     destination::OpenError,
     main_log::MainLog,
+    tracing::Tracing,
 };
 use crate::{config::Config, synclog::SyncLog};
 
@@ -41,6 +43,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub struct Logs {
     pub synclog: SyncLog,
     pub access: AccessLog,
+    pub tracing: Tracing,
     main: MainLog,
 }
 
@@ -52,12 +55,14 @@ impl Logs {
         let synclog = SyncLog::open(&config.logging, config.sync_log_methods.clone())?;
         let access = AccessLog::open(&config.logging.accesslog)?;
         main.install();
-        Ok(Logs { synclog, access, main })
+        let tracing = Tracing::new(config.tracing.as_ref());
+        Ok(Logs { synclog, access, tracing, main })
     }
 
     /// Starts writing. To be called once the process has forked for the last time.
     pub fn start(&self) -> io::Result<()> {
         self.main.start()?;
+        self.tracing.start();
         self.synclog.start()?;
         self.access.start()
     }
@@ -67,7 +72,7 @@ impl Logs {
     /// fail.
     pub async fn flush(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
-        tokio::join!(self.synclog.flush(until), self.access.flush(until));
+        tokio::join!(self.synclog.flush(until), self.access.flush(until), self.tracing.flush(deadline));
         self.main.flush(until.max(Instant::now() + LAST_WORDS)).await;
     }
 }

@@ -17,6 +17,7 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
         state_directory: "/nonexistent".into(),
         health_check_endpoint: None,
+        tracing: None,
         additional_request_headers: vec![],
         additional_response_headers: vec![],
         transport: Transport {

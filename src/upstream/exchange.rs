@@ -23,6 +23,7 @@ use pingora_timeout::timeout;
 
 use super::{
     failure::{Cause, Failure, Phase, cause_of},
+    observer::{Observed, Observer},
     peer::Lease,
     probe::Probe,
     wire::{READ_AHEAD, Sent, Step, Wire},
@@ -50,6 +51,7 @@ pub struct Head {
     pub framing: Framing,
     /// HEAD: the answer has no body whatever its headers say.
     is_head: bool,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Head {
@@ -69,7 +71,23 @@ impl Head {
         }
         let wire = http_req_header_to_wire(header)
             .ok_or_else(|| Cause::Unsendable("the request target holds forbidden bytes".into()))?;
-        Ok(Head { wire: wire.freeze(), framing, is_head: header.method == http::Method::HEAD })
+        Ok(Head {
+            wire: wire.freeze(),
+            framing,
+            is_head: header.method == http::Method::HEAD,
+            observer: None,
+        })
+    }
+
+    /// The same, with somebody who is told of each exchange.
+    pub fn observed_by(self, observer: Option<Arc<dyn Observer>>) -> Head {
+        Head { observer, ..self }
+    }
+
+    /// Who is told of an exchange with this backend, if anybody is.
+    pub(super) fn observed(&self, backend: &Backend, started: Instant, reused: bool) -> Option<Observed> {
+        let observer = self.observer.as_ref()?;
+        Some(Observed::new(observer, &backend.url, started, reused))
     }
 
     /// Whether the request is complete with its head.
@@ -114,6 +132,8 @@ impl Connection {
             is_head: head.is_head,
             begun: false,
         };
+        let reused = connection.wire.is_reused();
+        connection.lease.observed = head.observed(connection.backend(), connection.started, reused);
         connection.wire.push(head.wire.clone());
         connection
     }
@@ -228,7 +248,7 @@ impl Connection {
             let alive = session.stream().as_any().downcast_ref::<Wire>().is_none_or(Wire::has_shown_life);
             let stale = reused && !alive && matches!(cause, Cause::Closed(_));
             let failure = Failure::new(&lease.peer.backend, phase, cause, started.elapsed());
-            Failure { stale, ..failure }.counted(&lease.peer.metrics)
+            lease.failed(Failure { stale, ..failure })
         };
         let header = limits.transport.response_header_timeout;
         let mut look_at = asked + header.min(limits.stall);
@@ -252,6 +272,7 @@ impl Connection {
         }
         let head = session.resp_header().cloned().map(Box::new);
         let head = head.ok_or_else(|| failure(&session, Cause::Invalid("no head".into())))?;
+        lease.answered(head.status);
         // A backend that turns a body down may have left it unread: the next request would wait behind it.
         if phase == Phase::Await {
             lease.peer.metrics.answer_wait.observe(asked.elapsed().as_secs_f64());
@@ -288,7 +309,7 @@ impl Connection {
     fn failure(&self, phase: Phase, cause: Cause) -> Failure {
         let stale = self.wire.is_reused() && !self.wire.has_shown_life() && matches!(cause, Cause::Closed(_));
         let failure = Failure::new(self.backend(), phase, cause, self.started.elapsed());
-        Failure { stale, ..failure }.counted(&self.lease.peer.metrics)
+        self.lease.failed(Failure { stale, ..failure })
     }
 }
 
@@ -411,7 +432,7 @@ impl Incoming {
 
     fn failure(&self, cause: Cause) -> Failure {
         let failure = Failure::new(&self.lease.peer.backend, Phase::Receive, cause, self.started.elapsed());
-        failure.counted(&self.lease.peer.metrics)
+        self.lease.failed(failure)
     }
 }
 

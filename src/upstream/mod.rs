@@ -10,6 +10,7 @@
 
 mod exchange;
 mod failure;
+mod observer;
 mod peer;
 mod probe;
 pub mod resolve;
@@ -33,6 +34,7 @@ use self::{exchange::Limits, wire::Wire};
 pub use self::{
     exchange::{Answer, Body, Connection, Framing, Head, Incoming},
     failure::{Cause, Failure, Phase},
+    observer::{Exchange, Observer},
     peer::Peer,
     wire::Sent,
 };
@@ -176,8 +178,12 @@ impl Upstream {
         let Some(peer) = self.peers.get(backend.id) else {
             return Err(Failure::new(backend, Phase::Resolve, Cause::Unresolved, Duration::ZERO));
         };
+        let started = Instant::now();
         let connected = self.connect_to(&peer, head, reuse, patience).await;
-        connected.map_err(|failure| failure.counted(&peer.metrics))
+        connected.map_err(|failure| {
+            head.observed(backend, started, false).iter().for_each(|observed| observed.failed(&failure));
+            failure.counted(&peer.metrics)
+        })
     }
 
     async fn connect_to(

@@ -12,10 +12,12 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     failure::{Cause, Failure, Phase},
+    observer::Observed,
     wire::Wire,
 };
 use crate::{
@@ -57,6 +59,21 @@ pub(super) struct Lease {
     pub peer: Arc<Peer>,
     since: Instant,
     _slot: Option<OwnedSemaphorePermit>,
+    /// Who wants to hear of the exchange, if anybody does.
+    pub observed: Option<Observed>,
+}
+
+impl Lease {
+    /// The final answer's head has come.
+    pub fn answered(&self, status: StatusCode) {
+        self.observed.iter().for_each(|observed| observed.answered(status));
+    }
+
+    /// Counts a failure and hands it on.
+    pub fn failed(&self, failure: Failure) -> Failure {
+        self.observed.iter().for_each(|observed| observed.failed(&failure));
+        failure.counted(&self.peer.metrics)
+    }
 }
 
 impl Drop for Lease {
@@ -125,7 +142,7 @@ impl Peer {
         };
         self.in_flight.fetch_add(1, Relaxed);
         self.metrics.busy_connections.inc();
-        Ok(Lease { peer: self.clone(), since: Instant::now(), _slot: slot })
+        Ok(Lease { peer: self.clone(), since: Instant::now(), _slot: slot, observed: None })
     }
 
     async fn slot(&self, slots: &Slots, patience: Duration) -> Result<OwnedSemaphorePermit, Failure> {

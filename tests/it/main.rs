@@ -35,3 +35,4 @@ mod smuggling;
 mod supervision;
 mod takeover;
 mod technical;
+mod tracing;

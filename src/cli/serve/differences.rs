@@ -40,6 +40,7 @@ const NEXT_PROCESS: &[Part] = &[
     part!("the technical endpoint", technical),
     part!("Metrics", metrics),
     part!("HealthCheckEndpoint", health_check_endpoint),
+    part!("Tracing", tracing),
     part!("StateDirectory", state_directory),
     part!("SyncLogMethods", sync_log_methods),
     ("destinations of logs", destinations),
@@ -69,6 +70,7 @@ pub fn keep_what_needs_a_takeover(running: &Config, new: &mut Config) -> Vec<&'s
     new.technical = running.technical.clone();
     new.metrics = running.metrics.clone();
     new.health_check_endpoint = running.health_check_endpoint.clone();
+    new.tracing = running.tracing.clone();
     new.state_directory = running.state_directory.clone();
     new.sync_log_methods = running.sync_log_methods.clone();
     new.logging = running.logging.clone();

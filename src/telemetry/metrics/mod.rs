@@ -15,6 +15,7 @@ mod log;
 mod process;
 mod reloads;
 mod requests;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub use self::{
     log::{DestinationMetrics, LogMetrics},
     reloads::Reloads,
     requests::{BrokenBy, Linger, Requests},
+    spans::Spans,
 };
 use self::{
     backend::{Connections, Exchanges, Replicas},
@@ -67,6 +69,7 @@ pub struct Metrics {
     pub endpoint_refused: IntCounterVec,
     pub draining: IntGauge,
     pub reloads: Reloads,
+    pub trace_spans: Spans,
     limits: IntGaugeVec,
     tasks: process::Tasks,
     /// What there is, also without children yet.
@@ -136,6 +139,7 @@ impl Metrics {
             ),
             draining: f.gauge("akubra_draining", "1 once the process is on its way to its end."),
             reloads: Reloads::new(&mut f),
+            trace_spans: Spans::new(&mut f),
             limits: f.gauges(
                 "akubra_limit",
                 "Bounds in force, by the configuration's key where there is one; what has no limit has no line.",
