@@ -211,6 +211,23 @@ fn changes_survive_a_takeover_and_a_restart_until_the_file_says_the_same() {
         // Now it is the file that decides.
         gateway.reload(&operated(&[&a, &b])).await;
         assert_eq!(listed(gateway.technical().await, &b).await["maintenance"], false);
+        // The same by a restart with another file.
+        maintain(gateway.technical().await, &b, true).await;
+        gateway.stop().await;
+        gateway.configure(&configured);
+        let mut gateway = gateway.again().await;
+        assert_eq!(listed(gateway.technical().await, &b).await, expected);
+        soon("the change to be forgotten", async {
+            let file = gateway.log_file("state/runtime.json");
+            while std::fs::read_to_string(&file).unwrap().contains("new disks") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        gateway.stop().await;
+        gateway.configure(&operated(&[&a, &b]));
+        let mut gateway = gateway.again().await;
+        assert_eq!(listed(gateway.technical().await, &b).await["maintenance"], false);
         gateway.stop().await;
     });
 }

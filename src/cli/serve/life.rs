@@ -15,15 +15,13 @@ use std::{
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf};
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::{
     daemon::{PidFile, Starter},
     handover::{self, Expecting, Predecessor},
     listener::{Listeners, Until},
+    reload::Calls,
     signals::{Asked, Signals},
     supervisor::Supervisor,
 };
@@ -49,8 +47,8 @@ pub struct Life {
     pub patience: Patience,
     /// Whether this process is to take over from another one.
     pub succeeds: bool,
-    /// Told of SIGHUP.
-    pub reload: Arc<Notify>,
+    /// Told of SIGHUP, and when this process serves.
+    pub calls: Arc<Calls>,
     pub supervisor: Supervisor,
     pub starter: Option<Starter>,
     pub pid_file: Option<PidFile>,
@@ -111,7 +109,7 @@ impl ShutdownSignalWatch for Watch {
 
 impl Life {
     async fn live(&mut self) -> anyhow::Result<()> {
-        let mut signals = Signals::listen(self.reload.clone()).context("signals cannot be received")?;
+        let mut signals = Signals::listen(self.calls.clone()).context("signals cannot be received")?;
         if let Err(error) = self.logs.start() {
             log::error!("the logs cannot be written: {error}");
         }
@@ -168,6 +166,7 @@ impl Life {
             predecessor.taken().await;
             log::info!("took over");
         }
+        self.calls.serving.notify_one();
         self.starter.iter_mut().for_each(Starter::release);
         Ok(())
     }

@@ -28,13 +28,12 @@ use pingora_core::{
     services::listening,
 };
 use pingora_proxy::http_proxy;
-use tokio::sync::Notify;
 
 use self::{
     daemon::{PidFile, Starter},
     life::{Life, Patience, Watch},
     listener::{Listeners, Until},
-    reload::{Beginning, Parts, Reloader},
+    reload::{Beginning, Calls, Parts, Reloader},
     supervisor::Supervisor,
 };
 use crate::{
@@ -102,8 +101,8 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     let (service, parts) = gateway_over(&server, &config, topology, &logs, &activity, files);
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
     let tasks = run_tasks(parts.resolver.clone(), parts.upstream.clone());
-    let reload = Arc::new(Notify::new());
-    let (reloader, orders) = Reloader::new(beginning, parts, reload.clone());
+    let calls = Arc::new(Calls::default());
+    let (reloader, orders) = Reloader::new(beginning, parts, calls.clone());
     add_endpoints(&mut server, &mut listeners, &config, &activity, orders);
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
@@ -118,7 +117,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
             tokio::spawn(reloader.run());
             tasks.await;
         }),
-        reload,
+        calls,
         grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
         upgrade_sock: conf.upgrade_sock.clone().into(),
         patience: Patience::of(&conf),

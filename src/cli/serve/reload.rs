@@ -66,7 +66,16 @@ pub struct Reloader {
     /// Snapshots that requests may still have, and their backends.
     former: Vec<(Weak<Snapshot>, Vec<Arc<Backend>>)>,
     orders: mpsc::Receiver<Order>,
-    hangup: Arc<Notify>,
+    calls: Arc<Calls>,
+}
+
+/// What the task is told of the life of the process.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// It got SIGHUP.
+    pub hangup: Notify,
+    /// It serves: a takeover, if there was one, has succeeded.
+    pub serving: Notify,
 }
 
 struct Order {
@@ -93,7 +102,8 @@ impl Beginning {
     /// The first topology, with what was changed at run time before.
     pub fn new(config: &Config, file: Option<PathBuf>) -> Result<(Beginning, Topology), StoreError> {
         let mut store = Store::at(&config.state_directory);
-        let changes = store.read()?;
+        let mut changes = store.read()?;
+        drop_what_is_configured(&mut changes, config);
         let mut identities = Identities::default();
         let topology = topology(config, &mut identities, &changes);
         Ok((Beginning { file, identities, store, changes }, topology))
@@ -105,8 +115,7 @@ fn topology(config: &Config, identities: &mut Identities, changes: &Changes) -> 
 }
 
 impl Reloader {
-    /// `hangup` is notified when the process gets SIGHUP.
-    pub fn new(beginning: Beginning, parts: Parts, hangup: Arc<Notify>) -> (Reloader, Arc<Orders>) {
+    pub fn new(beginning: Beginning, parts: Parts, calls: Arc<Calls>) -> (Reloader, Arc<Orders>) {
         let Beginning { file, identities, store, changes } = beginning;
         let changes = Arc::new(ArcSwap::from_pointee(changes));
         let store = SharedStore::new(store);
@@ -114,16 +123,18 @@ impl Reloader {
         let handle = Arc::new(Orders { current: parts.current.clone(), changes: changes.clone(), queue });
         let former = Vec::new();
         METRICS.reloads.in_force_since.set(Utc::now().timestamp());
-        (Reloader { file, parts, identities, store, changes, former, orders, hangup }, handle)
+        (Reloader { file, parts, identities, store, changes, former, orders, calls }, handle)
     }
 
     /// Makes changes for as long as it is polled.
     pub async fn run(mut self) {
-        let hangup = self.hangup.clone();
+        let calls = self.calls.clone();
         let mut look = interval(LOOK);
         loop {
             tokio::select! {
-                () = hangup.notified() => self.reload().await,
+                () = calls.hangup.notified() => self.reload().await,
+                // Not before: a predecessor that goes on has another configuration.
+                () = calls.serving.notified() => self.forget_what_is_configured().await,
                 Some(order) = self.orders.recv() => {
                     let outcome = self.make(order.change).await;
                     // Whoever asked may have gone.
@@ -175,8 +186,9 @@ impl Reloader {
 
     /// Puts a configuration in place, with what is changed at run time.
     async fn put(&mut self, config: Arc<Config>) {
-        self.drop_what_the_configuration_says(&config).await;
-        let topology = topology(&config, &mut self.identities, &self.changes.load());
+        let mut changes = Changes::clone(&self.changes.load());
+        drop_what_is_configured(&mut changes, &config);
+        let topology = topology(&config, &mut self.identities, &changes);
         let backends = topology.backends.clone();
         self.hold(&config, &backends).await;
         let snapshot = Snapshot::new(config.clone(), Arc::new(topology));
@@ -185,6 +197,7 @@ impl Reloader {
         METRICS.reloads.in_force_since.set(Utc::now().timestamp());
         tell_limits(&config);
         self.parts.room.tell_limit();
+        self.forget_what_is_configured().await;
     }
 
     /// Makes the state of these backends be there, and that of those which a request may still ask for.
@@ -248,8 +261,11 @@ impl Reloader {
     async fn follow_the_file(&mut self) {
         match self.store.read_if_new().await {
             Ok(None) => {}
-            Ok(Some(changes)) if changes == **self.changes.load() => {}
-            Ok(Some(changes)) => {
+            Ok(Some(mut changes)) => {
+                drop_what_is_configured(&mut changes, &self.parts.current.pin().config);
+                if changes == **self.changes.load() {
+                    return;
+                }
                 self.changes.store(Arc::new(changes));
                 let config = self.parts.current.pin().config.clone();
                 self.put(config).await;
@@ -259,21 +275,25 @@ impl Reloader {
         }
     }
 
-    /// Drops changes that are none, and those of backends that are none any more.
-    async fn drop_what_the_configuration_says(&mut self, config: &Config) {
+    /// Lets the file forget what the configuration says too.
+    async fn forget_what_is_configured(&mut self) {
+        let config = self.parts.current.pin().config.clone();
         let mut changes = Changes::clone(&self.changes.load());
-        changes
-            .maintenance
-            .retain(|endpoint, entry| config.names(endpoint) && config.maintains(endpoint) != entry.on);
-        if changes == **self.changes.load() {
-            return;
-        }
-        if let Err(error) = self.store.write(changes.clone()).await {
-            // They are dropped again at the next occasion.
+        drop_what_is_configured(&mut changes, &config);
+        self.changes.store(Arc::new(changes.clone()));
+        let drop = move |changes: &mut Changes| drop_what_is_configured(changes, &config);
+        if let Err(error) = self.store.forget(changes, drop).await {
+            // They are forgotten at the next occasion.
             log::warn!("changes at run time that the configuration has taken over are still kept: {error}");
         }
-        self.changes.store(Arc::new(changes));
     }
+}
+
+/// Drops changes that are none, and those of backends that are none any more.
+fn drop_what_is_configured(changes: &mut Changes, config: &Config) {
+    changes
+        .maintenance
+        .retain(|endpoint, entry| config.names(endpoint) && config.maintains(endpoint) != entry.on);
 }
 
 fn maintained(backend: &Backend, now: bool, config: &Config, changes: &Changes) -> Maintained {

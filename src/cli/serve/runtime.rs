@@ -85,6 +85,22 @@ impl SharedStore {
         self.aside(move |store| store.write(&changes)).await
     }
 
+    /// Leaves out of the file what `drop` drops, if the rest of it is what is in force. Else another process has just
+    /// written it, and it is to be read first.
+    pub async fn forget(
+        &self,
+        in_force: Changes,
+        drop: impl FnOnce(&mut Changes) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.aside(move |store| {
+            let kept = store.parse()?;
+            let mut rest = kept.clone();
+            drop(&mut rest);
+            if rest == in_force && rest != kept { store.write(&rest) } else { Ok(()) }
+        })
+        .await
+    }
+
     async fn aside<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
@@ -117,6 +133,10 @@ impl Store {
     /// What it says; nothing if there is no file.
     pub fn read(&mut self) -> Result<Changes, StoreError> {
         self.seen = self.look();
+        self.parse()
+    }
+
+    fn parse(&self) -> Result<Changes, StoreError> {
         let mut text = Vec::new();
         let read = File::open(self.path()).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
         match read {

@@ -2,10 +2,9 @@
 
 use std::{fmt, io, sync::Arc};
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::Notify,
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::reload::Calls;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,19 +34,19 @@ pub struct Signals {
     quit: Signal,
     hangup: Signal,
     user: Signal,
-    reload: Arc<Notify>,
+    calls: Arc<Calls>,
 }
 
 impl Signals {
-    /// `reload` is notified of each SIGHUP.
-    pub fn listen(reload: Arc<Notify>) -> io::Result<Signals> {
+    /// `calls` is told of each SIGHUP.
+    pub fn listen(calls: Arc<Calls>) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
             user: signal(SignalKind::user_defined1())?,
-            reload,
+            calls,
         })
     }
 
@@ -58,7 +57,7 @@ impl Signals {
                 _ = self.terminate.recv() => return Asked::Terminate,
                 _ = self.interrupt.recv() => return Asked::Interrupt,
                 _ = self.quit.recv() => return Asked::HandOver,
-                _ = self.hangup.recv() => self.reload.notify_one(),
+                _ = self.hangup.recv() => self.calls.hangup.notify_one(),
                 _ = self.user.recv() => {
                     log::error!("SIGUSR1: reopening the logs is not supported yet; the gateway goes on as it is");
                 }
