@@ -219,7 +219,7 @@ impl Connection {
             let alive = session.stream().as_any().downcast_ref::<Wire>().is_none_or(Wire::has_shown_life);
             let stale = reused && !alive && matches!(cause, Cause::Closed(_));
             let failure = Failure::new(&lease.peer.backend, phase, cause, started.elapsed());
-            Failure { stale, ..failure }.counted(&lease.peer.metrics)
+            lease.failed(Failure { stale, ..failure })
         };
         let header = limits.transport.response_header_timeout;
         let mut look_at = asked + header.min(limits.stall);
@@ -243,12 +243,11 @@ impl Connection {
         }
         let head = session.resp_header().cloned().map(Box::new);
         let head = head.ok_or_else(|| failure(&session, Cause::Invalid("no head".into())))?;
+        let wait = asked.elapsed();
+        lease.answered_with(head.status, (phase == Phase::Await).then_some(wait));
         // A backend that turns a body down may have left it unread: the next request would wait behind it.
-        if phase == Phase::Await {
-            lease.peer.metrics.answer_wait.observe(asked.elapsed().as_secs_f64());
-        }
         let turned_down = has_body && !head.status.is_success();
-        let reusable = phase == Phase::Await && !turned_down;
+        let reusable = phase == Phase::Await && !turned_down && lease.is_for_requests();
         let bodiless = is_head.then(|| says_keep_alive(&head));
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -261,6 +260,7 @@ impl Connection {
             bodiless,
             reusable,
             joined,
+            wait,
             failed: None,
         };
         Ok(Answer { head, body })
@@ -279,7 +279,7 @@ impl Connection {
     fn failure(&self, phase: Phase, cause: Cause) -> Failure {
         let stale = self.wire.is_reused() && !self.wire.has_shown_life() && matches!(cause, Cause::Closed(_));
         let failure = Failure::new(self.backend(), phase, cause, self.started.elapsed());
-        Failure { stale, ..failure }.counted(&self.lease.peer.metrics)
+        self.lease.failed(Failure { stale, ..failure })
     }
 }
 
@@ -301,6 +301,8 @@ pub struct Incoming {
     reusable: bool,
     /// Length of a body that is given in one piece if it comes in one.
     joined: Option<usize>,
+    /// How long the head was waited for.
+    wait: Duration,
     /// What is wrong behind the piece that was given last.
     failed: Option<Failure>,
 }
@@ -376,7 +378,11 @@ impl Incoming {
 
     /// Returns the connection to its pool, if the exchange ended so that it can carry another.
     pub async fn release(mut self) {
-        if !self.reusable || !self.is_done() {
+        if !self.is_done() {
+            return;
+        }
+        self.lease.answered(self.session.get_status(), self.wait);
+        if !self.reusable {
             return;
         }
         let wire = match self.bodiless {
@@ -402,7 +408,7 @@ impl Incoming {
 
     fn failure(&self, cause: Cause) -> Failure {
         let failure = Failure::new(&self.lease.peer.backend, Phase::Receive, cause, self.started.elapsed());
-        failure.counted(&self.lease.peer.metrics)
+        self.lease.failed(failure)
     }
 }
 

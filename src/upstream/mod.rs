@@ -10,6 +10,7 @@
 
 mod exchange;
 mod failure;
+mod health;
 mod peer;
 mod probe;
 pub mod resolve;
@@ -24,13 +25,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use pingora_core::{connectors::TransportConnector, upstreams::peer::BasicPeer};
 use pingora_error::{ErrorType, OrErr};
 
-use self::{exchange::Limits, wire::Wire};
+use self::{
+    exchange::Limits,
+    health::{SharedPolicy, Wards},
+    wire::Wire,
+};
 pub use self::{
     exchange::{Answer, Body, Connection, Framing, Head, Incoming},
     failure::{Cause, Failure, Phase},
+    health::{HealthPolicy, State, Status},
     peer::Peer,
     wire::Sent,
 };
@@ -57,6 +64,8 @@ pub trait Signer: Send + Sync {
 /// The road to all backends.
 pub struct Upstream {
     peers: Vec<Arc<Peer>>,
+    wards: Wards,
+    policy: SharedPolicy,
     connector: TransportConnector,
     limits: Arc<Limits>,
     resolver: Arc<Resolver>,
@@ -67,9 +76,15 @@ impl Upstream {
     pub fn new(config: &Config, topology: &Topology, resolver: Arc<Resolver>) -> Self {
         let idle_in_all = Arc::new(AtomicUsize::new(0));
         let limit = config.transport.max_conns_per_backend;
-        let peers = topology.backends.iter();
+        let policy = SharedPolicy::new(ArcSwap::from_pointee(HealthPolicy::of(config)));
+        let new = |b: &Arc<Backend>| Peer::new(b.clone(), limit, idle_in_all.clone(), policy.clone());
+        let peers: Vec<_> = topology.backends.iter().map(new).collect();
+        let wards = Wards::new();
+        wards.set(topology, &peers);
         Upstream {
-            peers: peers.map(|b| Peer::new(b.clone(), limit, idle_in_all.clone())).collect(),
+            peers,
+            wards,
+            policy,
             connector: TransportConnector::new(None),
             limits: Arc::new(Limits {
                 transport: config.transport.clone(),
@@ -96,8 +111,13 @@ impl Upstream {
         self.peers.get(backend.id).is_some_and(|peer| peer.is_full())
     }
 
-    /// Whether requests may be sent to a backend at all: it has an address and is not under maintenance.
+    /// Whether requests may be sent to a backend: it can be reached, and is healthy as far as is known.
     pub fn is_usable(&self, backend: &Backend) -> bool {
+        self.peers.get(backend.id).is_some_and(|peer| peer.health.is_in()) && self.is_reachable(backend)
+    }
+
+    /// Whether a backend may be asked at all: it has an address and is not under maintenance.
+    fn is_reachable(&self, backend: &Backend) -> bool {
         !backend.maintained && !self.resolver.addrs(backend.id).is_empty()
     }
 
@@ -142,8 +162,14 @@ impl Upstream {
         let Some(peer) = self.peers.get(backend.id) else {
             return Err(Failure::new(backend, Phase::Resolve, Cause::Unresolved, Duration::ZERO));
         };
+        let begun = Instant::now();
         let connected = self.connect_to(peer, head, reuse, patience).await;
-        connected.map_err(|failure| failure.counted(&peer.metrics))
+        connected.map_err(|failure| {
+            if failure.phase == Phase::Limit && !patience.is_zero() {
+                self.too_many_connections(peer, patience);
+            }
+            peer.failed(failure, begun)
+        })
     }
 
     async fn connect_to(

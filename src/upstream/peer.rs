@@ -1,4 +1,4 @@
-//! What is known of one backend beyond its configuration: connections in use and idle.
+//! What is known of one backend beyond its configuration: connections in use and idle, and its health.
 //!
 //! A pool of ours rather than Pingora's: it counts, caps connections per backend, ages idle ones, and asks the
 //! kernel about a connection before lending it out, without a task per idle connection.
@@ -11,10 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     failure::{Cause, Failure, Phase},
+    health::{Health, SharedPolicy},
     wire::Wire,
 };
 use crate::{config::Transport, telemetry::metrics::BackendMetrics, topology::Backend};
@@ -30,6 +32,7 @@ pub struct Peer {
     idle: Mutex<Vec<Idle>>,
     idle_in_all: Arc<AtomicUsize>,
     pub(super) metrics: Arc<BackendMetrics>,
+    pub(super) health: Arc<Health>,
     /// Which of its addresses worked last.
     pub(super) address: AtomicUsize,
 }
@@ -43,11 +46,46 @@ struct Idle {
 pub(super) struct Lease {
     pub peer: Arc<Peer>,
     since: Instant,
+    /// For a health check: beside all limits and counts.
+    is_check: bool,
     _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Lease {
+    /// Whether the connection may go to the pool afterwards.
+    pub fn is_for_requests(&self) -> bool {
+        !self.is_check
+    }
+
+    /// The head of an answer is here, after `wait` if the whole request had been sent.
+    pub fn answered_with(&self, status: StatusCode, wait: Option<Duration>) {
+        if self.is_check {
+            return;
+        }
+        if let Some(wait) = wait {
+            self.peer.metrics.answer_wait.observe(wait.as_secs_f64());
+        }
+        self.peer.health.answered_with(self.since, status);
+    }
+
+    /// The exchange has come to the end of an answer with this status.
+    pub fn answered(&self, status: Option<StatusCode>, wait: Duration) {
+        if !self.is_check {
+            self.peer.health.answered(self.since, status, wait);
+        }
+    }
+
+    /// The exchange failed: counts it and hands it on.
+    pub fn failed(&self, failure: Failure) -> Failure {
+        if self.is_check { failure } else { self.peer.failed(failure, self.since) }
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.is_check {
+            return;
+        }
         self.peer.in_flight.fetch_sub(1, Relaxed);
         self.peer.metrics.busy_connections.dec();
         self.peer.metrics.exchange_duration.observe(self.since.elapsed().as_secs_f64());
@@ -55,8 +93,14 @@ impl Drop for Lease {
 }
 
 impl Peer {
-    pub(super) fn new(backend: Arc<Backend>, limit: usize, idle_in_all: Arc<AtomicUsize>) -> Arc<Self> {
+    pub(super) fn new(
+        backend: Arc<Backend>,
+        limit: usize,
+        idle_in_all: Arc<AtomicUsize>,
+        policy: SharedPolicy,
+    ) -> Arc<Self> {
         Arc::new(Peer {
+            health: Arc::new(Health::new(&backend.url, policy)),
             metrics: BackendMetrics::of(&backend.url),
             address: AtomicUsize::new(0),
             backend,
@@ -86,7 +130,18 @@ impl Peer {
         };
         self.in_flight.fetch_add(1, Relaxed);
         self.metrics.busy_connections.inc();
-        Ok(Lease { peer: self.clone(), since: Instant::now(), _slot: slot })
+        Ok(Lease { peer: self.clone(), since: Instant::now(), is_check: false, _slot: slot })
+    }
+
+    /// For a health check, which must reach a backend whose connections are all in use.
+    pub(super) fn lease_for_check(self: &Arc<Self>) -> Lease {
+        Lease { peer: self.clone(), since: Instant::now(), is_check: true, _slot: None }
+    }
+
+    /// Counts a failed exchange that began then, and hands the failure on.
+    pub(super) fn failed(&self, failure: Failure, begun: Instant) -> Failure {
+        self.health.failed(&failure, begun);
+        failure.counted(&self.metrics)
     }
 
     async fn slot(
