@@ -77,7 +77,12 @@ impl SubRequest {
             return End::without_answer(backend, cluster, Kind::NotApplied, error);
         }
         if let Some(why) = self.upstream.ejected(backend.id) {
-            let end = End::without_answer(backend, cluster, Kind::NotApplied, format!("{}: {why}", self.backend.url));
+            let end = End::without_answer(
+                backend,
+                cluster,
+                Kind::NotApplied,
+                format!("{}: {why}", self.backend.url),
+            );
             // It comes back, and lacks this then.
             self.note(&end.reply);
             return end;

@@ -194,7 +194,7 @@ mod tests {
             ("bbb", 10, Some(ConsecutiveFailures(3)), Some(2)),
             ("bbbbb", 10, Some(ConsecutiveFailures(5)), Some(2)),
             // A good one ends the row, however long ago it began.
-            ("gbbgbb", 1_000, by_rate(4, 6), Some(5)),
+            ("gbbgbb", 1_000, by_rate(4, 6), Some(4)),
             ("gbb", 10, None, None),
             ("gbbg", 10, None, None),
             // Half of at least four.
@@ -204,7 +204,7 @@ mod tests {
             ("bbb", 3_600_000, Some(ConsecutiveFailures(3)), Some(2)),
             // What is older than the window does not count.
             ("gbgb", 4_000, None, None),
-            ("gbgbgb", 2_000, by_rate(3, 5), Some(5)),
+            ("gbgbgb", 2_000, by_rate(3, 5), Some(3)),
             // Slow answers are not looked at.
             ("ssssssssss", 10, None, None),
         ];

@@ -41,8 +41,8 @@ use http::StatusCode;
 use tokio::{sync::Notify, task::AbortHandle};
 
 use self::detector::{Detector, Symptom};
-use self::{check::Watched, monitor::Monitor};
 pub(super) use self::wards::Wards;
+use self::{check::Watched, monitor::Monitor};
 use super::failure::{Cause, Failure, Phase};
 use crate::{
     config::{CheckKind, Config, Ejection, HealthCheck},

@@ -71,8 +71,8 @@ impl<S: Surroundings> Monitor<S> {
                 }
                 self.health.enter(State::Ejected, trip.reason.clone());
             };
+            self.health.enter(State::Healthy, back.clone());
             log::info!("{}: healthy again: {back}", self.health.url);
-            self.health.enter(State::Healthy, back);
         }
     }
 
@@ -113,7 +113,9 @@ impl<S: Surroundings> Monitor<S> {
         if !self.health.kept_in.swap(true, Relaxed) {
             self.health.metrics.refused.inc();
             let (url, reason) = (&self.health.url, &trip.reason);
-            log::error!("{url}: {reason}; it stays in use, because cluster {cluster} can spare no more backends");
+            log::error!(
+                "{url}: {reason}; it stays in use, because cluster {cluster} can spare no more backends"
+            );
         }
     }
 
@@ -142,7 +144,8 @@ impl<S: Surroundings> Monitor<S> {
                     Checked::Failed(why) => {
                         let failed = self.health.checks_failed.fetch_add(1, Relaxed) + 1;
                         if failed >= policy.check.unhealthy && policy.ejection.enabled {
-                            let reason = || format!("{failed} health checks failed in a row, the last: {why}");
+                            let reason =
+                                || format!("{failed} health checks failed in a row, the last: {why}");
                             self.health.raise(Rule::HealthCheck, reason);
                         }
                     }

@@ -58,7 +58,8 @@ struct Watch {
     world: Arc<World>,
 }
 
-const MS: Duration = Duration::from_millis(1);
+/// How closely states are watched.
+const STEP: Duration = Duration::from_millis(20);
 
 fn watch(name: &str, change: impl FnOnce(&mut HealthPolicy)) -> Watch {
     let mut policy = tests::policy();
@@ -78,8 +79,12 @@ impl Watch {
     async fn until(&self, state: State) -> Duration {
         let begun = Instant::now();
         while self.state() != state {
-            assert!(begun.elapsed() < Duration::from_secs(3600), "never {state:?}: {:?}", self.health.status());
-            sleep(MS).await;
+            assert!(
+                begun.elapsed() < Duration::from_secs(3600),
+                "never {state:?}: {:?}",
+                self.health.status()
+            );
+            sleep(STEP).await;
         }
         begun.elapsed()
     }
@@ -103,14 +108,14 @@ fn without_checks(policy: &mut HealthPolicy) {
 
 fn about(seconds: u64) -> std::ops::RangeInclusive<Duration> {
     let full = Duration::from_secs(seconds);
-    full * 3 / 4 - MS..=full + 10 * MS
+    full * 3 / 4 - STEP..=full + 2 * STEP
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sick_backend_is_out_at_once_and_checks_bring_it_back() {
     let watch = watch("back", without_checks);
     watch.ring();
-    assert!(watch.until(State::Ejected).await <= 2 * MS);
+    assert!(watch.until(State::Ejected).await <= 2 * STEP);
     assert_eq!(watch.health.status().reason, "a test");
     assert!(!watch.health.is_in());
     let out = watch.until(State::Probation).await;
@@ -119,7 +124,10 @@ async fn a_sick_backend_is_out_at_once_and_checks_bring_it_back() {
     assert_eq!(watch.checks(), 1);
     assert!(!watch.health.is_in());
     let probation = watch.until(State::Healthy).await;
-    assert!((Duration::from_secs(5)..=Duration::from_secs(5) + 5 * MS).contains(&probation), "{probation:?}");
+    assert!(
+        (Duration::from_secs(5)..=Duration::from_secs(5) + 3 * STEP).contains(&probation),
+        "{probation:?}"
+    );
     assert_eq!((watch.checks(), watch.health.is_in()), (2, true));
     assert_eq!(watch.health.status().reason, "2 health checks in a row were good");
 }
@@ -135,7 +143,7 @@ async fn a_backend_that_stays_sick_is_asked_once_in_ever_longer_times() {
         assert!(about(seconds).contains(&out), "{seconds}: {out:?}");
         assert_eq!(watch.checks(), asked + 1);
     }
-    assert!(watch.until(State::Ejected).await <= Duration::from_secs(1) + 5 * MS);
+    assert!(watch.until(State::Ejected).await <= Duration::from_secs(1) + 3 * STEP);
     assert_eq!(watch.health.status().reason, "a health check failed in probation: it hangs");
 }
 
@@ -169,10 +177,10 @@ async fn a_check_that_hangs_does_not_hold_up_the_bell() {
     let watch = watch("bell", |policy| policy.check.unhealthy = 1_000);
     watch.set(|world| &world.hangs, true);
     while watch.checks() == 0 {
-        sleep(MS).await;
+        sleep(STEP).await;
     }
     watch.ring();
-    assert!(watch.until(State::Ejected).await <= 2 * MS);
+    assert!(watch.until(State::Ejected).await <= 2 * STEP);
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +194,7 @@ async fn a_backend_that_cannot_be_spared_goes_as_soon_as_it_can_if_it_is_still_s
     assert_eq!((watch.state(), watch.health.is_kept_in()), (State::Healthy, true));
     assert_eq!(watch.health.metrics.refused.get(), 1);
     watch.set(|world| &world.full, false);
-    assert!(watch.until(State::Ejected).await <= NAP + 5 * MS);
+    assert!(watch.until(State::Ejected).await <= NAP + 3 * STEP);
     assert!(!watch.health.is_kept_in());
 }
 
@@ -243,7 +251,7 @@ async fn switched_off_it_comes_back_and_none_is_taken_out() {
     let mut off = tests::policy();
     off.ejection.enabled = false;
     watch.health.policy.store(Arc::new(off));
-    assert!(watch.until(State::Healthy).await <= NAP + 5 * MS);
+    assert!(watch.until(State::Healthy).await <= NAP + 3 * STEP);
     assert_eq!(watch.health.status().reason, "ejection is switched off");
     watch.set(|world| &world.sick, true);
     watch.ring();
@@ -258,5 +266,5 @@ async fn a_new_monitor_begins_with_a_healthy_backend() {
     health.enter(State::Ejected, "a test".into());
     let watch = Watch { health: health.clone(), world: Arc::new(World::default()) };
     tokio::spawn(Monitor::new(health, watch.world.clone()).run());
-    assert!(watch.until(State::Healthy).await <= 2 * MS);
+    assert!(watch.until(State::Healthy).await <= 2 * STEP);
 }
