@@ -48,6 +48,10 @@ impl Upstream {
     /// No connection became free within `patience`: of the backends beside this one the one with most connections
     /// is to be taken out.
     pub(in crate::upstream) fn too_many_connections(&self, peer: &Arc<Peer>, patience: Duration) {
+        if !peer.health.is_in() {
+            // It is out already; this one waited since before.
+            return;
+        }
         let busiest = self.wards.busiest(peer);
         busiest.health.raise(Rule::Connections, || {
             let (most, url) = (busiest.in_flight(), &peer.backend.url);
@@ -60,6 +64,9 @@ impl Upstream {
 
     /// Exchanges the numbers by which health is judged. Who is ejected stays so.
     pub fn set_health_policy(&self, policy: HealthPolicy) {
+        if **self.policy.load() == policy {
+            return;
+        }
         self.policy.store(Arc::new(policy));
         // Counts over another window mean something else.
         self.peers.iter().for_each(|peer| peer.health.forget());

@@ -99,7 +99,84 @@ fn spares(members: usize, out: usize, most: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{
+        super::{State, tests::policy},
+        *,
+    };
+    use crate::{topology::fixture, upstream::health::SharedPolicy};
+
+    /// The wards of such clusters, and the backends a, b, ... by id.
+    fn wards(clusters: &[(&str, &[&str])]) -> (Wards, Vec<Arc<Peer>>) {
+        let weights: Vec<_> = clusters.iter().map(|(name, _)| (*name, 1.0)).collect();
+        let clusters = clusters.iter().map(|(name, backends)| fixture::cluster(name, backends)).collect();
+        let config = fixture::config(clusters, vec![fixture::region("r", &weights, &[])]);
+        let topology = Topology::new(&config);
+        let policy = SharedPolicy::new(ArcSwap::from_pointee(policy()));
+        let new = |backend: &Arc<_>| Peer::new(backend.clone(), 0, Arc::default(), policy.clone());
+        let peers: Vec<_> = topology.backends.iter().map(new).collect();
+        let wards = Wards::new();
+        wards.set(&topology, &peers);
+        (wards, peers)
+    }
+
+    fn is_out(peer: &Peer) -> bool {
+        !peer.health.is_in()
+    }
+
+    fn eject(wards: &Wards, peer: &Peer) -> Result<(), String> {
+        let take_out = || peer.health.enter(State::Ejected, "a test".into());
+        wards.eject(&peer.health, 0.5, is_out, take_out)
+    }
+
+    #[test]
+    fn every_cluster_of_a_backend_must_spare_it() {
+        let (wards, peers) = wards(&[("one", &["a", "b"]), ("two", &["b", "c", "d", "e"])]);
+        let [a, b, c, d, e] = &peers[..] else { panic!("{}", peers.len()) };
+        assert_eq!(eject(&wards, a), Ok(()));
+        assert_eq!(eject(&wards, b), Err("one".into()));
+        assert!(b.health.is_in());
+        assert_eq!((eject(&wards, c), eject(&wards, d)), (Ok(()), Ok(())));
+        assert_eq!(eject(&wards, e), Err("two".into()));
+        // Who is out already does not stand in its own way.
+        assert_eq!(eject(&wards, d), Ok(()));
+        a.health.enter(State::Healthy, "a test".into());
+        assert_eq!(eject(&wards, b), Err("two".into()));
+        c.health.enter(State::Probation, "a test".into());
+        assert_eq!(eject(&wards, b), Err("two".into()));
+        c.health.enter(State::Healthy, "a test".into());
+        assert_eq!(eject(&wards, b), Ok(()));
+    }
+
+    #[test]
+    fn a_backend_is_needed_where_nobody_else_is_of_use() {
+        let (wards, peers) = wards(&[("one", &["a", "b"]), ("two", &["b", "c"])]);
+        let needed = |at: usize, useful: &[usize]| {
+            wards.needs(&peers[at].health, |peer| useful.contains(&peer.backend.id))
+        };
+        assert!(needed(0, &[]) && !needed(0, &[1]) && needed(0, &[2]));
+        assert!(needed(1, &[0]) && needed(1, &[2]) && !needed(1, &[0, 2]));
+    }
+
+    #[tokio::test]
+    async fn the_busiest_backend_is_the_one_with_most_connections_in_use() {
+        let (wards, peers) = wards(&[("one", &["a", "b", "c"]), ("two", &["d"])]);
+        let busiest = |at: usize| wards.busiest(&peers[at]).backend.url.clone();
+        assert_eq!((busiest(0), busiest(1)), ("http://a".into(), "http://b".into()));
+        let mut leases = Vec::new();
+        for at in [3, 3, 1, 0] {
+            leases.push(peers[at].lease(Duration::ZERO).await.ok());
+        }
+        // Of equals the one that fails.
+        peers[1].health.cut("a test");
+        assert_eq!(busiest(0), "http://b");
+        leases.push(peers[2].lease(Duration::ZERO).await.ok());
+        leases.push(peers[2].lease(Duration::ZERO).await.ok());
+        assert_eq!((busiest(0), busiest(3)), ("http://c".into(), "http://d".into()));
+        peers[2].health.enter(State::Ejected, "a test".into());
+        assert_eq!(busiest(0), "http://b");
+    }
 
     #[test]
     fn at_most_a_part_of_a_cluster_is_out_and_never_the_last_backend() {
