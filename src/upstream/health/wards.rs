@@ -105,7 +105,10 @@ mod tests {
         super::{State, tests::policy},
         *,
     };
-    use crate::{topology::fixture, upstream::health::SharedPolicy};
+    use crate::{
+        topology::{Backend, fixture},
+        upstream::health::SharedPolicy,
+    };
 
     /// The wards of such clusters, and the backends a, b, ... by id.
     fn wards(clusters: &[(&str, &[&str])]) -> (Wards, Vec<Arc<Peer>>) {
@@ -114,7 +117,7 @@ mod tests {
         let config = fixture::config(clusters, vec![fixture::region("r", &weights, &[])]);
         let topology = Topology::new(&config);
         let policy = SharedPolicy::new(ArcSwap::from_pointee(policy()));
-        let new = |backend: &Arc<_>| Peer::new(backend.clone(), 0, Arc::default(), policy.clone());
+        let new = |backend: &Arc<Backend>| Peer::new(backend.clone(), 0, Arc::default(), policy.clone());
         let peers: Vec<_> = topology.backends.iter().map(new).collect();
         let wards = Wards::new();
         wards.set(&topology, &peers);
