@@ -240,7 +240,8 @@ impl fmt::Display for Instructions<'_> {
         if let Some(port) = self.backends.ports.get(1) {
             writeln!(
                 f,
-                "\nBreak a backend, write again, and see here what the synclog records; then mend it:\n"
+                "\nBreak a backend, write again, and see here what the synclog records; then mend it, and it is in \
+                 use again when health checks have found it well:\n"
             )?;
             writeln!(f, "  touch {directory}/{port}.down")?;
             writeln!(f, "  rm {directory}/{port}.down")?;

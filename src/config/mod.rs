@@ -10,6 +10,7 @@ mod address;
 mod env;
 mod errors;
 mod headers;
+mod health;
 mod load;
 mod logging;
 mod metrics;
@@ -66,6 +67,8 @@ pub struct Config {
     pub regions: Vec<RegionConfig>,
     pub logging: Logging,
     pub mirror: MirrorConfig,
+    pub health_check: HealthCheck,
+    pub ejection: Ejection,
     /// Longest time from a connection's, or a later head's, first byte to the head's end.
     pub client_header_timeout: Duration,
     /// How long a client's connection may be idle between requests.
@@ -159,6 +162,52 @@ pub struct MirrorConfig {
     pub background_bytes: usize,
     /// Whether good replies with different plain-MD5 ETags are a divergence.
     pub compare_etags: bool,
+}
+
+/// How a backend is asked for its health.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthCheck {
+    pub kind: CheckKind,
+    /// Of the request, with a query if there is one.
+    pub path: String,
+    /// From one check's start to the next one's.
+    pub interval: Duration,
+    /// For the whole check; not longer than the interval.
+    pub timeout: Duration,
+    /// Good checks in a row that bring an ejected backend back.
+    pub healthy: usize,
+    /// Failed checks in a row that eject one.
+    pub unhealthy: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A request; an answer below 500 is good.
+    Http,
+    /// A connection.
+    Tcp,
+    None,
+}
+
+/// When a backend is taken out for a while, and for how long.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ejection {
+    pub enabled: bool,
+    /// Failures in a row; 0 = not by these.
+    pub consecutive_failures: usize,
+    /// Part of the exchanges within the window that failed, from which on; 0 = not by it.
+    pub error_rate: f64,
+    /// Fewer exchanges within the window say nothing.
+    pub min_requests: usize,
+    pub window: Duration,
+    /// Longest answer wait that the percentile may show; `None` = not by it.
+    pub latency: Option<Duration>,
+    pub latency_percentile: f64,
+    /// The first ejection; each further one takes twice as long, up to the longest.
+    pub time: Duration,
+    pub max_time: Duration,
+    /// Part of a cluster that may be out at once.
+    pub max_ejected: f64,
 }
 
 /// The address of one backend, `http://host[:port]`.

@@ -78,6 +78,17 @@ impl SubRequest {
             let error = format!("{}: under maintenance", backend.url);
             return End::without_answer(backend, cluster, Kind::NotApplied, error);
         }
+        if let Some(why) = self.upstream.ejected(backend.id) {
+            let end = End::without_answer(
+                backend,
+                cluster,
+                Kind::NotApplied,
+                format!("{}: {why}", self.backend.url),
+            );
+            // It comes back, and lacks this then.
+            self.note(&end.reply);
+            return end;
+        }
         let (aborted, progress) = (self.progress.aborted.clone(), self.progress.clone());
         let mut kept = Kept::default();
         let end = tokio::select! {
@@ -89,11 +100,10 @@ impl SubRequest {
                     std::future::pending::<()>().await;
                 }
             } => {
-                if let Some(metrics) = self.upstream.metrics(backend.id) {
-                    metrics.cut(Cut::Superseded);
-                }
+                let kind = progress.kind();
+                self.upstream.cut(backend.id, Cut::Superseded, kind == Kind::Unknown);
                 let error = format!("{}: gave way to a later write after {:?}", backend.url, self.patience);
-                End::without_answer(backend, cluster, progress.kind(), error)
+                End::without_answer(backend, cluster, kind, error)
             }
             end = self.until_end(&mut kept) => end,
         };

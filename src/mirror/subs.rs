@@ -96,9 +96,7 @@ impl Subs {
             self.order.note(object, sub.backend.id, false);
         }
         sub.future = None;
-        if let Some(metrics) = self.upstream.metrics(sub.backend.id) {
-            metrics.cut(reason);
-        }
+        self.upstream.cut(sub.backend.id, reason, kind == Kind::Unknown);
         let backend = sub.backend.clone();
         let error = if good { String::new() } else { format!("{}: {why}", backend.url) };
         End::without_answer(backend, sub.cluster, kind, error)

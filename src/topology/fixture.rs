@@ -45,6 +45,8 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
             background_bytes: 1 << 20,
             compare_etags: true,
         },
+        health_check: Default::default(),
+        ejection: Default::default(),
         max_client_connections: 0,
         client_header_timeout: Duration::from_secs(10),
         client_idle_timeout: Duration::from_secs(75),

@@ -272,13 +272,11 @@ impl Connection {
         }
         let head = session.resp_header().cloned().map(Box::new);
         let head = head.ok_or_else(|| failure(&session, Cause::Invalid("no head".into())))?;
-        lease.answered(head.status);
+        let wait = asked.elapsed();
+        lease.answered_with(head.status, (phase == Phase::Await).then_some(wait));
         // A backend that turns a body down may have left it unread: the next request would wait behind it.
-        if phase == Phase::Await {
-            lease.peer.metrics.answer_wait.observe(asked.elapsed().as_secs_f64());
-        }
         let turned_down = has_body && !head.status.is_success();
-        let reusable = phase == Phase::Await && !turned_down;
+        let reusable = phase == Phase::Await && !turned_down && lease.is_for_requests();
         let bodiless = is_head.then(|| says_keep_alive(&head));
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -291,6 +289,7 @@ impl Connection {
             bodiless,
             reusable,
             joined,
+            wait,
             failed: None,
         };
         Ok(Answer { head, body })
@@ -331,6 +330,8 @@ pub struct Incoming {
     reusable: bool,
     /// Length of a body that is given in one piece if it comes in one.
     joined: Option<usize>,
+    /// How long the head was waited for.
+    wait: Duration,
     /// What is wrong behind the piece that was given last.
     failed: Option<Failure>,
 }
@@ -406,7 +407,11 @@ impl Incoming {
 
     /// Returns the connection to its pool, if the exchange ended so that it can carry another.
     pub async fn release(mut self) {
-        if !self.reusable || !self.is_done() {
+        if !self.is_done() {
+            return;
+        }
+        self.lease.answered(self.session.get_status(), self.wait);
+        if !self.reusable {
             return;
         }
         let wire = match self.bodiless {

@@ -10,6 +10,7 @@
 
 mod exchange;
 mod failure;
+mod health;
 mod observer;
 mod peer;
 mod probe;
@@ -30,10 +31,15 @@ use http::{Method, StatusCode};
 use pingora_core::{connectors::TransportConnector, upstreams::peer::BasicPeer};
 use pingora_error::{ErrorType, OrErr};
 
-use self::{exchange::Limits, wire::Wire};
+use self::{
+    exchange::Limits,
+    health::{SharedPolicy, Wards},
+    wire::Wire,
+};
 pub use self::{
     exchange::{Answer, Body, Connection, Framing, Head, Incoming},
     failure::{Cause, Failure, Phase},
+    health::{HealthPolicy, State, Status},
     observer::{Exchange, Observer},
     peer::Peer,
     wire::Sent,
@@ -61,6 +67,8 @@ pub trait Signer: Send + Sync {
 /// The road to all backends. What it knows of them outlives reloads.
 pub struct Upstream {
     peers: ByBackend<Peer>,
+    wards: Wards,
+    policy: SharedPolicy,
     idle_in_all: Arc<AtomicUsize>,
     connector: TransportConnector,
     limits: ArcSwap<Limits>,
@@ -72,32 +80,40 @@ impl Upstream {
     pub fn new(config: &Config, topology: &Topology, resolver: Arc<Resolver>) -> Self {
         let upstream = Upstream {
             peers: ByBackend::default(),
+            wards: Wards::new(),
+            policy: SharedPolicy::new(ArcSwap::from_pointee(HealthPolicy::of(config))),
             idle_in_all: Arc::default(),
             connector: TransportConnector::new(None),
             limits: ArcSwap::from_pointee(Limits::of(config)),
             resolver,
             signer: None,
         };
-        upstream.apply(config, &topology.backends);
+        upstream.apply(config, topology, &topology.backends);
         upstream
     }
 
-    /// Takes over the limits of a configuration, and who the backends are, each named once. Exchanges that are under
-    /// way go on. Not to be called by two at once.
-    pub fn apply(&self, config: &Config, backends: &[Arc<Backend>]) {
+    /// Takes over what a configuration says of limits, health and clusters. `backends` are those of its topology and
+    /// those that a request may still name, each once; exchanges that are under way go on. Not to be called by two at
+    /// once. New backends are watched by the next [`Upstream::run_health`].
+    pub fn apply(&self, config: &Config, topology: &Topology, backends: &[Arc<Backend>]) {
         let limits = Arc::new(Limits::of(config));
         let most = limits.transport.max_conns_per_backend;
         self.limits.store(limits);
-        let peer = |backend: &Arc<Backend>| Peer::new(backend.clone(), most, self.idle_in_all.clone());
+        self.set_health_policy(HealthPolicy::of(config));
+        let (idle, policy) = (&self.idle_in_all, &self.policy);
+        let peer = |backend: &Arc<Backend>| Peer::new(backend.clone(), most, idle.clone(), policy.clone());
         let change = self.peers.hold(backends, peer);
-        change.dropped.iter().for_each(|peer| peer.retire());
+        for peer in change.dropped {
+            self.unwatch(&peer);
+            peer.retire();
+        }
         for peer in self.peers.all() {
             peer.set_limit(most);
         }
         for backend in backends {
-            let maintained = backend.maintained.into();
-            self.peers.with(backend.id, |peer| peer.metrics.maintenance.set(maintained)).unwrap_or_default();
+            self.peers.with(backend.id, |peer| peer.set_maintained(backend.maintained)).unwrap_or_default();
         }
+        self.wards.set(topology, |id| self.peers.get(id));
     }
 
     /// The same road with a signer for every request.
@@ -116,9 +132,21 @@ impl Upstream {
         self.peers.with(backend.id, |peer| peer.is_full()).unwrap_or(false)
     }
 
-    /// Whether requests may be sent to a backend at all: it has an address and is not under maintenance.
+    /// Whether requests may be sent to a backend: it can be reached, and is healthy as far as is known.
     pub fn is_usable(&self, backend: &Backend) -> bool {
-        !backend.maintained && self.resolver.knows(backend.id)
+        self.peers.with(backend.id, |peer| peer.health.is_in()).unwrap_or(false)
+            && !backend.maintained
+            && self.resolver.knows(backend.id)
+    }
+
+    /// The same by what is known now, whatever snapshot a request has.
+    fn is_of_use(&self, peer: &Peer) -> bool {
+        peer.health.is_in() && self.is_reachable(peer)
+    }
+
+    /// Whether a backend may be asked at all: it has an address and is not under maintenance.
+    fn is_reachable(&self, peer: &Peer) -> bool {
+        !peer.is_maintained() && self.resolver.knows(peer.backend.id)
     }
 
     /// The longest wait for a connection: `DialTimeout`.
@@ -178,11 +206,14 @@ impl Upstream {
         let Some(peer) = self.peers.get(backend.id) else {
             return Err(Failure::new(backend, Phase::Resolve, Cause::Unresolved, Duration::ZERO));
         };
-        let started = Instant::now();
+        let begun = Instant::now();
         let connected = self.connect_to(&peer, head, reuse, patience).await;
         connected.map_err(|failure| {
-            head.observed(backend, started, false).iter().for_each(|observed| observed.failed(&failure));
-            failure.counted(&peer.metrics)
+            head.observed(backend, begun, false).iter().for_each(|observed| observed.failed(&failure));
+            if failure.phase == Phase::Limit && !patience.is_zero() {
+                self.too_many_connections(&peer, patience);
+            }
+            peer.failed(failure, begun)
         })
     }
 

@@ -1,4 +1,4 @@
-//! What is known of one backend beyond its configuration: connections in use and idle.
+//! What is known of one backend beyond its configuration: connections in use and idle, and its health.
 //!
 //! A pool of ours rather than Pingora's: it counts, caps connections per backend, ages idle ones, and asks the
 //! kernel about a connection before lending it out, without a task per idle connection.
@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     failure::{Cause, Failure, Phase},
+    health::{Health, SharedPolicy},
     observer::Observed,
     wire::Wire,
 };
@@ -32,6 +33,8 @@ pub struct Peer {
     in_flight: AtomicUsize,
     /// `MaxConnsPerBackend`, when there is a limit.
     slots: ArcSwapOption<Slots>,
+    /// By the snapshot in force.
+    maintained: AtomicBool,
     /// Not in the topology any more: nothing is kept.
     retired: AtomicBool,
     /// Most recently used last: lending from the end lets the rest age and close.
@@ -39,6 +42,7 @@ pub struct Peer {
     idle_in_all: Arc<AtomicUsize>,
     pub(super) metrics: Arc<BackendMetrics>,
     pub(super) replies: ReplyCounters,
+    pub(super) health: Arc<Health>,
     /// Which of its addresses worked last.
     pub(super) address: AtomicUsize,
 }
@@ -58,26 +62,50 @@ struct Idle {
 pub(super) struct Lease {
     pub peer: Arc<Peer>,
     since: Instant,
+    /// For a health check: beside all limits and counts.
+    is_check: bool,
     _slot: Option<OwnedSemaphorePermit>,
     /// Who wants to hear of the exchange, if anybody does.
     pub observed: Option<Observed>,
 }
 
 impl Lease {
-    /// The final answer's head has come.
-    pub fn answered(&self, status: StatusCode) {
-        self.observed.iter().for_each(|observed| observed.answered(status));
+    /// Whether the connection may go to the pool afterwards.
+    pub fn is_for_requests(&self) -> bool {
+        !self.is_check
     }
 
-    /// Counts a failure and hands it on.
+    /// The head of an answer is here, after `wait` if the whole request had been sent.
+    pub fn answered_with(&self, status: StatusCode, wait: Option<Duration>) {
+        if self.is_check {
+            return;
+        }
+        self.observed.iter().for_each(|observed| observed.answered(status));
+        if let Some(wait) = wait {
+            self.peer.metrics.answer_wait.observe(wait.as_secs_f64());
+        }
+        self.peer.health.answered_with(self.since, status);
+    }
+
+    /// The exchange has come to the end of an answer with this status.
+    pub fn answered(&self, status: Option<StatusCode>, wait: Duration) {
+        if !self.is_check {
+            self.peer.health.answered(self.since, status, wait);
+        }
+    }
+
+    /// The exchange failed: counts it and hands it on.
     pub fn failed(&self, failure: Failure) -> Failure {
         self.observed.iter().for_each(|observed| observed.failed(&failure));
-        failure.counted(&self.peer.metrics)
+        if self.is_check { failure } else { self.peer.failed(failure, self.since) }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.is_check {
+            return;
+        }
         self.peer.in_flight.fetch_sub(1, Relaxed);
         self.peer.metrics.busy_connections.dec();
         self.peer.metrics.exchange_duration.observe(self.since.elapsed().as_secs_f64());
@@ -91,11 +119,18 @@ impl Slots {
 }
 
 impl Peer {
-    pub(super) fn new(backend: Arc<Backend>, limit: usize, idle_in_all: Arc<AtomicUsize>) -> Arc<Self> {
+    pub(super) fn new(
+        backend: Arc<Backend>,
+        limit: usize,
+        idle_in_all: Arc<AtomicUsize>,
+        policy: SharedPolicy,
+    ) -> Arc<Self> {
         Arc::new(Peer {
+            health: Arc::new(Health::new(&backend.url, policy)),
             metrics: BackendMetrics::of(&backend.url),
             replies: ReplyCounters::of(&backend.url),
             address: AtomicUsize::new(0),
+            maintained: AtomicBool::new(backend.maintained),
             backend,
             in_flight: AtomicUsize::new(0),
             slots: ArcSwapOption::new(Slots::new(limit)),
@@ -122,6 +157,17 @@ impl Peer {
         let idle = std::mem::take(&mut *self.idle());
         self.count_idle(-(idle.len() as isize));
         self.metrics.retire();
+        self.health.retire();
+    }
+
+    /// Whether the snapshot in force has it under maintenance.
+    pub(super) fn is_maintained(&self) -> bool {
+        self.maintained.load(Relaxed)
+    }
+
+    pub(super) fn set_maintained(&self, maintained: bool) {
+        self.maintained.store(maintained, Relaxed);
+        self.metrics.maintenance.set(maintained.into());
     }
 
     /// Exchanges under way.
@@ -142,7 +188,18 @@ impl Peer {
         };
         self.in_flight.fetch_add(1, Relaxed);
         self.metrics.busy_connections.inc();
-        Ok(Lease { peer: self.clone(), since: Instant::now(), _slot: slot, observed: None })
+        Ok(Lease { peer: self.clone(), since: Instant::now(), is_check: false, _slot: slot, observed: None })
+    }
+
+    /// For a health check, which must reach a backend whose connections are all in use.
+    pub(super) fn lease_for_check(self: &Arc<Self>) -> Lease {
+        Lease { peer: self.clone(), since: Instant::now(), is_check: true, _slot: None, observed: None }
+    }
+
+    /// Counts a failed exchange that began then, and hands the failure on.
+    pub(super) fn failed(&self, failure: Failure, begun: Instant) -> Failure {
+        self.health.failed(&failure, begun);
+        failure.counted(&self.metrics)
     }
 
     async fn slot(&self, slots: &Slots, patience: Duration) -> Result<OwnedSemaphorePermit, Failure> {

@@ -3,6 +3,8 @@
 //! `make figures` runs them optimised, prints one line each and keeps the lines in `load-tests/FIGURES.md`.
 //! They want a quiet machine and take minutes, so they are no part of `make test`.
 
+mod health;
+
 use std::{
     fmt::Display,
     future::Future,
@@ -39,6 +41,8 @@ fn all() {
     figures.measure("many large writes at once", many_large_writes_at_once);
     figures.measure("many small writes", many_small_writes);
     figures.measure("idle connections", idle_connections_cost_little);
+    figures.measure("a backend that refuses", health::a_backend_that_refuses);
+    figures.measure("a backend that hangs", health::a_backend_that_hangs);
     figures.keep();
     assert_eq!(figures.failed, 0, "figures failed");
 }

@@ -42,6 +42,8 @@ const PURE: &[&str] = &[
     "synclog/record.rs",
     "s3/request.rs",
     "s3/error.rs",
+    "upstream/health/detector.rs",
+    "upstream/health/escalation.rs",
 ];
 
 fn source() -> PathBuf {

@@ -10,6 +10,7 @@ mod e2e;
 mod figures;
 mod fixture;
 mod fixtures;
+mod health;
 mod imports;
 mod lifecycle;
 mod logs;

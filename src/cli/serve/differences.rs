@@ -20,6 +20,8 @@ const RELOADED: &[Part] = &[
     part!("MaintainedBackends", maintained_backends),
     part!("AdditionalRequestHeaders", additional_request_headers),
     part!("AdditionalResponseHeaders", additional_response_headers),
+    part!("HealthCheck", health_check),
+    part!("Ejection", ejection),
     part!("limits of connections to backends", transport),
     part!("limits of the mirror", mirror),
     part!("BodyMaxSize", body_max_size),

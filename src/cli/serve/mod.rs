@@ -191,6 +191,7 @@ fn prepare_server_conf(conf: &mut ServerConf, options: &Options) -> anyhow::Resu
 /// The gateway's own tasks, and a first look at where its backends are.
 async fn run_tasks(resolver: Arc<Resolver>, upstream: Arc<Upstream>) {
     resolver.start();
+    upstream.run_health();
     tokio::spawn(upstream.run_sweeper());
     if tokio::time::timeout(FIRST_LOOKUP, resolver.looked_up_once()).await.is_err() {
         log::warn!("starting although not all backends' names are resolved after {FIRST_LOOKUP:?}");

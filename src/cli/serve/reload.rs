@@ -189,8 +189,7 @@ impl Reloader {
         let mut changes = Changes::clone(&self.changes.load());
         drop_what_is_configured(&mut changes, &config);
         let topology = topology(&config, &mut self.identities, &changes);
-        let backends = topology.backends.clone();
-        self.hold(&config, &backends).await;
+        self.hold(&config, &topology).await;
         let snapshot = Snapshot::new(config.clone(), Arc::new(topology));
         let before = self.parts.current.replace(snapshot);
         self.former.push((Arc::downgrade(&before), before.topology.backends.clone()));
@@ -201,8 +200,8 @@ impl Reloader {
     }
 
     /// Makes the state of these backends be there, and that of those which a request may still ask for.
-    async fn hold(&self, config: &Config, backends: &[Arc<Backend>]) {
-        let mut all = backends.to_vec();
+    async fn hold(&self, config: &Config, topology: &Topology) {
+        let mut all = topology.backends.clone();
         let now = self.parts.current.pin().topology.clone();
         for backend in now.backends.iter().chain(self.former.iter().flat_map(|(_, backends)| backends)) {
             if all.iter().all(|known| known.id != backend.id) {
@@ -215,7 +214,8 @@ impl Reloader {
         if timeout(FIRST_LOOKUP, resolver.looked_up_once()).await.is_err() {
             log::warn!("going on although not all backends' names are resolved after {FIRST_LOOKUP:?}");
         }
-        upstream.apply(config, &all);
+        upstream.apply(config, topology, &all);
+        upstream.run_health();
         mirror.hold(&all);
     }
 
@@ -229,7 +229,7 @@ impl Reloader {
         let now = self.parts.current.pin();
         let Parts { resolver, upstream, mirror, .. } = &self.parts;
         resolver.hold(&now.topology.backends);
-        upstream.apply(&now.config, &now.topology.backends);
+        upstream.apply(&now.config, &now.topology, &now.topology.backends);
         mirror.hold(&now.topology.backends);
     }
 

@@ -47,6 +47,13 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(mirror.slow_backend_timeout, Duration::from_secs(5));
     assert_eq!(mirror.background_timeout, Duration::from_secs(60));
     assert!(mirror.compare_etags);
+    let (check, ejection) = (&config.health_check, &config.ejection);
+    assert_eq!((check.kind, check.path.as_str()), (CheckKind::Http, "/"));
+    assert_eq!((check.interval, check.timeout), (Duration::from_secs(5), Duration::from_secs(1)));
+    assert_eq!((check.healthy, check.unhealthy), (2, 3));
+    assert_eq!((ejection.enabled, ejection.consecutive_failures, ejection.max_ejected), (true, 5, 0.5));
+    assert_eq!((ejection.error_rate, ejection.min_requests, ejection.latency), (0.5, 20, None));
+    assert_eq!((ejection.time, ejection.max_time), (Duration::from_secs(10), Duration::from_secs(300)));
     assert_eq!(config.client_read_timeout, Duration::from_secs(60));
     assert_eq!((config.body_max_size, config.max_concurrent_requests), (None, 0));
     assert_eq!(config.sync_log_methods, None);
@@ -72,6 +79,24 @@ fn each_mistake_in_a_top_level_key_is_named() {
         ("DialTimeout: 5", "DialTimeout: \"5\" is not a duration (no unit); write a duration such as 5s"),
         ("DialTimeout: 0", "DialTimeout: 0 would end every wait at once"),
         ("DialTimeout: 9000h", "DialTimeout: \"9000h\" is more than a year"),
+        (
+            "HealthCheck: {Type: ping}",
+            "HealthCheck.Type: \"ping\" is not known; write one of http, tcp, none",
+        ),
+        ("HealthCheck: {Path: status}", "HealthCheck.Path: \"status\" does not start with \"/\""),
+        ("HealthCheck: {Path: '/a b'}", "HealthCheck.Path: \"/a b\" is not a path"),
+        ("HealthCheck: {Timeout: 6s}", "HealthCheck.Timeout: longer than Interval"),
+        ("HealthCheck: {Interval: 0s}", "HealthCheck.Interval: 0 would end every wait at once"),
+        ("HealthCheck: {Healthy: 0}", "HealthCheck.Healthy: 0 would judge without asking"),
+        ("HealthCheck: {Unhealthy: 0}", "HealthCheck.Unhealthy: 0 would judge without asking"),
+        ("HealthCheck: none", "HealthCheck: found a single value; write a mapping"),
+        ("Ejection: {ErrorRate: 50}", "Ejection.ErrorRate: 50 is outside 0..1"),
+        ("Ejection: {MinRequests: 0}", "Ejection.MinRequests: 0 would judge by nothing"),
+        ("Ejection: {Window: 100ms}", "Ejection.Window: shorter than 1s"),
+        ("Ejection: {LatencyPercentile: 1}", "Ejection.LatencyPercentile: one slow answer would do"),
+        ("Ejection: {MaxTime: 5s}", "Ejection.MaxTime: shorter than Time"),
+        ("Ejection: {MaxEjected: 0}", "Ejection.MaxEjected: 0 would eject no backend; write Enabled: false"),
+        ("Ejection: {Rate: 1}", "Ejection.Rate: unknown key"),
         ("BodyMaxSize: 10X", "BodyMaxSize: \"10X\" is not a size (unknown unit)"),
         ("BodyMaxSize: 0", "BodyMaxSize: 0 would refuse every upload"),
         ("ReplicaBuffer: 1K", "ReplicaBuffer: \"1K\" is outside 64KiB..1GiB"),
@@ -114,6 +139,18 @@ fn each_mistake_in_a_top_level_key_is_named() {
         let found = errors(&format!("{keys}\n{MINIMAL}"));
         assert!(found.contains(expected), "{keys}: {found}");
     }
+}
+
+#[test]
+fn a_number_about_health_alone_does_not_contradict_the_others_defaults() {
+    let config =
+        parse(&format!("HealthCheck: {{Interval: 500ms}}\nEjection: {{Time: 1h}}\n{MINIMAL}")).unwrap();
+    assert_eq!(config.health_check.timeout, Duration::from_millis(500));
+    assert_eq!(config.ejection.max_time, Duration::from_secs(3600));
+    let off = "HealthCheck: {Type: none}\nEjection: {ConsecutiveFailures: 0, ErrorRate: 0, Latency: 0}";
+    let config = parse(&format!("{off}\n{MINIMAL}")).unwrap();
+    assert_eq!(config.health_check.kind, CheckKind::None);
+    assert_eq!((config.ejection.consecutive_failures, config.ejection.latency), (0, None));
 }
 
 #[test]

@@ -87,7 +87,8 @@ fn the_reference_file_names_every_key() {
         MaxConnsPerBackend BodyMaxSize MaxConcurrentRequests MaintainedBackends SyncLogMethods Backends Cluster \
         Weight Domains Default ReadPolicy VirtualHostStyle UnmergedListings Synclog Mainlog Accesslog \
         ClusterSyncLog stderr stdout file level plaintext syslog database ReplicaBuffer ReplayBuffer \
-        SlowBackendTimeout BackgroundTimeout BackgroundRequests BackgroundBytes CompareETags ClientReadTimeout \
+        SlowBackendTimeout HealthCheck Type Path Timeout Healthy Unhealthy Ejection Enabled ConsecutiveFailures \
+        ErrorRate MinRequests Window Latency LatencyPercentile Time MaxTime MaxEjected BackgroundTimeout BackgroundRequests BackgroundBytes CompareETags ClientReadTimeout \
         ClientWriteTimeout ClientHeaderTimeout ClientIdleTimeout TrustedProxies ProxyProtocol MaxClientConnections Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug";
     for key in ours.split_whitespace().chain(server::KEYS) {
         let names = |line: &str| line.trim_start_matches([' ', '#', '-']).starts_with(&format!("{key}:"));

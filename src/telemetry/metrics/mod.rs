@@ -11,6 +11,7 @@
 mod backend;
 mod cells;
 mod families;
+mod health;
 mod log;
 mod process;
 mod reloads;
@@ -28,6 +29,7 @@ use tokio::runtime::Handle;
 pub use self::{
     backend::{BackendMetrics, CAUSES, Cut, PHASES, ReplyCounters, ReplyOutcome},
     families::Declared,
+    health::{EJECTED_FOR, HealthMetrics, STATES},
     log::{DestinationMetrics, LogMetrics},
     reloads::Reloads,
     requests::{BrokenBy, Linger, Requests},
@@ -49,6 +51,7 @@ pub struct Metrics {
     exchanges: Exchanges,
     connections: Connections,
     replicas: Replicas,
+    health: health::Health,
     logs: Logs,
 
     pub requests_in_flight: IntGauge,
@@ -87,6 +90,7 @@ impl Metrics {
             exchanges: Exchanges::new(&mut f),
             connections: Connections::new(&mut f),
             replicas: Replicas::new(&mut f),
+            health: health::Health::new(&mut f),
             logs: Logs::new(&mut f),
             requests_in_flight: f
                 .gauge("akubra_requests_in_flight", "Client requests that are being served, health checks and what lingers after its answer included."),
