@@ -140,7 +140,9 @@ mod tests {
     #[test]
     fn the_manual_has_every_command_and_option_once_and_nothing_that_is_hidden() {
         let page = generated(Generated::Manual);
-        for wanted in [".TH AKUBRA 1", ".SH OPTIONS\n", ".SH COMMANDS\n", ".SS \"akubra locate\"\n", ".SH SIGNALS\n"] {
+        for wanted in
+            [".TH AKUBRA 1", ".SH OPTIONS\n", ".SH COMMANDS\n", ".SS \"akubra locate\"\n", ".SH SIGNALS\n"]
+        {
             assert_eq!(page.matches(wanted).count(), 1, "{wanted}");
         }
         for option in ["upgrade", "daemon", "test", "host"] {

@@ -75,9 +75,9 @@ fn command() -> clap::Command {
 pub fn run(arguments: Arguments) -> ExitCode {
     let outcome = match arguments.command {
         None => serve_or_check(arguments.server),
-        Some(Command::Locate { conf, host, path }) => load(&conf).and_then(|config| {
-            tell(|out| locate::run(&config, host.as_deref(), &path, out))
-        }),
+        Some(Command::Locate { conf, host, path }) => {
+            load(&conf).and_then(|config| tell(|out| locate::run(&config, host.as_deref(), &path, out)))
+        }
         Some(Command::Generate { what }) => tell(|out| generate::run(what, &command(), out)),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => run_demo(),

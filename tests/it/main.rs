@@ -11,6 +11,7 @@ mod figures;
 mod fixture;
 mod fixtures;
 mod imports;
+mod installation;
 mod lifecycle;
 mod logs;
 mod metrics;
