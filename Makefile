@@ -35,13 +35,12 @@ test:
 	$(CARGO) test --locked --features demo --doc
 	$(CARGO) test --locked --workspace --features demo --lib --bins --tests
 
-# Rules, completions and the page of the manual are in it, too: scripts/package says how they are made.
+# scripts/package says what is made for it.
 deb:
 	@scripts/install-missing package
 	scripts/package
 
-# What no CI run waits for: it builds the program twice more than `make test` does, without its debug code, and needs
-# root for namespaces.
+# What no CI run waits for: it builds the program as `make demo` does, and needs root for namespaces.
 test-deb:
 	@scripts/install-missing service package world
 	tests/package/run

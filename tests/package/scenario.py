@@ -7,9 +7,11 @@
 import os
 import pathlib
 import pwd
+import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import traffic
 
@@ -65,7 +67,7 @@ def program_of(pid):
 
 def left_behind():
     """What of the package is still somewhere, but for what dpkg and the system themselves remember."""
-    found = run("find", "/etc", "/usr", "/var", "/run", "-name", "*akubra*", "-not", "-path", "/usr/src/*", good=None)
+    found = run("find", "/etc", "/usr", "/var", "/run", "-name", "*akubra*", "-not", "-path", "/var/cache/man/*", good=None)
     return [line for line in found.splitlines() if line.startswith("/")]
 
 
@@ -141,6 +143,22 @@ def it_starts_once_it_is_configured(_old, _new):
     check(shape("/var/log/akubra/access.log") == "600 akubra:akubra", shape("/var/log/akubra/access.log"))
 
 
+def it_sees_itself_in_spite_of_its_restrictions(_old, _new):
+    edit(lambda text: text + "Metrics:\n  Target: prometheus\n  ExpAddr: 127.0.0.1:9464\n")
+    run("systemctl", "restart", "akubra.service")
+    with urllib.request.urlopen("http://127.0.0.1:9464/metrics", timeout=DEADLINE) as answer:
+        values = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
+    for name in ["start_time_seconds", "resident_memory_bytes", "open_fds", "max_fds"]:
+        check(float(values[f"process_{name}"]) > 0, name)
+
+
+def it_comes_back_when_it_is_killed(_old, _new):
+    before = main_pid()
+    os.kill(before, signal.SIGKILL)
+    eventually("it serves again", lambda: main_pid() not in (0, before) and is_active())
+    check(" 200 " in traffic.put(), "no answer")
+
+
 def passwords_come_from_the_environment_file(_old, _new):
     pathlib.Path("/etc/akubra/environment").write_text("SITE=north\n")
     edit(lambda text: text + 'AdditionalResponseHeaders:\n  x-site: "${SITE}"\n')
@@ -207,6 +225,25 @@ def logs_are_rotated(_old, _new):
     check(" 200 " in traffic.put() and main_pid() == before, "it did not survive")
 
 
+def a_drop_in_opens_low_ports(_old, _new):
+    text = UNIT.read_text()
+    lines = text[text.index("#   [Service]") :].splitlines()
+    told = [line.removeprefix("#   ") for line in lines[: lines.index("CapabilityBoundingSet=")]]
+    folder = pathlib.Path("/etc/systemd/system/akubra.service.d")
+    folder.mkdir()
+    (folder / "override.conf").write_text("\n".join(told) + "\n")
+    configuration = CONFIGURATION.read_text()
+    edit(lambda text: text.replace('"127.0.0.1:8080"', '"127.0.0.1:80"'))
+    traffic.gateway = ("127.0.0.1", 80)
+    run("systemctl", "daemon-reload")
+    run("systemctl", "restart", "akubra.service")
+    a_reload_loses_no_request(_old, _new)
+    CONFIGURATION.write_text(configuration)
+    traffic.gateway = ("127.0.0.1", 8080)
+    run("systemctl", "reload", "akubra.service")
+    check(" 200 " in traffic.put(), "no answer")
+
+
 def it_ends_without_losing_a_request(_old, _new):
     run("systemctl", "restart", "akubra.service")
     check(" 200 " in traffic.put(), "no answer")
@@ -242,12 +279,15 @@ STEPS = {
     "with-systemd": [
         a_first_installation_starts_nothing,
         it_starts_once_it_is_configured,
+        it_sees_itself_in_spite_of_its_restrictions,
+        it_comes_back_when_it_is_killed,
         passwords_come_from_the_environment_file,
         a_reload_loses_no_request,
         a_reload_that_fails_changes_nothing,
         an_upgrade_loses_no_request,
         an_upgrade_with_a_broken_configuration_leaves_the_old_program_at_work,
         logs_are_rotated,
+        a_drop_in_opens_low_ports,
         it_ends_without_losing_a_request,
         a_removal_stops_it_and_a_purge_leaves_nothing,
         it_can_be_installed_again,
@@ -266,7 +306,7 @@ def main():
         except Failed as error:
             print(f"FAILED: {error}")
             if kind == "with-systemd":
-                print(run("systemctl", "status", "--no-pager", "--lines=50", "akubra.service", good=None))
+                print(run("journalctl", "--no-pager", "--lines=50", good=None))
                 print(run("tail", "-n", "30", "/var/log/akubra/main.log", good=None))
             sys.exit(1)
 

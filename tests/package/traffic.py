@@ -5,7 +5,7 @@ import socketserver
 import threading
 import time
 
-GATEWAY = ("127.0.0.1", 8080)
+gateway = ("127.0.0.1", 8080)
 BACKENDS = (9001, 9002)
 DEADLINE = 30
 BODY = b"x" * 4096
@@ -61,7 +61,7 @@ def answer(connection):
 
 
 def connect():
-    return socket.create_connection(GATEWAY, timeout=DEADLINE)
+    return socket.create_connection(gateway, timeout=DEADLINE)
 
 
 def put(path="/bucket/key", more=""):
