@@ -45,8 +45,11 @@ fn the_user_and_the_directories_are_what_the_unit_names() {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("etc")).unwrap();
     let option = format!("--root={}", root.path().display());
-    silent(Command::new("systemd-sysusers").arg(&option).arg(shipped("systemd/akubra.sysusers")));
-    let Ok(users) = fs::read_to_string(root.path().join("etc/passwd")) else { return };
+    // It tells what it has created.
+    let mut sysusers = Command::new("systemd-sysusers");
+    let Some(told) = output(sysusers.arg(&option).arg(shipped("systemd/akubra.sysusers"))) else { return };
+    assert!(told.status.success(), "{told:?}");
+    let users = fs::read_to_string(root.path().join("etc/passwd")).unwrap();
     let user: Vec<&str> =
         users.lines().find(|line| line.starts_with("akubra:")).unwrap().split(':').collect();
     assert_eq!(user[5..], ["/var/lib/akubra", "/usr/sbin/nologin"]);

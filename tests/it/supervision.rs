@@ -330,8 +330,8 @@ fn systemd_accepts_the_shipped_unit() {
         let unit = systemd.unit.replace("/usr/bin/akubra", env!("CARGO_BIN_EXE_akubra"));
         let file = systemd.site.file("akubra.service");
         std::fs::write(&file, unit).unwrap();
-        // Where systemd is not installed, the tests above are all there is.
-        match Command::new("systemd-analyze").arg("verify").arg(&file).output() {
+        // Where systemd is not installed, the tests above are all there is. The manual is in no place of manuals.
+        match Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output() {
             Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{output:?}"),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
         }

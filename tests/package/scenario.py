@@ -13,7 +13,9 @@ import sys
 import time
 import urllib.request
 
-import traffic
+sys.dont_write_bytecode = True
+
+import traffic  # noqa: E402
 
 CONFIGURATION = pathlib.Path("/etc/akubra/akubra.yaml")
 UNIT = pathlib.Path("/usr/lib/systemd/system/akubra.service")
