@@ -2,12 +2,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test e2e-rgw figures load-test deny clean
+.PHONY: help build demo test deb test-deb e2e-rgw figures load-test deny clean
 
 help:
 	@echo "make build   the program, optimised: target/release/akubra"
 	@echo "make demo    the gateway on 127.0.0.1:8080 in front of S3 servers of its own, to try it"
 	@echo "make test    everything that CI checks"
+	@echo "make deb     the Debian package, optimised: target/debian/ (installs cargo-deb)"
+	@echo "make test-deb installs, upgrades under traffic and removes the package in a copy of this system (root; minutes)"
 	@echo "make e2e-rgw real clients with Ceph and a second kind of server behind the gateway (installs Ceph; minutes)"
 	@echo "make figures measures what the README promises, into load-tests/FIGURES.md (a few minutes, a quiet machine)"
 	@echo "make load-test  CPU time, memory and more beside Pingora, nginx and haproxy, into load-tests/RESULTS.md"
@@ -26,12 +28,22 @@ demo:
 # The tests come last, so that their verdict is what one sees at the end. `akubra -t` over every file of
 # conf/ and the rule of who may import whom are tests, too. So are the real clients that are installed here.
 test:
-	@scripts/install-missing clients
+	@scripts/install-missing clients service
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --all-features --document-private-items
 	$(CARGO) test --locked --features demo --doc
 	$(CARGO) test --locked --workspace --features demo --lib --bins --tests
+
+# scripts/package says what is made for it.
+deb:
+	@scripts/install-missing package
+	scripts/package
+
+# What no CI run waits for: it builds the program as `make demo` does, and needs root for namespaces.
+test-deb:
+	@scripts/install-missing service package world
+	tests/package/run
 
 # What no CI run waits for: all clients of tests/e2e once more, with two kinds of server as replicas.
 e2e-rgw:

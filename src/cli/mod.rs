@@ -1,20 +1,23 @@
 //! The command line: arguments in, subcommand out.
 //!
 //! `akubra -c FILE` serves; `-t` only checks the file; `locate` explains where an object lives; `maintenance` asks
-//! and changes a running gateway; `demo` (a cargo feature) brings its own S3 servers. Configuration errors end the process with code 20.
+//! and changes a running gateway; `demo` (a cargo feature) brings its own S3 servers; `generate`, which help does not
+//! list, prints what is installed beside the program. Configuration errors end the process with code 20.
 
 #[cfg(feature = "demo")]
 pub mod demo;
 mod files;
+mod generate;
 pub mod locate;
 pub mod maintenance;
 pub mod serve;
 
-use std::{fmt, path::Path, process::ExitCode};
+use std::{fmt, io::StdoutLock, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use pingora_core::server::configuration::Opt;
 
+use self::generate::Generated;
 use crate::config::{Config, ConfigErrors};
 
 /// Exit code for a configuration that cannot be used.
@@ -48,6 +51,12 @@ enum Command {
         #[command(subcommand)]
         action: maintenance::Action,
     },
+    /// Print what is installed beside the program
+    #[command(hide = true)]
+    Generate {
+        #[command(subcommand)]
+        what: Generated,
+    },
     /// Try the gateway on 127.0.0.1:8080, with S3 servers of its own and nothing to set up
     #[cfg(feature = "demo")]
     Demo,
@@ -55,26 +64,30 @@ enum Command {
 
 /// The arguments of this process; ends it with a message where they make no sense.
 pub fn arguments() -> Arguments {
+    let matches = command().get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn command() -> clap::Command {
     // Pingora's own help texts speak of Pingora.
-    let command = Arguments::command()
+    Arguments::command()
         .mut_arg("upgrade", |arg| arg.help("Take over from the running instance, which must get SIGQUIT"))
         .mut_arg("daemon", |arg| arg.help("Run in the background; returns once the daemon serves"))
         .mut_arg("test", |arg| arg.help("Check the configuration and exit"))
-        .mut_arg("conf", |arg| arg.help("The configuration file").value_name("FILE"));
-    let matches = command.get_matches();
-    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        .mut_arg("conf", |arg| arg.help("The configuration file").value_name("FILE"))
 }
 
 /// Runs what the arguments ask for.
 pub fn run(arguments: Arguments) -> ExitCode {
     let outcome = match arguments.command {
         None => serve_or_check(arguments.server),
-        Some(Command::Locate { conf, host, path }) => load(&conf).and_then(|config| {
-            let told = locate::run(&config, host.as_deref(), &path, &mut std::io::stdout().lock());
-            told.or_else(|error| if is_broken_pipe(&error) { Ok(()) } else { Err(error) })
-        }),
-        Some(Command::Maintenance { action }) => load(action.conf())
-            .and_then(|config| maintenance::run(&config, &action, &mut std::io::stdout().lock())),
+        Some(Command::Locate { conf, host, path }) => {
+            load(&conf).and_then(|config| tell(|out| locate::run(&config, host.as_deref(), &path, out)))
+        }
+        Some(Command::Maintenance { action }) => {
+            load(action.conf()).and_then(|config| tell(|out| maintenance::run(&config, &action, out)))
+        }
+        Some(Command::Generate { what }) => tell(|out| generate::run(what, &command(), out)),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => run_demo(),
     };
@@ -118,7 +131,12 @@ fn load(file: &str) -> anyhow::Result<Config> {
     Ok(Config::load(Path::new(file), &|name| std::env::var(name).ok())?)
 }
 
-/// Whoever read the output has seen enough.
+/// Writes to stdout, until whoever reads it has seen enough.
+fn tell(what: impl FnOnce(&mut StdoutLock) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let told = what(&mut std::io::stdout().lock());
+    told.or_else(|error| if is_broken_pipe(&error) { Ok(()) } else { Err(error) })
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)

@@ -12,6 +12,7 @@ mod fixture;
 mod fixtures;
 mod health;
 mod imports;
+mod installation;
 mod lifecycle;
 mod logs;
 mod metrics;

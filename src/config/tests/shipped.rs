@@ -52,11 +52,28 @@ fn every_shipped_file_is_valid_and_gives_no_warning() {
     for path in [
         "conf/akubra.yaml",
         "conf/dev.yaml",
+        "conf/service.yaml",
         "conf/examples/two-sites.yaml",
         "conf/examples/new-storage.yaml",
     ] {
         let config = shipped(path).unwrap_or_else(|errors| panic!("{errors}"));
         assert!(config.warnings.is_empty() && config.unsupported.is_empty(), "{path}: {:?}", config.warnings);
+    }
+}
+
+/// Those that `systemd/akubra.service` names: it can write nowhere else.
+#[test]
+fn the_services_files_are_in_the_services_directories() {
+    let config = shipped("conf/service.yaml").unwrap();
+    assert!(config.listen.to_string().starts_with("127.0.0.1:"));
+    assert_eq!(config.state_directory, Path::new("/var/lib/akubra"));
+    for file in [&config.server.upgrade_sock, &config.server.pid_file] {
+        assert!(file.starts_with("/run/akubra/"), "{file}");
+    }
+    let logging = &config.logging;
+    for log in [&logging.synclog, &logging.mainlog, &logging.accesslog, &logging.clustersynclog] {
+        let file = log.file.as_deref().unwrap();
+        assert!(file.starts_with("/var/log/akubra/") && !log.stderr, "{file:?}");
     }
 }
 
