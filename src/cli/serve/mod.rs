@@ -43,7 +43,7 @@ use crate::{
     telemetry::{
         Logs,
         endpoint::Draining,
-        export::{prometheus, tell_limits},
+        export::{expvar, prometheus, reporter::Reporter, tell_limits},
     },
     topology::Topology,
     upstream::{Upstream, resolve::Resolver},
@@ -98,6 +98,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         activity,
         listeners,
         logs,
+        reporter: Reporter::new(&config),
         tasks: Box::pin(tasks),
         grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
         upgrade_sock: conf.upgrade_sock.clone().into(),
@@ -149,7 +150,10 @@ fn add_endpoints(
     if let Some((service, listen)) = technical::service(config, draining.clone()) {
         server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
     }
-    if let Some((service, listen)) = prometheus::service(config, draining) {
+    if let Some((service, listen)) = prometheus::service(config, draining.clone()) {
+        server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
+    }
+    if let Some((service, listen)) = expvar::service(config, draining) {
         server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
     }
 }
