@@ -29,6 +29,7 @@ mod refusals;
 mod regions;
 mod regressions;
 mod regressions_wire;
+mod reports;
 mod s3_clients;
 mod smuggling;
 mod supervision;

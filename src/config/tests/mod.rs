@@ -252,7 +252,8 @@ fn reports_of_metrics_are_read() {
         panic!()
     };
     assert_eq!((listen.to_string(), reports.percentiles.len()), ("0.0.0.0:1".into(), 4));
-    let told = "line 1: Metrics: without a Target they go nowhere; write graphite, expvar, stdout or prometheus";
+    let told =
+        "line 1: Metrics: without a Target they go nowhere; write graphite, expvar, stdout or prometheus";
     assert_eq!(warnings(&format!("Metrics: {{Interval: 5s}}\n{MINIMAL}")), told);
 }
 

@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn what_is_no_number_is_left_out() {
         let intervals = Intervals::new(&[], Instant::now());
-        let series = [f64::NAN, f64::INFINITY, 7.0].map(|value| Series { path: "v".into(), what: What::Value(value) });
+        let series =
+            [f64::NAN, f64::INFINITY, 7.0].map(|value| Series { path: "v".into(), what: What::Value(value) });
         assert_eq!(intervals.samples(&series, Instant::now()), [("v".to_owned(), 7.0)]);
     }
 }

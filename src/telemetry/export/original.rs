@@ -81,8 +81,7 @@ fn backends(families: &[MetricFamily], timers: &mut Timers) {
     let name = |metric: &Metric| format!("reqs.backend.{}", backend_node(label(metric, "backend")));
     for metric in children(families, "akubra_backend_replies_total") {
         timers.count(format!("{}.all", name(metric)), value(metric));
-        timers
-            .count(format!("{}.method_{}", name(metric), clean(label(metric, "method"))), value(metric));
+        timers.count(format!("{}.method_{}", name(metric), clean(label(metric, "method"))), value(metric));
     }
     for metric in children(families, "akubra_backend_answers_total") {
         let status = label(metric, "status");
@@ -91,8 +90,8 @@ fn backends(families: &[MetricFamily], timers: &mut Timers) {
         }
     }
     // A dead pooled connection is tried again, as Go does without a word.
-    for metric in children(families, "akubra_backend_errors_total")
-        .filter(|metric| label(metric, "cause") != "stale")
+    for metric in
+        children(families, "akubra_backend_errors_total").filter(|metric| label(metric, "cause") != "stale")
     {
         timers.count(format!("{}.err", name(metric)), value(metric));
     }

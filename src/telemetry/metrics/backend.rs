@@ -322,9 +322,8 @@ impl ReplyCounters {
     pub fn count(&self, method: &Method, status: Option<StatusCode>, outcome: ReplyOutcome) {
         if status.is_some() {
             let at = status_at(status);
-            self.answers.count(at, || {
-                METRICS.exchanges.answers.with_label_values(&[&self.url, &status_label(at)])
-            });
+            self.answers
+                .count(at, || METRICS.exchanges.answers.with_label_values(&[&self.url, &status_label(at)]));
         }
         let (method, class, outcome) = (method_at(method), class_at(status), outcome as usize);
         self.replies.count((method * CLASSES.len() + class) * OUTCOMES.len() + outcome, || {
