@@ -4,6 +4,7 @@
 //! Every test listens on port 0, waits for conditions with deadlines, and runs alone or beside the others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alerts;
 mod answers;
 mod connections;
 mod e2e;
