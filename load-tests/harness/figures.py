@@ -1,15 +1,17 @@
-"""The figures that are no side by side: memory under a slow backend, memory of idle connections, takeovers.
+"""The figures that are no side by side: memory under a slow backend, memory of idle connections, takeovers, logs.
 
 Each starts a gateway of its own, so that its memory is that of this load alone.
 """
 
 import collections
+import http.client
 import json
 import signal
 import subprocess
+import threading
 import time
 
-from .measure import Case, client, load
+from .measure import Case, Result, client, load, once
 from .peers import lines_of
 from .processes import Failed, wait_for
 
@@ -24,6 +26,10 @@ WARM_UP = Case("warm-up", "warm-up", "PUT", 4096, 1, 1000)
 TAKEOVERS, CLIENTS, HELD = 5, 200, 100
 # More than the time between takeovers allows.
 REQUESTS = 1_000_000
+# Long enough for several scrapes in each.
+LOGGED = Case("logs", "PUT 4 KiB", "PUT", 4096, 32, 60000)
+LOG_ROUNDS, LOG_TRIES = 7, 4
+SCRAPES_EVERY = 1.0
 
 
 class Talker:
@@ -154,3 +160,70 @@ def lost(lab, sinks, answered):
         kept = set(lines_of(lab.folder / f"kept-{name}"))
         missing |= paths - kept - recorded[f"http://{sink.address}"]
     return {"answered": len(paths), "lost": len(missing), "recorded": sum(map(len, recorded.values()))}
+
+
+class Scraper(threading.Thread):
+    """Asks for metrics once a second, as Prometheus does but more often, until it is stopped."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.connection = http.client.HTTPConnection(address, timeout=10)
+        self.ended = threading.Event()
+        self.scrapes = self.bytes = 0
+        self.failure = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.join()
+        self.connection.close()
+
+    def run(self):
+        try:
+            while not self.ended.wait(SCRAPES_EVERY):
+                self.connection.request("GET", "/metrics")
+                self.bytes = len(self.connection.getresponse().read())
+                self.scrapes += 1
+        except (OSError, http.client.HTTPException) as failure:
+            self.failure = failure
+
+
+def cost_of_telling(lab):
+    """CPU time per PUT with every log on and metrics scraped, and with neither, in turns."""
+    gateways = {"telling": lab.akubra("akubra-telling"), "silent": lab.akubra("akubra-silent", silent=True)}
+    results = {name: Result([], {}) for name in gateways}
+    for gateway in gateways.values():
+        load(lab, gateway, LOGGED, LOGGED.requests // 10, "warm-up")
+    # What the first burst of connections may have cost is known after DialTimeout.
+    time.sleep(1.5)
+    lab.forget_logs()
+    lines = 0
+    with Scraper(gateways["telling"].metrics) as scraper:
+        for turn in range(LOG_ROUNDS):
+            order = list(gateways) if turn % 2 else list(reversed(gateways))
+            for name in order:
+                run = undivided(lab, gateways[name], turn)
+                results[name].runs.append(run)
+                print(f"  {name:8} {run.cpu:7.4f} ms  {run.per_second:7.0f}/s", flush=True)
+            lines += len(lines_of(lab.folder / "akubra-telling.access.log"))
+            lab.forget_logs()
+    if scraper.failure or not scraper.scrapes:
+        raise Failed(f"metrics could not be scraped: {scraper.failure}")
+    for gateway in gateways.values():
+        gateway.end()
+    if lines != LOG_ROUNDS * LOGGED.requests:
+        raise Failed(f"the access log has {lines} lines for {LOG_ROUNDS * LOGGED.requests} requests")
+    return {"results": results, "scrapes": scraper.scrapes, "bytes": scraper.bytes}
+
+
+def undivided(lab, gateway, turn):
+    """A run in which no backend missed a write: one that did has done less. The silent gateway's cannot be seen."""
+    for _ in range(LOG_TRIES):
+        run = once(lab, gateway, LOGGED, f"logs-{turn}")
+        if not lines_of(lab.folder / "akubra-telling.sync.log"):
+            return run
+        lab.forget_logs()
+    raise Failed(f"{gateway.name}: a backend missed writes in {LOG_TRIES} runs")

@@ -64,7 +64,7 @@ backend sink
     server one {one}
 """
 
-_AKUBRA = """
+_GATEWAY = """
 Listen: "{address}"
 HealthCheckEndpoint: /status/ping
 Clusters:
@@ -78,6 +78,10 @@ Regions:
       - Cluster: cluster
         Weight: 1
     Default: true
+threads: 1
+upgrade_sock: {folder}/{name}.upgrade
+"""
+_TELLS = """
 Logging:
   Synclog: {{stderr: false, file: "{folder}/{name}.sync.log"}}
   Mainlog: {{stderr: false, file: "{folder}/{name}.main.log", level: Info}}
@@ -86,8 +90,10 @@ Logging:
 Metrics:
   Target: prometheus
   ExpAddr: "{metrics}"
-threads: 1
-upgrade_sock: {folder}/{name}.upgrade
+"""
+_SILENT = """
+Logging:
+  Mainlog: {{stderr: false}}
 """
 
 
@@ -133,12 +139,13 @@ class Lab:
         file.write_text(template.format(name=file.stem, **values))
         return file
 
-    def akubra(self, name="akubra", program=None, one=None, two=None):
-        """The gateway with all its logs and metrics."""
+    def akubra(self, name="akubra", program=None, one=None, two=None, silent=False):
+        """The gateway with all its logs and metrics, or with none."""
         port, metrics = free_port(), f"{LOOPBACK}:{free_port()}"
         values = {"one": (one or self.one).address, "two": (two or self.two).address, "metrics": metrics}
-        file = self.write(f"{name}.yaml", _AKUBRA, port, **values)
+        file = self.write(f"{name}.yaml", _GATEWAY + (_SILENT if silent else _TELLS), port, **values)
         process = self.gateway(name, file, port, program)
+        process.metrics = None if silent else metrics
         return self.running.start(process)
 
     def gateway(self, name, file, port, program=None, *options):

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{BackendUrl, Listen};
+use super::{BackendUrl, Collector, Listen};
 
 /// Why a text is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +108,24 @@ impl BackendUrl {
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)
+    }
+}
+
+impl Collector {
+    /// `HOST:PORT`.
+    pub fn parse(text: &str) -> Option<Collector> {
+        let (host, port) = split_port(text)?;
+        let port = parse_port(port?).filter(|port| *port != 0)?;
+        Some(Collector { host: check_host(host).ok()?, port })
+    }
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
     }
 }
 
@@ -242,6 +260,16 @@ mod tests {
         ];
         for (text, expected) in bad {
             assert_eq!(BackendUrl::parse(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn collectors_are_host_and_port() {
+        for text in ["graphite.internal:2003", "10.0.0.1:1", "[::1]:2003"] {
+            assert_eq!(Collector::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["", "graphite", "graphite:", ":2003", "graphite:0", "::1:2003", "http://a:1", "a b:1"] {
+            assert_eq!(Collector::parse(text), None, "{text}");
         }
     }
 

@@ -1,8 +1,9 @@
-//! `Metrics`: where they go. Prometheus scrapes them; the other targets are checked, so that files stay right, and
-//! otherwise ignored until they have exporters.
+//! `Metrics`: how they leave the process. Prometheus and expvar are asked for them, graphite and stdout are told.
+
+use std::time::Duration;
 
 use super::{
-    Exporter, Listen,
+    Collector, Exporter, Listen, Reports,
     reader::{At, MapReader},
     validate::Listener,
 };
@@ -24,17 +25,19 @@ const TARGETS: [(&str, Target); 5] = [
     ("expvar", Target::Expvar),
 ];
 
+/// The original's.
+const PERCENTILES: [f64; 4] = [0.75, 0.95, 0.99, 0.999];
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Graphite's times are whole seconds.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Reads the block; gives the exporter, and the address that it listens on or would listen on.
 pub fn read(top: &mut MapReader) -> (Option<Exporter>, Option<Listener>) {
     let Some(at) = top.get("Metrics") else { return (None, None) };
     let Some(mut map) = at.map() else { return (None, None) };
     let target = map.read("Target", Target::None, |at| at.one_of(&TARGETS));
-    match target {
-        Target::None => at.warning("without a Target they go nowhere; write prometheus"),
-        Target::Prometheus => {}
-        Target::Graphite => at.report.unsupported("Metrics.Target graphite"),
-        Target::Stdout => at.report.unsupported("Metrics.Target stdout"),
-        Target::Expvar => at.report.unsupported("Metrics.Target expvar"),
+    if target == Target::None {
+        at.warning("without a Target they go nowhere; write graphite, expvar, stdout or prometheus");
     }
     let scraped = matches!(target, Target::Prometheus | Target::Expvar);
     let listener = if scraped {
@@ -48,19 +51,28 @@ pub fn read(top: &mut MapReader) -> (Option<Exporter>, Option<Listener>) {
     } else {
         map.get("Addr")
     };
-    if let Some(at) = collector {
-        collector_address(&at);
-    }
-    map.get("Interval").and_then(|at| at.timeout());
-    map.get("Prefix").and_then(|at| at.text());
-    map.get("AppendDefaults").and_then(|at| at.boolean());
-    map.get("Debug").and_then(|at| at.boolean());
-    for item in map.get("Percentiles").and_then(|at| at.items()).unwrap_or_default() {
-        item.fraction();
-    }
+    let collector = collector.and_then(|at| collector_address(&at, target == Target::Graphite));
+    let reports = reports(&mut map);
     map.finish();
-    let exporter = listener.as_ref().filter(|_| target == Target::Prometheus);
-    (exporter.map(|listener| Exporter::Prometheus { listen: listener.address.clone() }), listener)
+    let listen = listener.as_ref().map(|listener| listener.address.clone());
+    let exporter = match target {
+        Target::None => None,
+        Target::Prometheus => listen.map(|listen| Exporter::Prometheus { listen }),
+        Target::Expvar => listen.map(|listen| Exporter::Expvar { listen, reports }),
+        Target::Graphite => collector.map(|collector| Exporter::Graphite { collector, reports }),
+        Target::Stdout => Some(Exporter::Stdout { reports }),
+    };
+    (exporter, listener)
+}
+
+fn reports(map: &mut MapReader) -> Reports {
+    Reports {
+        interval: map.read("Interval", INTERVAL, interval),
+        prefix: map.get("Prefix").and_then(|at| prefix(&at)).unwrap_or_default(),
+        append_defaults: map.read("AppendDefaults", false, At::boolean),
+        percentiles: map.get("Percentiles").and_then(|at| percentiles(&at)).unwrap_or(PERCENTILES.to_vec()),
+        debug: map.read("Debug", false, At::boolean),
+    }
 }
 
 fn exporter(at: &At, in_use: bool) -> Option<Listener> {
@@ -71,12 +83,56 @@ fn exporter(at: &At, in_use: bool) -> Option<Listener> {
     }
 }
 
-/// `HOST:PORT`; empty is the original's default.
-fn collector_address(at: &At) -> Option<()> {
-    let text = at.text().filter(|text| !text.value.is_empty())?;
-    let (host, port) = text.value.rsplit_once(':').unwrap_or((&text.value, ""));
-    match port.parse::<u16>() {
-        Ok(port) if port != 0 && !host.is_empty() => Some(()),
-        _ => at.error(format!("{} is not HOST:PORT", text.shown)),
+/// `HOST:PORT`; empty is the original's default where no collector is needed.
+fn collector_address(at: &At, needed: bool) -> Option<Collector> {
+    let text = at.text().filter(|text| needed || !text.value.is_empty())?;
+    match Collector::parse(&text.value) {
+        Some(collector) => Some(collector),
+        None => at.error(format!("{} is not HOST:PORT; write such as graphite.internal:2003", text.shown)),
     }
+}
+
+fn interval(at: &At) -> Option<Duration> {
+    match at.timeout()? {
+        interval if interval < SHORTEST_INTERVAL => at.error("shorter than 1s; write at least 1s"),
+        interval => Some(interval),
+    }
+}
+
+/// Nodes with dots between, as they stand in front of every path.
+fn prefix(at: &At) -> Option<String> {
+    let text = at.text()?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let node = |node: &str| !node.is_empty() && node.bytes().all(allowed);
+    if !text.value.is_empty() && !text.value.split('.').all(node) {
+        return at.error(format!(
+            "{} cannot begin a path; write ASCII letters, digits, \"-\" and \"_\", with single dots between",
+            text.shown
+        ));
+    }
+    Some(text.value)
+}
+
+/// An empty list is the default, as in the original.
+fn percentiles(at: &At) -> Option<Vec<f64>> {
+    let items = at.items()?;
+    let mut read: Vec<f64> = Vec::new();
+    for item in &items {
+        let Some(fraction) = item.fraction() else { continue };
+        let name = percentile_name(fraction);
+        match read.iter().find(|other| percentile_name(**other) == name) {
+            Some(other) => item.error(format!("{fraction} would have the name of {other}, {name}")),
+            None => {
+                read.push(fraction);
+                Some(())
+            }
+        };
+    }
+    (!read.is_empty()).then_some(read)
+}
+
+/// A percentile's name in paths: 0.75 is "75", 0.999 is "999", as the original has them.
+pub fn percentile_name(fraction: f64) -> String {
+    // The first six digits count: 0.57 * 100 is 56.99999999999999.
+    format!("{}", (fraction * 1e6).round() / 1e4).replacen('.', "", 1)
 }

@@ -29,6 +29,7 @@ mod validate;
 
 pub use address::AddressError;
 pub use errors::{ConfigError, ConfigErrors};
+pub use metrics::percentile_name;
 pub use proxies::TrustedProxies;
 pub use secret::Secret;
 pub use tracing::Tracing;
@@ -123,11 +124,39 @@ pub struct Technical {
     pub token: Option<Secret>,
 }
 
-/// Where metrics go.
+/// How metrics leave the process.
 #[derive(Debug, Clone)]
 pub enum Exporter {
     /// Served at `/metrics` of this address.
     Prometheus { listen: Listen },
+    /// Served at `/debug/vars` of this address.
+    Expvar { listen: Listen, reports: Reports },
+    /// Sent to a collector.
+    Graphite { collector: Collector, reports: Reports },
+    /// Printed.
+    Stdout { reports: Reports },
+}
+
+/// What a report holds, and when there is one.
+#[derive(Debug, Clone)]
+pub struct Reports {
+    pub interval: Duration,
+    /// In front of every path; may be empty.
+    pub prefix: String,
+    /// Whether host and process come behind the prefix.
+    pub append_defaults: bool,
+    /// As fractions; each has a name of its own.
+    pub percentiles: Vec<f64>,
+    /// Whether the process's own figures are told.
+    pub debug: bool,
+}
+
+/// Where graphite listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collector {
+    /// A name or an address; an IPv6 address stands without brackets.
+    pub host: String,
+    pub port: u16,
 }
 
 /// How connections to backends are kept and bounded.

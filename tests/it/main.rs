@@ -4,6 +4,7 @@
 //! Every test listens on port 0, waits for conditions with deadlines, and runs alone or beside the others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alerts;
 mod answers;
 mod connections;
 mod e2e;
@@ -32,6 +33,7 @@ mod regions;
 mod regressions;
 mod regressions_wire;
 mod reload;
+mod reports;
 mod s3_clients;
 mod smuggling;
 mod supervision;

@@ -25,8 +25,13 @@ use super::{
     signals::{Asked, Signals},
     supervisor::Supervisor,
 };
-use crate::{gateway::drain::Activity, telemetry::Logs};
+use crate::{
+    gateway::drain::Activity,
+    telemetry::{Logs, export::reporter::Reporter},
+};
 
+/// For the last report of metrics.
+const LAST_REPORT: Duration = Duration::from_secs(2);
 /// For the logs to be written at the end.
 const FLUSH: Duration = Duration::from_secs(5);
 /// A predecessor that was told before its successor was started is there at once. Then whoever started the
@@ -38,6 +43,8 @@ pub struct Life {
     pub activity: Arc<Activity>,
     pub listeners: Listeners,
     pub logs: Logs,
+    /// Tells metrics, from serving to the end.
+    pub reporter: Reporter,
     /// Starts the gateway's own tasks, once there is a runtime, and waits for what requests need.
     pub tasks: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The longest that running requests are waited for.
@@ -100,6 +107,7 @@ impl ShutdownSignalWatch for Watch {
             if let Err(error) = &outcome {
                 log::error!("ending: {error:#}");
             }
+            life.reporter.end(LAST_REPORT).await;
             life.logs.flush(FLUSH).await;
             *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
         }
@@ -162,6 +170,9 @@ impl Life {
             return Err(error);
         }
         self.supervisor.serving();
+        if let Err(error) = self.reporter.start() {
+            log::error!("metrics cannot be reported: {error}");
+        }
         if let Some(predecessor) = predecessor {
             predecessor.taken().await;
             log::info!("took over");
@@ -258,6 +269,7 @@ impl Life {
 
     /// Ends behind a successor, a process that accepts on the same sockets.
     async fn follow(&mut self, signals: &mut Signals, successor: u32) {
+        self.reporter.followed();
         self.accept_no_more().await;
         log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
         self.drain(signals, self.grace, false).await;

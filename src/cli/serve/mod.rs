@@ -49,7 +49,7 @@ use crate::{
     telemetry::{
         Logs,
         endpoint::Draining,
-        export::{prometheus, tell_limits},
+        export::{expvar, prometheus, reporter::Reporter, tell_limits},
     },
     topology::Topology,
     upstream::{Upstream, resolve::Resolver},
@@ -113,6 +113,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         activity,
         listeners,
         logs,
+        reporter: Reporter::new(&config),
         tasks: Box::pin(async {
             tokio::spawn(reloader.run());
             tasks.await;
@@ -170,7 +171,10 @@ fn add_endpoints(
     if let Some((service, listen)) = technical::service(config, switch, draining.clone()) {
         server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
     }
-    if let Some((service, listen)) = prometheus::service(config, draining) {
+    if let Some((service, listen)) = prometheus::service(config, draining.clone()) {
+        server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
+    }
+    if let Some((service, listen)) = expvar::service(config, draining) {
         server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
     }
 }

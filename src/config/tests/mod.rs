@@ -132,7 +132,12 @@ fn each_mistake_in_a_top_level_key_is_named() {
         ("Metrics: {Target: graphite}", "Metrics.Addr: missing"),
         ("Metrics: {Target: prometheus}", "Metrics.ExpAddr: missing"),
         ("Metrics: {Addr: 'host'}", "Metrics.Addr: \"host\" is not HOST:PORT"),
+        ("Metrics: {Target: graphite, Addr: ''}", "Metrics.Addr: \"\" is not HOST:PORT"),
         ("Metrics: {Interval: 0s, Percentiles: [2]}", "Metrics.Percentiles[0]: 2 is outside 0..1"),
+        ("Metrics: {Percentiles: [0.95, 0.095]}", "Percentiles[1]: 0.095 would have the name of 0.95, 95"),
+        ("Metrics: {Interval: 100ms}", "Metrics.Interval: shorter than 1s; write at least 1s"),
+        ("Metrics: {Prefix: 'a b'}", "Metrics.Prefix: \"a b\" cannot begin a path"),
+        ("Metrics: {Prefix: 'a..b'}", "Metrics.Prefix: \"a..b\" cannot begin a path"),
         ("Metrics: {Target: expvar, ExpAddr: ':1'}\nTechnicalEndpointListen: ':1'", "are the same address"),
     ];
     for (keys, expected) in cases {
@@ -262,17 +267,37 @@ fn the_endpoints_for_operators_are_read() {
 }
 
 #[test]
-fn targets_without_an_exporter_are_told() {
-    for (target, told) in [
-        ("Target: graphite, Addr: 'g:2003'", "Metrics.Target graphite is not supported yet"),
-        ("Target: stdout", "Metrics.Target stdout is not supported yet"),
-        ("Target: expvar, ExpAddr: ':1'", "Metrics.Target expvar is not supported yet"),
-        ("Interval: 5s", "line 1: Metrics: without a Target they go nowhere; write prometheus"),
-    ] {
-        let config = parse(&format!("Metrics: {{{target}}}\n{MINIMAL}")).unwrap();
-        assert!(config.metrics.is_none());
-        assert_eq!(config.remarks().collect::<Vec<_>>(), [told]);
-    }
+fn reports_of_metrics_are_read() {
+    let exporter = |keys: &str| {
+        let config = parse(&format!("Metrics: {{{keys}}}\n{MINIMAL}")).unwrap();
+        assert!(config.remarks().next().is_none());
+        config.metrics.unwrap()
+    };
+    let Exporter::Stdout { reports } = exporter("Target: stdout") else { panic!() };
+    assert_eq!(reports.percentiles, [0.75, 0.95, 0.99, 0.999]);
+    assert_eq!((reports.interval, reports.prefix.as_str()), (Duration::from_secs(30), ""));
+    assert!(!reports.append_defaults && !reports.debug);
+    let keys = "Target: graphite, Addr: '[::1]:2003', Interval: 1m, Prefix: a-1.b_2, AppendDefaults: true, \
+        Percentiles: [0.5, 1], Debug: true";
+    let Exporter::Graphite { collector, reports } = exporter(keys) else { panic!() };
+    assert_eq!((collector.host.as_str(), collector.port), ("::1", 2003));
+    assert_eq!((reports.interval, reports.prefix.as_str()), (Duration::from_secs(60), "a-1.b_2"));
+    assert_eq!(reports.percentiles, [0.5, 1.0]);
+    assert!(reports.append_defaults && reports.debug);
+    let Exporter::Expvar { listen, reports } = exporter("Target: expvar, ExpAddr: ':1', Percentiles: []")
+    else {
+        panic!()
+    };
+    assert_eq!((listen.to_string(), reports.percentiles.len()), ("0.0.0.0:1".into(), 4));
+    let told =
+        "line 1: Metrics: without a Target they go nowhere; write graphite, expvar, stdout or prometheus";
+    assert_eq!(warnings(&format!("Metrics: {{Interval: 5s}}\n{MINIMAL}")), told);
+}
+
+#[test]
+fn a_percentiles_name_is_what_the_original_calls_it() {
+    let names = [0.75, 0.95, 0.99, 0.999, 0.5, 0.57, 0.0, 1.0].map(percentile_name);
+    assert_eq!(names, ["75", "95", "99", "999", "50", "57", "0", "100"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use http::Method;
 use log::LevelFilter;
 
 use super::{super::server, no_env, parse};
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Exporter};
 
 fn shipped(path: &str) -> Result<Config, ConfigErrors> {
     Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(path), &no_env)
@@ -41,8 +41,13 @@ fn the_originals_example_is_accepted() {
     assert_eq!(config.logging.mainlog.level, Some(LevelFilter::Debug));
     let technical = config.technical.unwrap();
     assert_eq!((technical.listen.to_string(), technical.body_max_size), ("0.0.0.0:8071".into(), 256 << 10));
-    assert!(config.metrics.is_none());
-    assert_eq!(config.unsupported, ["Metrics.Target graphite"]);
+    let Some(Exporter::Graphite { collector, reports }) = config.metrics else {
+        panic!("{:?}", config.metrics)
+    };
+    assert_eq!(collector.to_string(), "graphite.addr.internal:2003");
+    assert_eq!((reports.interval, reports.prefix.as_str()), (Duration::from_secs(30), "my.metrics"));
+    assert_eq!((reports.append_defaults, reports.debug), (true, false));
+    assert!(config.unsupported.is_empty());
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
     assert!(config.warnings[0].contains("Metrics.ExpAddr: \":8080\" and Listen are the same address"));
 }

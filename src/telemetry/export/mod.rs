@@ -1,6 +1,17 @@
 //! How metrics leave the process, and the bounds that are told among them.
+//!
+//! [`prometheus`] and [`expvar`] are endpoints; a [`reporter`] tells graphite or stdout. All but the first work on
+//! [`series`] with paths, which [`intervals`] turns into numbers.
 
+pub mod expvar;
+mod graphite;
+mod histogram;
+mod intervals;
+mod name;
+mod original;
 pub mod prometheus;
+pub mod reporter;
+mod series;
 
 use super::metrics::METRICS;
 use crate::config::Config;

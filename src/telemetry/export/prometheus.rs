@@ -29,7 +29,7 @@ pub struct Prometheus {
 
 /// The service, and where it listens, if the configuration asks for one.
 pub fn service(config: &Config, draining: Draining) -> Option<(listening::Service<App<Prometheus>>, Listen)> {
-    let Exporter::Prometheus { listen } = config.metrics.as_ref()?;
+    let Some(Exporter::Prometheus { listen }) = &config.metrics else { return None };
     LazyLock::force(&METRICS);
     let endpoint = Prometheus { routes: [Route::new(Method::GET, PATH)] };
     Some((endpoint::service(endpoint, listen, draining), listen.clone()))

@@ -9,7 +9,7 @@ use pingora_prometheus::prometheus::{
 
 use super::{
     METRICS,
-    cells::{CLASSES, Cells, METHODS, class_at, method_at},
+    cells::{CLASSES, Cells, METHODS, STATUSES, class_at, method_at, status_at, status_label},
     families::Families,
 };
 
@@ -22,6 +22,7 @@ pub const CAUSES: [&str; 8] =
 #[derive(Debug)]
 pub(super) struct Exchanges {
     replies: IntCounterVec,
+    answers: IntCounterVec,
     errors: IntCounterVec,
     exchange_duration: HistogramVec,
     answer_wait: HistogramVec,
@@ -39,6 +40,11 @@ impl Exchanges {
                 "akubra_backend_replies_total",
                 "What exchanges with backends came to, by the class of the answer's status (none = no answer).",
                 &["backend", "method", "status", "outcome"],
+            ),
+            answers: f.counters(
+                "akubra_backend_answers_total",
+                "Final answers of backends, by their status.",
+                &["backend", "status"],
             ),
             errors: f.counters(
                 "akubra_backend_errors_total",
@@ -304,6 +310,8 @@ pub struct ReplyCounters {
     url: String,
     /// By method, then by class of status, then by outcome.
     replies: Cells,
+    /// By status.
+    answers: Cells,
     /// By method.
     divergences: [IntCounter; METHODS.len()],
 }
@@ -312,6 +320,7 @@ impl ReplyCounters {
     pub fn of(url: &str) -> ReplyCounters {
         ReplyCounters {
             replies: Cells::new(METHODS.len() * CLASSES.len() * OUTCOMES.len()),
+            answers: Cells::new(STATUSES),
             divergences: METHODS.map(|method| METRICS.replicas.divergences.with_label_values(&[url, method])),
             url: url.to_owned(),
         }
@@ -319,6 +328,11 @@ impl ReplyCounters {
 
     /// A reply has come; `status` is that of the answer, if there was one.
     pub fn count(&self, method: &Method, status: Option<StatusCode>, outcome: ReplyOutcome) {
+        if status.is_some() {
+            let at = status_at(status);
+            self.answers
+                .count(at, || METRICS.exchanges.answers.with_label_values(&[&self.url, &status_label(at)]));
+        }
         let (method, class, outcome) = (method_at(method), class_at(status), outcome as usize);
         self.replies.count((method * CLASSES.len() + class) * OUTCOMES.len() + outcome, || {
             let labels = [&self.url, METHODS[method], CLASSES[class], OUTCOMES[outcome]];

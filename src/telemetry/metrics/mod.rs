@@ -70,6 +70,8 @@ pub struct Metrics {
     pub endpoint_requests: IntCounterVec,
     pub endpoint_connections: IntGaugeVec,
     pub endpoint_refused: IntCounterVec,
+    /// By `target` ("graphite", "stdout") and `outcome` ("taken", "missed").
+    pub reports: IntCounterVec,
     pub draining: IntGauge,
     pub reloads: Reloads,
     pub trace_spans: Spans,
@@ -140,6 +142,11 @@ impl Metrics {
                 "akubra_endpoint_connections_refused_total",
                 "Connections to the endpoints for operators that were closed at once because there were too many.",
                 &["endpoint"],
+            ),
+            reports: f.counters(
+                "akubra_metrics_reports_total",
+                "Reports of metrics, by whether they were taken where they go.",
+                &["target", "outcome"],
             ),
             draining: f.gauge("akubra_draining", "1 once the process is on its way to its end."),
             reloads: Reloads::new(&mut f),

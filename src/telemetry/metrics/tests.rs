@@ -59,6 +59,51 @@ fn every_name_in_the_documentation_is_one() {
     }
 }
 
+/// Each name of ours in a text, with the names of the labels that are asked for right behind it.
+fn asked(text: &str) -> Vec<(&str, Vec<&str>)> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for prefix in ["akubra_", "process_"] {
+        for (at, _) in text.match_indices(prefix).filter(|(at, _)| !text[..*at].ends_with(word)) {
+            let end = text[at..].find(|c| !word(c)).map_or(text.len(), |length| at + length);
+            let labels = text[end..].strip_prefix('{').and_then(|rest| rest.split_once('}'));
+            let labels = labels.map_or("", |(labels, _)| labels).split(',').filter_map(|matcher| {
+                matcher.trim().split(['=', '!']).next().filter(|label| !label.is_empty())
+            });
+            found.push((&text[at..end], labels.collect()));
+        }
+    }
+    found
+}
+
+#[test]
+fn dashboard_and_alerts_ask_for_what_there_is() {
+    for text in [
+        include_str!("../../../conf/grafana/akubra.json"),
+        include_str!("../../../conf/prometheus/akubra.rules.yml"),
+        include_str!("../../../tests/data/alerts.yml"),
+    ] {
+        let asked = asked(text);
+        assert!(asked.len() > 10);
+        for (name, labels) in asked {
+            let is = |declared: &&Declared| match declared.kind.as_str() {
+                "histogram" => ["bucket", "count", "sum"]
+                    .iter()
+                    .any(|part| name.strip_suffix(part) == Some(&format!("{}_", declared.name))),
+                _ => declared.name == name,
+            };
+            let declared = METRICS.declared.iter().find(is).unwrap_or_else(|| panic!("there is no {name}"));
+            for label in labels {
+                let of_prometheus = ["job", "instance"].contains(&label);
+                assert!(
+                    of_prometheus || declared.labels.iter().any(|l| l == label),
+                    "{name} has no label {label}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_exported_has_been_declared() {
     BackendMetrics::of("http://declared.test").failed("dial", "deadline");
