@@ -7,9 +7,11 @@
 //! behind it checks again.
 
 mod address;
+mod database;
 mod env;
 mod errors;
 mod headers;
+mod insert;
 mod load;
 mod logging;
 mod metrics;
@@ -18,6 +20,7 @@ mod reader;
 mod regions;
 mod server;
 mod suggest;
+mod syslog;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -25,8 +28,11 @@ pub mod units;
 mod validate;
 
 pub use address::AddressError;
+pub use database::{Database, Secret};
 pub use errors::{ConfigError, ConfigErrors};
+pub use insert::{FIELDS, Insert, Piece};
 pub use proxies::TrustedProxies;
+pub use syslog::{Syslog, SyslogAddress};
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -199,6 +205,9 @@ pub struct LogConfig {
     pub stderr: bool,
     pub stdout: bool,
     pub file: Option<PathBuf>,
+    pub syslog: Option<Syslog>,
+    /// Synclog only.
+    pub database: Option<Arc<Database>>,
     /// Main log only, and always there.
     pub level: Option<log::LevelFilter>,
     /// Main log only, and always there: plain text lines or JSON objects.

@@ -29,6 +29,7 @@ pub use record::{Misplacement, Outcome, Record};
 use crate::{
     config::Logging,
     telemetry::{
+        SYNCLOG,
         backlog::Limits,
         channel::LogChannel,
         destination::{Destination, OpenError},
@@ -36,7 +37,6 @@ use crate::{
     },
 };
 
-const SYNCLOG: &str = "synclog";
 const CLUSTERSYNCLOG: &str = "clustersynclog";
 /// Records of about a kilobyte.
 const CAPACITY: usize = 8 * 1024;
@@ -93,6 +93,12 @@ impl SyncLog {
         }
         self.records.start()?;
         self.misplacements.start()
+    }
+
+    /// Opens the files of both logs anew.
+    pub fn reopen(&self) {
+        self.records.reopen();
+        self.misplacements.reopen();
     }
 
     /// Hands a record to the synclog's task. Returns at once while the channel has room, else waits for room:

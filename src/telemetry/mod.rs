@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod report;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod syslog;
 
 use std::{io, time::Duration};
 
@@ -33,6 +34,8 @@ use crate::{config::Config, synclog::SyncLog};
 
 /// Name of the main log.
 pub(crate) const MAINLOG: &str = "mainlog";
+/// And of the synclog.
+pub(crate) const SYNCLOG: &str = "synclog";
 /// What the main log gets at shutdown even if the others have used up the time.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -60,6 +63,19 @@ impl Logs {
         self.main.start()?;
         self.synclog.start()?;
         self.access.start()
+    }
+
+    /// Opens all files anew, as after their rotation. What is being written goes to the old ones; a file that cannot
+    /// be opened is written on, with an error. Returns at once.
+    pub fn reopen(&self) {
+        self.synclog.reopen();
+        self.access.reopen();
+        self.main.reopen();
+    }
+
+    /// Changes the main log's level from now on; `false`, with a warning, where `RUST_LOG` stands instead.
+    pub fn set_main_level(&self, level: log::LevelFilter) -> bool {
+        self.main.set_level(level)
     }
 
     /// At shutdown: waits until everything is written, at most `deadline`. What then is left of the synclog

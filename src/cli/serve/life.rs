@@ -106,7 +106,7 @@ impl ShutdownSignalWatch for Watch {
 
 impl Life {
     async fn live(&mut self) -> anyhow::Result<()> {
-        let mut signals = Signals::listen().context("signals cannot be received")?;
+        let mut signals = Signals::listen(self.logs.clone()).context("signals cannot be received")?;
         if let Err(error) = self.logs.start() {
             log::error!("the logs cannot be written: {error}");
         }

@@ -1,8 +1,11 @@
-//! Signals as the process hears them: three that ask for something, two that are refused for now.
+//! Signals as the process hears them: three that ask for something, one that is obeyed right here (SIGUSR1: the logs'
+//! files are opened anew), and one that is refused for now.
 
 use std::{fmt, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::telemetry::Logs;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +35,19 @@ pub struct Signals {
     quit: Signal,
     hangup: Signal,
     user: Signal,
+    logs: Logs,
 }
 
 impl Signals {
-    pub fn listen() -> io::Result<Signals> {
+    /// `logs` are opened anew when that is asked for, whatever the process is doing.
+    pub fn listen(logs: Logs) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
             user: signal(SignalKind::user_defined1())?,
+            logs,
         })
     }
 
@@ -53,7 +59,11 @@ impl Signals {
                 _ = self.interrupt.recv() => return Asked::Interrupt,
                 _ = self.quit.recv() => return Asked::HandOver,
                 _ = self.hangup.recv() => "SIGHUP: reloading the configuration",
-                _ = self.user.recv() => "SIGUSR1: reopening the logs",
+                _ = self.user.recv() => {
+                    log::info!("SIGUSR1: opening the logs' files anew");
+                    self.logs.reopen();
+                    continue;
+                }
             };
             log::error!("{refused} is not supported yet; the gateway goes on as it is");
         }
