@@ -82,7 +82,7 @@ async fn only_the_methods_of_the_filter_are_printed() {
     let (sync, cluster) = (dir.path().join("sync.log"), dir.path().join("cluster.log"));
     let logging =
         Logging { synclog: to_file(&sync), clustersynclog: to_file(&cluster), ..Logging::default() };
-    let log = SyncLog::open(&logging, Some(vec![Method::PUT, Method::DELETE])).unwrap();
+    let log = SyncLog::open(&logging, Some(vec![Method::PUT, Method::DELETE]), dir.path()).unwrap();
     log.start().unwrap();
     for method in ["PUT", "POST", "DELETE", "put"] {
         log.record(Record { method: method.into(), ..record() }).await;
@@ -101,7 +101,8 @@ async fn only_the_methods_of_the_filter_are_printed() {
 async fn records_given_before_the_start_are_written_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sync.log");
-    let log = SyncLog::open(&Logging { synclog: to_file(&path), ..Logging::default() }, None).unwrap();
+    let logging = Logging { synclog: to_file(&path), ..Logging::default() };
+    let log = SyncLog::open(&logging, None, dir.path()).unwrap();
     log.record(record()).await;
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
     log.start().unwrap();

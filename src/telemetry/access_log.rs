@@ -99,7 +99,7 @@ impl AccessLog {
 
     /// Opens the file anew, as soon as what is being written is written.
     pub fn reopen(&self) {
-        self.lines.reopen();
+        self.entries.reopen();
     }
 
     /// Waits until everything is written, at most until `deadline`.

@@ -32,8 +32,8 @@ use super::{
 use crate::config::LogConfig;
 
 const CAPACITY: usize = 8 * 1024;
-/// The beginning of the names of modules that tell of every connection at Info.
-const TALKATIVE: &str = "pingora";
+/// The beginning of the names of modules that tell of every connection at Info, or of every statement at Debug.
+const TALKATIVE: [&str; 2] = ["pingora", "tokio_postgres"];
 
 /// The main log's task. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -170,7 +170,8 @@ impl Threshold {
     fn passes(&self, metadata: &Metadata) -> bool {
         let level = self.level();
         let least = if level <= LevelFilter::Info { LevelFilter::Warn } else { LevelFilter::Info };
-        let most = if metadata.target().starts_with(TALKATIVE) { level.min(least) } else { level };
+        let talkative = TALKATIVE.iter().any(|name| metadata.target().starts_with(name));
+        let most = if talkative { level.min(least) } else { level };
         self.overridden.load(Relaxed) || metadata.level() <= most
     }
 }

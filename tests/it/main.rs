@@ -32,5 +32,7 @@ mod regressions_wire;
 mod s3_clients;
 mod smuggling;
 mod supervision;
+mod synclog_postgres;
+mod syslog;
 mod takeover;
 mod technical;

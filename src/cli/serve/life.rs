@@ -255,6 +255,7 @@ impl Life {
     /// Ends behind a successor, a process that accepts on the same sockets.
     async fn follow(&mut self, signals: &mut Signals, successor: u32) {
         self.accept_no_more().await;
+        self.logs.synclog.leave_to_successor();
         log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
         self.drain(signals, self.grace, false).await;
     }

@@ -14,6 +14,7 @@ mod families;
 mod log;
 mod process;
 mod requests;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use self::{
     backend::{BackendMetrics, CAUSES, Cut, PHASES, ReplyCounters, ReplyOutcome},
     families::Declared,
     log::{DestinationMetrics, LogMetrics},
+    spool::SpoolMetrics,
     requests::{BrokenBy, Linger, Requests},
 };
 use self::{
@@ -46,6 +48,7 @@ pub struct Metrics {
     connections: Connections,
     replicas: Replicas,
     logs: Logs,
+    spool: SpoolMetrics,
 
     pub requests_in_flight: IntGauge,
     pub client_connections: IntGauge,
@@ -82,6 +85,7 @@ impl Metrics {
             connections: Connections::new(&mut f),
             replicas: Replicas::new(&mut f),
             logs: Logs::new(&mut f),
+            spool: SpoolMetrics::new(&mut f),
             requests_in_flight: f
                 .gauge("akubra_requests_in_flight", "Client requests that are being served, health checks and what lingers after its answer included."),
             client_connections: f.gauge("akubra_client_connections", "Open connections of clients."),
