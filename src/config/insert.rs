@@ -106,7 +106,9 @@ impl TemplateError {
             Problem::SecondStatement => "more than one statement; write one".to_owned(),
             Problem::Verb(verb) => format!("{} begins no insert; write INSERT", quoted(verb)),
             Problem::NoStatement => "there is no statement; write INSERT".to_owned(),
-            Problem::NoField => "every record would be the same row; write fields, such as '{{.path}}'".to_owned(),
+            Problem::NoField => {
+                "every record would be the same row; write fields, such as '{{.path}}'".to_owned()
+            }
             Problem::Nul => "a NUL character; a statement cannot hold one".to_owned(),
         };
         format!("line {} of the template: {what}", self.line)
@@ -115,7 +117,8 @@ impl TemplateError {
 
 /// Translates a template.
 pub fn translate(template: &str) -> Result<Insert, TemplateError> {
-    let mut translation = Translation { template, at: 0, sql: String::new(), parameters: Vec::new(), ended: false };
+    let mut translation =
+        Translation { template, at: 0, sql: String::new(), parameters: Vec::new(), ended: false };
     match translation.run() {
         Ok(()) => Ok(Insert { sql: translation.sql, parameters: translation.parameters }),
         Err(problem) => {
@@ -140,7 +143,10 @@ impl Translation<'_> {
         let mut verb = None;
         while let Some(c) = self.rest().chars().next() {
             let word = c.is_ascii_alphabetic();
-            let blank = c.is_whitespace() || c == ';' || self.rest().starts_with("--") || self.rest().starts_with("/*");
+            let blank = c.is_whitespace()
+                || c == ';'
+                || self.rest().starts_with("--")
+                || self.rest().starts_with("/*");
             if self.ended && !blank {
                 return Err(Problem::SecondStatement);
             }

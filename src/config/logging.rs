@@ -34,7 +34,8 @@ pub fn read(top: &mut MapReader) -> Logging {
     let judged = !block.as_ref().is_some_and(|at| at.node.holds_unknown());
     if judged && !logging.synclog.goes_anywhere() {
         let line = block.map_or(1, |at| at.node.line);
-        let message = "it goes nowhere: nobody learns what a backend missed; write stderr, file, syslog or database";
+        let message =
+            "it goes nowhere: nobody learns what a backend missed; write stderr, file, syslog or database";
         report.warning("Logging.Synclog", line, message);
     }
     logging.mainlog.level.get_or_insert(LevelFilter::Debug);
@@ -58,7 +59,9 @@ fn read_log(logging: &mut MapReader, name: &'static str) -> LogConfig {
         database: if name == "Synclog" { database::read(&mut map).map(Arc::new) } else { None },
     };
     if name == "Synclog" && log.only_by_datagrams() {
-        map.at.warning("records that get lost on the way to a collector are lost silently; write file or database too");
+        map.at.warning(
+            "records that get lost on the way to a collector are lost silently; write file or database too",
+        );
     }
     map.finish();
     // A main log that is not sent anywhere, and not silenced either, is one nobody thought of.

@@ -90,7 +90,8 @@ fn address_of(at: &At) -> Option<SyslogAddress> {
     };
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let host = bare.unwrap_or(host);
-    let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/".contains(c));
+    let plain = !host.is_empty()
+        && !host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/".contains(c));
     match port.parse() {
         Ok(port) if port > 0 && plain && (bare.is_some() || !host.contains(':')) => {
             Some(SyslogAddress::Udp { host: host.to_owned(), port })

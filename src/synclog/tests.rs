@@ -57,6 +57,17 @@ fn a_record_has_the_fields_in_their_order() {
 }
 
 #[test]
+fn a_databases_template_can_name_every_field() {
+    let record = Record { sub_resource: Some("acl".into()), ..record() };
+    let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line_of(&record)).unwrap();
+    let mut fields: Vec<&str> = line.keys().map(String::as_str).chain(["id"]).collect();
+    let mut known = crate::config::FIELDS;
+    fields.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(fields, known);
+}
+
+#[test]
 fn a_sub_resource_comes_last_and_outcomes_have_the_words_of_the_documents() {
     let line = line_of(&Record {
         sub_resource: Some("acl".into()),

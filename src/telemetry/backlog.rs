@@ -301,7 +301,9 @@ impl Backlog {
             Err(error) => {
                 metrics.errors.inc();
                 // Not throttled: whoever asked for it waits for an answer.
-                let what = format!("{log}: {name} cannot be opened anew: {error}; the file that was open is written on");
+                let what = format!(
+                    "{log}: {name} cannot be opened anew: {error}; the file that was open is written on"
+                );
                 Report::new(log).error(format_args!("{what}"));
             }
         }
@@ -386,5 +388,25 @@ impl Backlog {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::scripted::Scripted;
+
+    #[test]
+    fn a_file_that_is_opened_anew_gets_a_torn_line_whole() {
+        let backlog = Backlog::new("test-reopen", &[Scripted::takes().destination()], Limits::default());
+        backlog.push(Batch { bytes: b"one\ntwo\n".to_vec(), lines: 2 }).unwrap();
+        for (taken, behind) in [(2, 0), (4, 4), (2, 4)] {
+            backlog.advance(0, taken);
+            backlog.reopen();
+            assert!(matches!(backlog.next(0), Some(Work::Reopen)));
+            backlog.to_start_of_line(0);
+            let Some(Work::Write(_, offset)) = backlog.next(0) else { panic!("nothing to write") };
+            assert_eq!(offset, behind);
+        }
     }
 }

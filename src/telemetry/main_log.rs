@@ -320,7 +320,9 @@ mod tests {
         let logger = log.logger(None);
         assert!(!logger.enabled(&at("akubra", Level::Debug)));
         assert!(log.set_level(LevelFilter::Debug));
-        assert!(logger.enabled(&at("akubra", Level::Debug)) && logger.enabled(&at("pingora_core", Level::Info)));
+        assert!(
+            logger.enabled(&at("akubra", Level::Debug)) && logger.enabled(&at("pingora_core", Level::Info))
+        );
         assert!(!logger.enabled(&at("pingora_core", Level::Debug)));
         assert!(log.set_level(LevelFilter::Off));
         assert!(!logger.enabled(&at("akubra", Level::Error)));

@@ -52,7 +52,8 @@ impl Logs {
     /// log goes to stderr, and the other logs keep in their channels what they are given.
     pub fn open(config: &Config) -> Result<Logs, OpenError> {
         let main = MainLog::open(&config.logging.mainlog)?;
-        let synclog = SyncLog::open(&config.logging, config.sync_log_methods.clone(), &config.state_directory)?;
+        let synclog =
+            SyncLog::open(&config.logging, config.sync_log_methods.clone(), &config.state_directory)?;
         if config.server.user.is_none() {
             // Else it has to be made by that user, once the process is that.
             SyncLog::prepare(&config.logging, &config.state_directory)?;

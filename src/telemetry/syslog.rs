@@ -94,7 +94,11 @@ impl SyslogSink {
             return message;
         }
         self.metrics.cut.inc();
-        self.cut.error(format_args!("{}: a line of {} bytes is too long for {self}: it was cut", self.log, line.len()));
+        self.cut.error(format_args!(
+            "{}: a line of {} bytes is too long for {self}: it was cut",
+            self.log,
+            line.len()
+        ));
         // Room for the note, and no half of a character.
         let mut end = room.saturating_sub(32);
         while end > 0 && line.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {

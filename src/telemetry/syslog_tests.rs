@@ -1,10 +1,6 @@
 //! Syslog daemons and collectors that take, are away, hang and come back.
 
-use std::{
-    net::Ipv4Addr,
-    os::unix::net::UnixListener,
-    path::PathBuf,
-};
+use std::{net::Ipv4Addr, os::unix::net::UnixListener, path::PathBuf};
 
 use super::*;
 use crate::telemetry::scripted::PATIENCE as LONGEST;
@@ -53,7 +49,10 @@ fn a_local_daemon_gets_a_datagram_per_line_as_libc_sends_it() {
     assert_eq!(text, "{\"a\":1}");
     let (time, tag) = head.strip_prefix("<140>").unwrap().rsplit_once(' ').unwrap();
     assert_eq!((time.len(), tag), (15, format!("akubra[{}]", process::id()).as_str()));
-    assert!(chrono::NaiveDateTime::parse_from_str(&format!("2024 {time}"), "%Y %b %e %H:%M:%S").is_ok(), "{time}");
+    assert!(
+        chrono::NaiveDateTime::parse_from_str(&format!("2024 {time}"), "%Y %b %e %H:%M:%S").is_ok(),
+        "{time}"
+    );
     assert!(heard(&daemon).ends_with(": {\"b\":2}"));
 }
 
@@ -69,7 +68,10 @@ fn a_collector_gets_rfc_5424() {
     let text = std::str::from_utf8(&bytes[..length]).unwrap();
     let parts: Vec<&str> = text.split(' ').collect();
     let pid = process::id().to_string();
-    assert_eq!((parts[0], parts[3], parts[4], &parts[5..]), ("<142>1", "akubra", pid.as_str(), &["accesslog", "-", "{}"][..]));
+    assert_eq!(
+        (parts[0], parts[3], parts[4], &parts[5..]),
+        ("<142>1", "akubra", pid.as_str(), &["accesslog", "-", "{}"][..])
+    );
     assert!(chrono::DateTime::parse_from_rfc3339(parts[1]).is_ok(), "{text}");
     assert_eq!(parts[2], host());
 }
@@ -85,7 +87,11 @@ fn a_daemon_with_a_stream_gets_messages_that_end_in_nul() {
     io::Read::read_to_string(&mut daemon.accept().unwrap().0, &mut text).unwrap();
     let messages: Vec<&str> = text.split_terminator('\0').collect();
     assert_eq!(messages.len(), 2);
-    assert!(messages[0].starts_with("<142>") && messages[0].ends_with("]: one") && messages[1].ends_with("]: two"));
+    assert!(
+        messages[0].starts_with("<142>")
+            && messages[0].ends_with("]: one")
+            && messages[1].ends_with("]: two")
+    );
 }
 
 #[test]
@@ -151,7 +157,11 @@ fn severity_is_the_main_logs_level_and_nobody_elses() {
         (MAINLOG, "2026-01-02T03:04:05.678901Z INFO akubra: ERROR", INFORMATIONAL),
         (MAINLOG, "2026-01-02T03:04:05.678901Z DEBUG akubra: ERROR", DEBUG),
         (MAINLOG, r#"{"ts":"2026-01-02T03:04:05.678901Z","level":"ERROR","target":"t","msg":"m"}"#, ERROR),
-        (MAINLOG, r#"{"ts":"2026-01-02T03:04:05.678901Z","level":"DEBUG","target":"ERROR","msg":"ERROR"}"#, DEBUG),
+        (
+            MAINLOG,
+            r#"{"ts":"2026-01-02T03:04:05.678901Z","level":"DEBUG","target":"ERROR","msg":"ERROR"}"#,
+            DEBUG,
+        ),
         (MAINLOG, "", INFORMATIONAL),
         ("synclog", r#"{"method":"PUT"}"#, WARNING),
         ("accesslog", "t ERROR x", INFORMATIONAL),

@@ -68,13 +68,16 @@ fn a_record_becomes_a_row_by_the_default_statement() {
         let records = gateway.wait_for_records(1).await;
         assert_eq!(id, records[0]["reqID"]);
         let row = &postgres.query("SELECT * FROM akubra_synclog").await[0];
-        for column in ["method", "region", "cluster", "failedhost", "successhost", "path", "bucket", "key", "outcome"] {
+        for column in
+            ["method", "region", "cluster", "failedhost", "successhost", "path", "bucket", "key", "outcome"]
+        {
             assert_eq!(row.get::<_, &str>(column), records[0][column].as_str().unwrap(), "{column}");
         }
         assert_eq!(row.get::<_, &str>("key"), "');DROP TABLE akubra_synclog;--\u{1f4a5}\\");
         assert_eq!(row.get::<_, &str>("useragent"), headers[0].1);
         assert_eq!((row.get::<_, i32>("status"), row.get::<_, i64>("content_length")), (503, 5));
-        let ts = postgres.texts("SELECT to_char(ts AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS') FROM akubra_synclog");
+        let ts = postgres
+            .texts("SELECT to_char(ts AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS') FROM akubra_synclog");
         assert!(records[0]["ts"].as_str().unwrap().starts_with(&ts.await[0]));
         let scrape = gateway.scrape_until("the delivery", |scrape| {
             scrape.value("akubra_synclog_records_delivered_total", &[]) == 1.0
@@ -105,7 +108,8 @@ fn the_originals_template_fills_columns_of_any_type() {
         let gateway = over(&a, &b, &database).await;
         put(&gateway, 1).await;
         let record = gateway.wait_for_records(1).await.remove(0);
-        let row = "SELECT concat_ws('|', action, path, failedhost, method, useragent, size, status) FROM tablename";
+        let row =
+            "SELECT concat_ws('|', action, path, failedhost, method, useragent, size, status) FROM tablename";
         let deadline = Instant::now() + DEADLINE;
         while postgres.texts(row).await.is_empty() {
             assert!(Instant::now() < deadline, "no row");
@@ -211,7 +215,10 @@ fn a_record_that_the_database_refuses_is_set_aside_and_those_behind_it_come() {
         let mut gateway = over(&a, &b, &postgres.block()).await;
         let long = [("User-Agent", "longer than the twenty characters of the column")];
         for (number, headers) in [&long[..], &[], &[], &long, &long, &[]].into_iter().enumerate() {
-            assert_eq!(gateway.request("PUT", &format!("/bucket/{number}"), headers, b"hello").await.status, 200);
+            assert_eq!(
+                gateway.request("PUT", &format!("/bucket/{number}"), headers, b"hello").await.status,
+                200
+            );
         }
         postgres.wait_for_rows(3).await;
         let scrape = gateway.scrape_until("the rejections", |scrape| {
@@ -237,18 +244,18 @@ fn a_statement_that_takes_nothing_is_told_and_nothing_is_lost_by_it() {
     run(async {
         let postgres = Postgres::start().await;
         let (a, b) = backends().await;
-        // No right to insert; then a column of another type.
+        // It is tried at the start.
         let mut gateway = over(&a, &b, &postgres.block()).await;
-        let line = gateway.wait_for_log("nothing is delivered to the database").await;
+        gateway
+            .wait_for_log("permission denied for table akubra_synclog (SQLSTATE 42501); records wait in")
+            .await;
         put(&gateway, 3).await;
-        assert!(line.contains("ERROR") || line.contains("the statement is refused"), "{line}");
-        gateway.wait_for_log("permission denied for table akubra_synclog (SQLSTATE 42501)").await;
         assert_eq!(gateway.stop().await.records.len(), 3);
 
         postgres.execute("GRANT INSERT, SELECT (id) ON akubra_synclog TO akubra").await;
         postgres.execute("ALTER TABLE akubra_synclog ADD CONSTRAINT never CHECK (false)").await;
         let mut gateway = gateway.again().await;
-        gateway.wait_for_log("the statement takes no record at all, as: new row for relation").await;
+        gateway.wait_for_log("the statement takes no record at all: new row for relation").await;
         assert!(!spool_of(&gateway).join("rejected.jsonl").exists());
         postgres.execute("ALTER TABLE akubra_synclog DROP CONSTRAINT never").await;
         let delivered = postgres.wait_for_rows(3).await;
@@ -269,7 +276,9 @@ fn a_full_spool_is_told_and_what_it_did_not_take_comes_later() {
         postgres.stop().await;
         let agent = "x".repeat(20_000);
         for number in 0..80 {
-            let reply = gateway.request("PUT", &format!("/bucket/{number}"), &[("User-Agent", &agent)], b"hello").await;
+            let reply = gateway
+                .request("PUT", &format!("/bucket/{number}"), &[("User-Agent", &agent)], b"hello")
+                .await;
             assert_eq!(reply.status, 200);
         }
         gateway.wait_for_log("the spool is full: it holds 1048576 bytes at most; nothing is lost yet").await;

@@ -28,7 +28,8 @@ impl Rsyslogd {
         );
         let file = folder.join("rsyslog.conf");
         fs::write(&file, configuration).unwrap();
-        let program = ["/usr/sbin/rsyslogd", "/usr/bin/rsyslogd"].into_iter().find(|path| Path::new(path).exists());
+        let program =
+            ["/usr/sbin/rsyslogd", "/usr/bin/rsyslogd"].into_iter().find(|path| Path::new(path).exists());
         let mut command = Command::new(program.expect("rsyslogd is not installed"));
         command.arg("-n").arg("-f").arg(file).arg("-i").arg(folder.join("pid"));
         Rsyslogd(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
@@ -49,7 +50,12 @@ async fn wait_for_lines(file: &Path, count: usize) -> Vec<String> {
         if text.lines().count() >= count && text.ends_with('\n') {
             return text.lines().map(str::to_owned).collect();
         }
-        assert!(Instant::now() < deadline, "{} has {} of {count} lines", file.display(), text.lines().count());
+        assert!(
+            Instant::now() < deadline,
+            "{} has {} of {count} lines",
+            file.display(),
+            text.lines().count()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -69,8 +75,9 @@ fn rsyslogd_gets_every_line_of_every_log_also_after_its_restart() {
             log(2, ", stderr: true, level: Info")
         );
         // The daemon comes after the gateway: lines wait for it.
-        let mut gateway = Gateway::over(&[&a, &b]).set_yaml("Logging", &logging).logging("akubra=info").start().await;
-        assert_eq!(gateway.put("/bucket/%0A<134>Jan%201", b"hello").await.status, 200);
+        let mut gateway =
+            Gateway::over(&[&a, &b]).set_yaml("Logging", &logging).logging("akubra=info").start().await;
+        assert_eq!(gateway.put("/bucket/%0A%3C134%3EJan%201", b"hello").await.status, 200);
         let first = Rsyslogd::start(folder.path());
         let synclog = wait_for_lines(&folder.path().join("synclog"), 1).await;
         let (head, json) = synclog[0].split_once(": ").unwrap();
@@ -80,8 +87,16 @@ fn rsyslogd_gets_every_line_of_every_log_also_after_its_restart() {
         let access = wait_for_lines(&folder.path().join("accesslog"), 1).await;
         assert!(access[0].starts_with("local3.info akubra: {\"method\":\"PUT\""), "{access:?}");
         let main = wait_for_lines(&folder.path().join("mainlog"), 3).await;
-        assert!(main.iter().any(|line| line.starts_with("local2.info akubra: 2") && line.contains("listening on")));
-        assert!(main.iter().any(|line| line.starts_with("local2.err akubra: 2") && line.contains("cannot write to syslog at")), "{main:?}");
+        assert!(
+            main.iter()
+                .any(|line| line.starts_with("local2.info akubra: 2") && line.contains("listening on"))
+        );
+        assert!(
+            main.iter()
+                .any(|line| line.starts_with("local2.err akubra: 2")
+                    && line.contains("cannot write to syslog at")),
+            "{main:?}"
+        );
 
         drop(first);
         assert_eq!(gateway.put("/bucket/two", b"hello").await.status, 200);
@@ -134,12 +149,18 @@ fn log_files_that_are_rotated_under_load_lose_no_line() {
         gateway.stop().await;
         for name in names {
             let files = (1..=3).map(|turn| format!("{name}.{turn}")).chain([name.to_owned()]);
-            let text: Vec<String> = files.map(|file| fs::read_to_string(gateway.log_file(&file)).unwrap()).collect();
+            let text: Vec<String> =
+                files.map(|file| fs::read_to_string(gateway.log_file(&file)).unwrap()).collect();
             assert!(text.iter().all(|text| text.ends_with('\n')), "{name}");
             let paths: Vec<String> = text
                 .iter()
                 .flat_map(|text| text.lines())
-                .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["path"].as_str().unwrap().to_owned())
+                .map(|line| {
+                    serde_json::from_str::<serde_json::Value>(line).unwrap()["path"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned()
+                })
                 .collect();
             assert_eq!(paths.len(), stored.len(), "{name}");
             for target in &stored {

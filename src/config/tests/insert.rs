@@ -33,11 +33,7 @@ fn fields_become_parameters_with_their_quotes() {
              ($$ it's; $$, $x$ $$ $x$, E'\\'', '''', $1) -- end",
             vec![field("id")],
         ),
-        (
-            "(SELECT a$b({{.key}},'{{.key}}')) ; ;",
-            "(SELECT a$b($1,$2))  ",
-            vec![field("key"), field("key")],
-        ),
+        ("(SELECT a$b({{.key}},'{{.key}}')) ; ;", "(SELECT a$b($1,$2))  ", vec![field("key"), field("key")]),
     ];
     for (template, sql, parameters) in cases {
         assert_eq!(translate(template), Ok(Insert { sql: sql.to_owned(), parameters }), "{template}");
@@ -66,15 +62,27 @@ fn the_default_statement_names_every_field_once() {
 #[test]
 fn what_cannot_be_translated_is_told_with_its_line() {
     let cases = [
-        ("INSERT INTO t\nVALUES ('{{.path')", "line 2 of the template: \"{{\" without \"}}\"; write {{.path}}"),
-        ("INSERT INTO t VALUES ('{{.pth}}')", "\"pth\" is no field; did you mean \"path\"?; there are id, method"),
+        (
+            "INSERT INTO t\nVALUES ('{{.path')",
+            "line 2 of the template: \"{{\" without \"}}\"; write {{.path}}",
+        ),
+        (
+            "INSERT INTO t VALUES ('{{.pth}}')",
+            "\"pth\" is no field; did you mean \"path\"?; there are id, method",
+        ),
         ("INSERT INTO t VALUES ('{{.Path}}')", "did you mean \"path\"?"),
-        ("INSERT INTO t {{if .path}}x{{end}}", "\"if .path\" is no field; only fields are filled in, such as {{.path}}"),
+        (
+            "INSERT INTO t {{if .path}}x{{end}}",
+            "\"if .path\" is no field; only fields are filled in, such as {{.path}}",
+        ),
         ("INSERT INTO t VALUES ('{{- .path -}}')", "\"- .path -\" is no field"),
         ("INSERT INTO t VALUES ('{{.path | printf}}')", "is no field"),
         ("INSERT INTO t VALUES ('{{}}')", "\"\" is no field"),
         ("INSERT INTO t VALUES ('{{.}}')", "\"\" is no field"),
-        ("INSERT INTO log_{{.method}} VALUES (1)", "a field stands in a name, which can hold no value; write '{{.path}}'"),
+        (
+            "INSERT INTO log_{{.method}} VALUES (1)",
+            "a field stands in a name, which can hold no value; write '{{.path}}'",
+        ),
         ("INSERT INTO t VALUES ({{.status}}0)", "a field stands in a name"),
         ("INSERT INTO t VALUES ({{.status}}{{.status}})", "a field stands in a name"),
         ("INSERT INTO \"{{.method}}\" VALUES (1)", "a field stands in a quoted name"),
@@ -91,7 +99,10 @@ fn what_cannot_be_translated_is_told_with_its_line() {
         ("INSERT INTO \"t", "a quoted name does not end"),
         ("INSERT /* /* */", "a comment does not end"),
         ("INSERT $x$ $y$", "a literal between dollars does not end"),
-        ("INSERT INTO t VALUES ('{{.path}}');\nDROP TABLE t", "line 2 of the template: more than one statement; write one"),
+        (
+            "INSERT INTO t VALUES ('{{.path}}');\nDROP TABLE t",
+            "line 2 of the template: more than one statement; write one",
+        ),
         ("INSERT INTO t VALUES ('{{.path}}'); /* x */ {{.path}}", "more than one statement"),
         ("DELETE FROM t WHERE path = '{{.path}}'", "\"DELETE\" begins no insert; write INSERT"),
         ("commit", "\"commit\" begins no insert"),

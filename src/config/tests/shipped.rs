@@ -86,7 +86,8 @@ fn the_reference_file_names_every_key() {
         MaxIdleConns MaxIdleConnsPerHost IdleConnTimeout ResponseHeaderTimeout DisableKeepAlives DialTimeout \
         MaxConnsPerBackend BodyMaxSize MaxConcurrentRequests MaintainedBackends SyncLogMethods Backends Cluster \
         Weight Domains Default ReadPolicy VirtualHostStyle UnmergedListings Synclog Mainlog Accesslog \
-        ClusterSyncLog stderr stdout file level plaintext syslog database ReplicaBuffer ReplayBuffer \
+        ClusterSyncLog stderr stdout file level plaintext syslog syslogaddr database user password dbname host port sslmode spool \
+        inserttmpl ReplicaBuffer ReplayBuffer \
         SlowBackendTimeout BackgroundTimeout BackgroundRequests BackgroundBytes CompareETags ClientReadTimeout \
         ClientWriteTimeout ClientHeaderTimeout ClientIdleTimeout TrustedProxies ProxyProtocol MaxClientConnections Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug";
     for key in ours.split_whitespace().chain(server::KEYS) {

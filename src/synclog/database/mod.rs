@@ -5,9 +5,9 @@
 //! 5 s; every failure is counted, and an error in the main log now and then.
 //!
 //! **A record that the database refuses** must not stop those behind it. Whether it is the record or the database is
-//! told by the error's class ([`session`]); and a statement that has taken no record on this connection yet has to
-//! take a made-up one, in a transaction that is rolled back, before a real one is called the culprit. Such a record
-//! goes to `rejected.jsonl` of the spool.
+//! told by the error's class ([`session`]), and then by a second trial: a made-up record, in a transaction that is
+//! rolled back, which a sound statement takes. Where it does not, as after a change of the table that lets nothing
+//! in, records wait. Where it does, the one that was refused goes to `rejected.jsonl` of the spool.
 //!
 //! **Takeover.** The predecessor gives the spool up when its successor serves, so that the new configuration holds,
 //! and tries to get it back after some seconds: that succeeds only where the successor has no database. A transaction
@@ -91,9 +91,13 @@ impl Delivery {
 
     /// Starts the thread, once; later calls do nothing.
     pub fn start(&self) -> io::Result<()> {
-        let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+        let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name(format!("{SYNCLOG} database")).spawn(move || runtime.block_on(task.run()))?;
+        thread::Builder::new()
+            .name(format!("{SYNCLOG} database"))
+            .spawn(move || runtime.block_on(task.run()))?;
         Ok(())
     }
 
@@ -110,7 +114,9 @@ impl Delivery {
         }
         let mut ended = self.ended.clone();
         if timeout_at(deadline, ended.changed()).await.is_err() {
-            log::warn!("{SYNCLOG}: the database does not answer in time: records that it just got may come again");
+            log::warn!(
+                "{SYNCLOG}: the database does not answer in time: records that it just got may come again"
+            );
         }
     }
 }
@@ -160,7 +166,9 @@ impl Task {
         let mut most = BATCH;
         let mut last_start = None;
         while !self.shall_yield() {
-            if self.finishing() && *last_start.get_or_insert_with(|| Instant::now() + LAST_DELIVERIES) < Instant::now() {
+            if self.finishing()
+                && *last_start.get_or_insert_with(|| Instant::now() + LAST_DELIVERIES) < Instant::now()
+            {
                 break;
             }
             let records = match reader.next(most) {
@@ -214,6 +222,9 @@ impl Task {
         if session.as_ref().is_none_or(Session::is_useless) {
             *session = None;
             self.spool.metrics.connected.set(0);
+            if self.finishing() {
+                return None;
+            }
             let (database, mut wishes) = (self.database.clone(), self.wishes.clone());
             let opened = tokio::select! {
                 opened = Session::open(&database) => opened,
@@ -235,10 +246,22 @@ impl Task {
     }
 
     /// The first of the records was refused, alone.
-    async fn refused(&mut self, reader: &mut Reader, session: &mut Session, record: &super::spool::Stored, error: &str) {
-        if !session.is_proven().await {
-            self.fail(&format!("the statement takes no record at all, as: {error}")).await;
-            return;
+    async fn refused(
+        &mut self,
+        reader: &mut Reader,
+        session: &mut Session,
+        record: &super::spool::Stored,
+        error: &str,
+    ) {
+        let proven = match session.is_proven().await {
+            Ok(proven) => proven,
+            Err(error) => {
+                session.broken = true;
+                return self.fail(&error).await;
+            }
+        };
+        if !proven {
+            return self.fail(&format!("the statement takes no record at all: {error}")).await;
         }
         match reader.reject(record, error) {
             Ok(()) => {
@@ -247,7 +270,9 @@ impl Task {
                     "{SYNCLOG}: the database refuses the record {id}, which is set aside in {folder}/rejected.jsonl: {error}"
                 ));
             }
-            Err(failure) => self.fail(&format!("it refuses a record that cannot be set aside: {failure}")).await,
+            Err(failure) => {
+                self.fail(&format!("it refuses a record that cannot be set aside: {failure}")).await
+            }
         }
     }
 
@@ -268,12 +293,17 @@ impl Task {
         self.pause = FIRST_RETRY;
         if let Some(since) = self.failing_since.take() {
             let seconds = since.elapsed().as_secs();
-            self.trouble.over(format_args!("{SYNCLOG}: records are delivered to the database again after {seconds} s"));
+            self.trouble.over(format_args!(
+                "{SYNCLOG}: records are delivered to the database again after {seconds} s"
+            ));
         }
     }
 
     /// Waits, unless something else is wished for meanwhile.
     async fn rest(&mut self, pause: Duration) {
+        if self.finishing() {
+            return;
+        }
         tokio::select! {
             () = sleep(pause) => {}
             () = changed(&mut self.wishes) => {}

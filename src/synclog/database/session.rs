@@ -8,10 +8,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use chrono::Utc;
 use futures_util::future::join_all;
-use tokio::{
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{Client, NoTls, Statement, config::SslMode};
 
 use super::values::{Text, parameters};
@@ -37,7 +34,9 @@ pub struct Session {
     statement: Statement,
     database: Arc<Database>,
     _connection: Abort,
-    /// The statement has taken a record on this connection.
+    /// The statement has taken the made-up record on this connection.
+    fits: bool,
+    /// And a real one.
     proven: bool,
     /// Set by whoever saw it fail.
     pub broken: bool,
@@ -81,7 +80,18 @@ impl Session {
         let statement = client.prepare(&database.insert.sql).await;
         let statement = statement.map_err(|error| format!("the statement is refused: {}", told(&error)))?;
         let database = database.clone();
-        Ok(Session { client, statement, database, _connection: connection, proven: false, broken: false })
+        let mut session = Session {
+            client,
+            statement,
+            database,
+            _connection: connection,
+            fits: false,
+            proven: false,
+            broken: false,
+        };
+        // Now, and not with the first record, a missing right shows.
+        session.takes_a_sample().await?;
+        Ok(session)
     }
 
     /// Whether nothing more can be done with it.
@@ -99,10 +109,25 @@ impl Session {
         inserted
     }
 
-    /// Whether the statement takes records: it has taken one, or takes one that is made up.
-    pub async fn is_proven(&mut self) -> bool {
+    /// Whether the statement takes records now, so that one that it refuses is to blame for that itself: it takes one
+    /// that is made up, or, where it never took that, has taken a real one.
+    pub async fn is_proven(&mut self) -> Result<bool, String> {
+        let fitted = self.fits;
+        Ok(self.takes_a_sample().await? || (!fitted && self.proven))
+    }
+
+    /// Inserts a made-up record and takes that back. An error if the database is at fault.
+    async fn takes_a_sample(&mut self) -> Result<bool, String> {
         let sample = [sample()];
-        self.proven || matches!(timeout(BATCH, self.transaction(&sample, "ROLLBACK")).await, Ok(Ok(())))
+        match timeout(BATCH, self.transaction(&sample, "ROLLBACK")).await {
+            Ok(Ok(())) => {
+                self.fits = true;
+                Ok(true)
+            }
+            Ok(Err(Failure::Refused { .. })) => Ok(false),
+            Ok(Err(Failure::Broken(error))) => Err(error),
+            Err(_) => Err(format!("it does not answer for {BATCH:?}")),
+        }
     }
 
     async fn transaction(&self, records: &[Stored], end: &str) -> Result<(), Failure> {
@@ -115,7 +140,8 @@ impl Session {
         // The futures are polled in their order, and each sends at once.
         let inserted = join_all(rows.iter().map(|row| self.execute(row))).await;
         // After the first error the others say that the transaction has failed.
-        let failed = inserted.into_iter().enumerate().find_map(|(index, inserted)| Some((index, inserted.err()?)));
+        let failed =
+            inserted.into_iter().enumerate().find_map(|(index, inserted)| Some((index, inserted.err()?)));
         if let Some((index, error)) = failed {
             let rolled_back = self.client.batch_execute("ROLLBACK").await;
             rolled_back.map_err(|_| Failure::Broken(told(&error)))?;

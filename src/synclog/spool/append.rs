@@ -51,7 +51,9 @@ impl Appender {
         if let Err(error) = file.sync_data() {
             // Trying again would not help, and the lines are there to be read: they are not written twice.
             let folder = self.spool.folder().display();
-            self.unsynced.error(format_args!("{SYNCLOG}: {folder} cannot be synced: {error}; a power cut may lose it"));
+            self.unsynced.error(format_args!(
+                "{SYNCLOG}: {folder} cannot be synced: {error}; a power cut may lose it"
+            ));
         }
         self.spool.appended.notify_one();
         Ok(ends.get(whole - 1).copied().unwrap_or(lines.len()))

@@ -132,7 +132,8 @@ impl Spool {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(SEGMENT)?.strip_suffix('.')?.parse().ok());
+            let number =
+                name.to_str().and_then(|name| name.strip_suffix(SEGMENT)?.strip_suffix('.')?.parse().ok());
             let Some(number) = number else { continue };
             match entry.metadata() {
                 Ok(metadata) => segments.push(Segment { number, bytes: metadata.len() }),

@@ -50,7 +50,10 @@ impl Reader {
         let path = spool.file(POSITION);
         let (positions, position, damaged) = PositionFile::open(&path)?;
         if damaged {
-            log::error!("{SYNCLOG}: {} is damaged: what is in the spool is delivered from its start", path.display());
+            log::error!(
+                "{SYNCLOG}: {} is damaged: what is in the spool is delivered from its start",
+                path.display()
+            );
         }
         let (unsaved, damaged) = (Report::new(SYNCLOG), Report::new(SYNCLOG));
         Ok(Some(Reader { spool: spool.clone(), _owner: owner, positions, position, unsaved, damaged }))
@@ -64,7 +67,8 @@ impl Reader {
             let segments = self.spool.segments()?;
             self.spool.used(&segments);
             self.delete_delivered(&segments)?;
-            let Some(segment) = segments.iter().find(|segment| segment.number >= self.position.segment) else {
+            let Some(segment) = segments.iter().find(|segment| segment.number >= self.position.segment)
+            else {
                 return Ok(Vec::new());
             };
             if segment.number > self.position.segment {
@@ -137,7 +141,10 @@ impl Reader {
         self.set_aside(&entry)?;
         self.spool.metrics.damaged.inc();
         let path = self.spool.file(REJECTED);
-        self.damaged.error(format_args!("{SYNCLOG}: a damaged line of the spool was set aside in {}", path.display()));
+        self.damaged.error(format_args!(
+            "{SYNCLOG}: a damaged line of the spool was set aside in {}",
+            path.display()
+        ));
         let offset = self.position.offset + damaged.len() as u64;
         self.move_to(Position { offset, ..self.position });
         Ok(())
@@ -162,7 +169,9 @@ impl Reader {
     fn leave(&mut self, segment: Segment) {
         let torn = segment.bytes.saturating_sub(self.position.offset);
         if torn > 0 {
-            log::warn!("{SYNCLOG}: {torn} bytes of a line that was never written whole are passed over in the spool");
+            log::warn!(
+                "{SYNCLOG}: {torn} bytes of a line that was never written whole are passed over in the spool"
+            );
         }
         self.move_to(Position { segment: segment.number + 1, offset: 0 });
     }

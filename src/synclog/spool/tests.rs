@@ -16,7 +16,10 @@ fn spool() -> (tempfile::TempDir, std::sync::Arc<Spool>) {
 }
 
 /// Appends records named so.
-fn put(appender: &mut Appender, names: impl IntoIterator<Item = impl std::fmt::Display>) -> io::Result<usize> {
+fn put(
+    appender: &mut Appender,
+    names: impl IntoIterator<Item = impl std::fmt::Display>,
+) -> io::Result<usize> {
     let lines: String = names.into_iter().map(|name| format!("{{\"n\":\"{name}\"}}\n")).collect();
     let mut taken = 0;
     appender.write(lines.as_bytes(), &mut |n| taken += n)?;
@@ -109,7 +112,11 @@ fn what_two_append_at_once_while_a_third_reads_comes_out_whole_and_in_each_ones_
             let mut appender = Appender::new(spool_in(folder.path(), MIB));
             thread::spawn(move || {
                 for batch in 0..60 {
-                    put(&mut appender, (0..5).map(|n| format!("{writer}-{:04}-{}", batch * 5 + n, "x".repeat(300)))).unwrap();
+                    put(
+                        &mut appender,
+                        (0..5).map(|n| format!("{writer}-{:04}-{}", batch * 5 + n, "x".repeat(300))),
+                    )
+                    .unwrap();
                 }
             })
         })
@@ -201,7 +208,10 @@ fn a_rejected_record_is_kept_whole_behind_a_torn_entry() {
     let rejected = fs::read_to_string(spool.file(REJECTED)).unwrap();
     let entry: serde_json::Value = serde_json::from_str(rejected.lines().nth(1).unwrap()).unwrap();
     assert_eq!(entry["record"]["n"], "a");
-    assert_eq!((entry["id"].as_str(), entry["error"].as_str()), (Some(record.id.as_str()), Some("value too long\n")));
+    assert_eq!(
+        (entry["id"].as_str(), entry["error"].as_str()),
+        (Some(record.id.as_str()), Some("value too long\n"))
+    );
 }
 
 #[test]

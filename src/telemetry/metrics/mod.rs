@@ -28,8 +28,8 @@ pub use self::{
     backend::{BackendMetrics, CAUSES, Cut, PHASES, ReplyCounters, ReplyOutcome},
     families::Declared,
     log::{DestinationMetrics, LogMetrics},
-    spool::SpoolMetrics,
     requests::{BrokenBy, Linger, Requests},
+    spool::SpoolMetrics,
 };
 use self::{
     backend::{Connections, Exchanges, Replicas},

@@ -23,12 +23,16 @@ impl SpoolMetrics {
                 "akubra_synclog_spool_bytes",
                 "Bytes of records that wait for the database, and of those that it refused.",
             ),
-            owner: f.gauge("akubra_synclog_spool_owner", "1 while this process is the one that delivers the spool."),
+            owner: f.gauge(
+                "akubra_synclog_spool_owner",
+                "1 while this process is the one that delivers the spool.",
+            ),
             connected: f.gauge(
                 "akubra_synclog_database_connected",
                 "1 while this process has a connection to the database that is good for inserting.",
             ),
-            delivered: f.counter("akubra_synclog_records_delivered_total", "Records that the database has taken."),
+            delivered: f
+                .counter("akubra_synclog_records_delivered_total", "Records that the database has taken."),
             rejected: f.counter(
                 "akubra_synclog_records_rejected_total",
                 "Records that the database refuses, set aside in rejected.jsonl.",
