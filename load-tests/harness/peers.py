@@ -79,7 +79,7 @@ Regions:
         Weight: 1
     Default: true
 Logging:
-  Synclog: {{stderr: false, file: "{folder}/{name}.sync.log"}}
+  Synclog: {{stderr: false, file: "{folder}/{name}.sync.log"{synclog}}}
   Mainlog: {{stderr: false, file: "{folder}/{name}.main.log", level: Info}}
   Accesslog: {{file: "{folder}/{name}.access.log"}}
   ClusterSyncLog: {{file: "{folder}/{name}.clustersync.log"}}
@@ -87,6 +87,7 @@ Metrics:
   Target: prometheus
   ExpAddr: "{metrics}"
 threads: 1
+StateDirectory: {folder}/{name}.state
 upgrade_sock: {folder}/{name}.upgrade
 """
 
@@ -127,16 +128,18 @@ class Lab:
             "address": f"{LOOPBACK}:{port}",
             "one": self.one.address,
             "two": self.two.address,
+            "synclog": "",
             **values,
         }
         file = self.folder / name
         file.write_text(template.format(name=file.stem, **values))
         return file
 
-    def akubra(self, name="akubra", program=None, one=None, two=None):
-        """The gateway with all its logs and metrics."""
+    def akubra(self, name="akubra", program=None, one=None, two=None, synclog=""):
+        """The gateway with all its logs and metrics; `synclog` are more destinations of that log."""
         port, metrics = free_port(), f"{LOOPBACK}:{free_port()}"
         values = {"one": (one or self.one).address, "two": (two or self.two).address, "metrics": metrics}
+        values["synclog"] = synclog
         file = self.write(f"{name}.yaml", _AKUBRA, port, **values)
         process = self.gateway(name, file, port, program)
         return self.running.start(process)

@@ -196,8 +196,8 @@ fn takeovers_under_load_deliver_every_record_once() {
         }
         let tally = load.end().await;
         assert!(tally.failed.is_empty(), "{:#?}", tally.failed);
-        let records = gateway.stop().await.records;
-        let mut expected = ids(&records);
+        postgres.wait_for_rows(tally.stored.len()).await;
+        let mut expected = ids(&gateway.stop().await.records);
         let mut delivered = postgres.wait_for_rows(expected.len()).await;
         expected.sort_unstable();
         delivered.sort_unstable();
@@ -206,20 +206,47 @@ fn takeovers_under_load_deliver_every_record_once() {
 }
 
 #[test]
+fn a_database_that_crashes_under_load_gets_every_record_once() {
+    run(async {
+        let mut postgres = Postgres::start().await;
+        postgres.execute("GRANT INSERT, SELECT (id) ON akubra_synclog TO akubra").await;
+        let (a, b) = backends().await;
+        let setup = Gateway::over(&[&a, &b]).synclog_database(&postgres.block()).logging("akubra=info");
+        let mut gateway = setup.start().await;
+        let load = Load::begin(gateway.address(), 8);
+        for _ in 0..3 {
+            let done = a.requests().len();
+            a.wait_for_requests(done + 100).await;
+            postgres.stop().await;
+            a.wait_for_requests(done + 150).await;
+            postgres.go_on().await;
+        }
+        let tally = load.end().await;
+        assert!(tally.failed.is_empty(), "{:#?}", tally.failed);
+        gateway.wait_for_records(tally.stored.len()).await;
+        postgres.wait_for_rows(tally.stored.len()).await;
+        let records = gateway.stop().await.records;
+        assert_eq!(postgres.wait_for_rows(records.len()).await, ids(&records));
+    });
+}
+
+#[test]
 fn a_record_that_the_database_refuses_is_set_aside_and_those_behind_it_come() {
     run(async {
-        let postgres = Postgres::start().await;
+        let mut postgres = Postgres::start().await;
         postgres.execute("GRANT INSERT, SELECT (id) ON akubra_synclog TO akubra").await;
         postgres.execute("ALTER TABLE akubra_synclog ALTER COLUMN useragent TYPE varchar(20)").await;
         let (a, b) = backends().await;
         let mut gateway = over(&a, &b, &postgres.block()).await;
+        // So that they come in one batch.
+        postgres.stop().await;
         let long = [("User-Agent", "longer than the twenty characters of the column")];
         for (number, headers) in [&long[..], &[], &[], &long, &long, &[]].into_iter().enumerate() {
-            assert_eq!(
-                gateway.request("PUT", &format!("/bucket/{number}"), headers, b"hello").await.status,
-                200
-            );
+            let target = format!("/bucket/{number}");
+            assert_eq!(gateway.request("PUT", &target, headers, b"hello").await.status, 200);
         }
+        wait_for_spool(&gateway, 6).await;
+        postgres.go_on().await;
         postgres.wait_for_rows(3).await;
         let scrape = gateway.scrape_until("the rejections", |scrape| {
             scrape.value("akubra_synclog_records_rejected_total", &[]) == 3.0
