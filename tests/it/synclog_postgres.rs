@@ -206,6 +206,28 @@ fn takeovers_under_load_deliver_every_record_once() {
 }
 
 #[test]
+fn a_successor_delivers_while_its_predecessor_still_serves() {
+    run(async {
+        let postgres = Postgres::start().await;
+        postgres.execute("GRANT INSERT, SELECT (id) ON akubra_synclog TO akubra").await;
+        let (a, b) = backends().await;
+        let mut old = over(&a, &b, &postgres.block()).await;
+        let mut client = old.client().await;
+        client.head("PUT", "/bucket/old", &[("Content-Length", "5")]).await;
+        let mut new = old.hand_over().await;
+        new.scrape_until("the spool", |scrape| scrape.value("akubra_synclog_spool_owner", &[]) == 1.0).await;
+        put(&new, 1).await;
+        postgres.wait_for_rows(1).await;
+        // What the predecessor still records comes by way of the successor.
+        client.send(b"hello").await;
+        assert_eq!(client.reply("PUT").await.status, 200);
+        old.ended().await;
+        let delivered = postgres.wait_for_rows(2).await;
+        assert_eq!(delivered, ids(&new.stop().await.records));
+    });
+}
+
+#[test]
 fn a_database_that_crashes_under_load_gets_every_record_once() {
     run(async {
         let mut postgres = Postgres::start().await;
@@ -214,7 +236,7 @@ fn a_database_that_crashes_under_load_gets_every_record_once() {
         let setup = Gateway::over(&[&a, &b]).synclog_database(&postgres.block()).logging("akubra=info");
         let mut gateway = setup.start().await;
         let load = Load::begin(gateway.address(), 8);
-        for _ in 0..3 {
+        for _ in 0..2 {
             let done = a.requests().len();
             a.wait_for_requests(done + 100).await;
             postgres.stop().await;

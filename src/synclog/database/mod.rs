@@ -324,7 +324,8 @@ impl Task {
 
     /// Once, where that was wished for.
     fn shall_yield(&mut self) -> bool {
-        let first = !self.yielded && *self.wishes.borrow() == Wish::Yield;
+        // Seen with that, so that no rest is cut short by it.
+        let first = !self.yielded && *self.wishes.borrow_and_update() == Wish::Yield;
         self.yielded |= first;
         first
     }
