@@ -50,9 +50,9 @@ def client(lab, address, size, *arguments):
     return [*map(str, command), *map(str, arguments)]
 
 
-def load(lab, process, case, requests, name):
+def load(lab, process, case, requests, name, *more):
     """Runs the client; every answer has to be the right one."""
-    options = ["load", case.method, "--connections", case.connections, "--requests", requests, "--name", name]
+    options = ["load", case.method, "--connections", case.connections, "--requests", requests, "--name", name, *more]
     done = subprocess.run(
         client(lab, process.address, case.size, *options), capture_output=True, text=True, timeout=LIMIT + 10
     )

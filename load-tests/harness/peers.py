@@ -79,11 +79,12 @@ Regions:
         Weight: 1
     Default: true
 threads: 1
+StateDirectory: {folder}/{name}.state
 upgrade_sock: {folder}/{name}.upgrade
 """
 _TELLS = """
 Logging:
-  Synclog: {{stderr: false, file: "{folder}/{name}.sync.log"}}
+  Synclog: {{stderr: false, file: "{folder}/{name}.sync.log"{synclog}}}
   Mainlog: {{stderr: false, file: "{folder}/{name}.main.log", level: Info}}
   Accesslog: {{file: "{folder}/{name}.access.log"}}
   ClusterSyncLog: {{file: "{folder}/{name}.clustersync.log"}}
@@ -133,16 +134,18 @@ class Lab:
             "address": f"{LOOPBACK}:{port}",
             "one": self.one.address,
             "two": self.two.address,
+            "synclog": "",
             **values,
         }
         file = self.folder / name
         file.write_text(template.format(name=file.stem, **values))
         return file
 
-    def akubra(self, name="akubra", program=None, one=None, two=None, silent=False):
-        """The gateway with all its logs and metrics, or with none."""
+    def akubra(self, name="akubra", program=None, one=None, two=None, silent=False, synclog=""):
+        """The gateway with all its logs and metrics, or with none; `synclog` are more destinations of that log."""
         port, metrics = free_port(), f"{LOOPBACK}:{free_port()}"
         values = {"one": (one or self.one).address, "two": (two or self.two).address, "metrics": metrics}
+        values["synclog"] = synclog
         file = self.write(f"{name}.yaml", _GATEWAY + (_SILENT if silent else _TELLS), port, **values)
         process = self.gateway(name, file, port, program)
         process.metrics = None if silent else metrics

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 
-from . import figures
+from . import figures, synclog
 from .figures import MIB
 from .measure import CASES, Result
 
@@ -138,6 +138,15 @@ class Sheet:
                 lost["lost"] == 0,
             )
 
+        if records := self.figures.get("synclog-postgres"):
+            name = f"Synclog into PostgreSQL, {synclog.RATE:,} records per second offered for {synclog.SECONDS} s: rows per second"
+            rate = records["rate"]
+            yield name, f"at least {synclog.LEAST:,}", f"{rate:,.0f}", rate >= synclog.LEAST
+            outage = records["outage"]
+            name = f"Synclog, database away for {synclog.AWAY} s at {synclog.AWAY_RATE} records per second: lost, delivered twice"
+            measured = f"{outage['lost']} and {outage['twice']} of {outage['records']:,}"
+            yield name, "0", measured, outage["lost"] == 0 and outage["twice"] == 0
+
     def figure_lines(self):
         rows = list(self.rows())
         if rows:
@@ -174,6 +183,14 @@ class Sheet:
                 f"was closed before an answer; held connections ({figures.HELD} each time) were opened before SIGQUIT and "
                 f"used 100 ms after it; {takeovers['lost']['recorded']} records were written; the old process ended "
                 f"after {times} s."
+            )
+        if records := self.figures.get("synclog-postgres"):
+            outage = records["outage"]
+            yield (
+                f"Synclog: every PUT of 1 KiB found one of two backends gone, so made a record, to a file and to the database. "
+                f"The last row was there {records['behind']:.2f} s after the last answer. The gateway spent "
+                f"{records['cpu'] * 1e3:.3f} ms of CPU time per request, PostgreSQL {records['database_cpu'] * 1e3:.3f} ms. "
+                f"After the outage the {outage['waiting']:,} records that waited were delivered in {outage['catching_up']:.1f} s."
             )
         if self.figures:
             yield ""

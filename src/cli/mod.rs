@@ -107,7 +107,7 @@ fn serve_or_check(options: Opt) -> anyhow::Result<()> {
     };
     let config = load(file)?;
     if options.test {
-        for warning in config.remarks() {
+        for warning in &config.warnings {
             eprintln!("{file}: warning: {warning}");
         }
         println!("{file}: configuration checked - OK.");

@@ -70,7 +70,6 @@ struct Findings {
     errors: Vec<ConfigError>,
     dropped: usize,
     warnings: Vec<String>,
-    unsupported: Vec<String>,
 }
 
 impl Report {
@@ -90,21 +89,16 @@ impl Report {
         }
     }
 
-    /// Notes a key that is accepted and ignored.
-    pub fn unsupported(&self, path: &str) {
-        self.findings.borrow_mut().unsupported.push(path.to_owned());
-    }
-
     /// Whether further errors would only be counted: time to stop thinking about suggestions.
     pub fn is_full(&self) -> bool {
         self.findings.borrow().errors.len() >= MAX_ERRORS
     }
 
-    /// `Ok((warnings, unsupported keys))` if nothing is wrong.
-    pub fn finish(self) -> Result<(Vec<String>, Vec<String>), ConfigErrors> {
-        let Findings { mut errors, dropped, warnings, unsupported } = self.findings.into_inner();
+    /// The warnings, if nothing is wrong.
+    pub fn finish(self) -> Result<Vec<String>, ConfigErrors> {
+        let Findings { mut errors, dropped, warnings } = self.findings.into_inner();
         if errors.is_empty() {
-            return Ok((warnings, unsupported));
+            return Ok(warnings);
         }
         errors.sort_by_key(|error| error.line);
         if dropped > 0 {

@@ -49,21 +49,15 @@ impl Config {
     /// Checks a text that comes from outside: what is to be said about it beside errors. Neither the environment
     /// nor the file system is looked at, so that nothing of them can be learned from the answer.
     pub fn check(yaml: Vec<u8>) -> Result<Vec<String>, ConfigErrors> {
-        Config::read(&as_text(yaml)?, Variables::Withheld).map(|config| config.remarks().collect())
-    }
-
-    /// What an operator should know about a configuration that is valid.
-    pub fn remarks(&self) -> impl Iterator<Item = String> {
-        let unsupported = self.unsupported.iter().map(|key| format!("{key} is not supported yet"));
-        self.warnings.iter().cloned().chain(unsupported)
+        Config::read(&as_text(yaml)?, Variables::Withheld).map(|config| config.warnings)
     }
 
     fn read(yaml: &str, variables: Variables) -> Result<Config, ConfigErrors> {
         let report = Report::default();
         let config = read_document(yaml, variables, &report);
-        let (warnings, unsupported) = report.finish()?;
+        let warnings = report.finish()?;
         match config {
-            Some(config) => Ok(Config { warnings, unsupported, ..config }),
+            Some(config) => Ok(Config { warnings, ..config }),
             // Every reader that gives nothing reports why: this is never seen.
             None => Err(whole_file_error(0, "the configuration is incomplete".into())),
         }
@@ -159,7 +153,6 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
         trusted_proxies,
         proxy_protocol,
         server: Arc::new(server::read(top)),
-        unsupported: Vec::new(),
         warnings: Vec::new(),
         listen: address.unwrap_or_else(|| Listen::Tcp(([127, 0, 0, 1], 0).into())),
     })

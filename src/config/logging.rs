@@ -1,12 +1,13 @@
 //! `Logging`: where each of the four logs goes.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use log::LevelFilter;
 
 use super::{
-    LogConfig, Logging,
+    LogConfig, Logging, Syslog, SyslogAddress, database,
     reader::{At, MapReader},
+    syslog,
 };
 
 /// The original's levels. Its Panic and Fatal end the program there; here they are errors.
@@ -17,12 +18,6 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("Warn", LevelFilter::Warn),
     ("Info", LevelFilter::Info),
     ("Debug", LevelFilter::Debug),
-];
-
-/// syslog(3)'s facilities, without the prefix `LOG_`.
-const FACILITIES: [&str; 20] = [
-    "KERN", "USER", "MAIL", "DAEMON", "AUTH", "SYSLOG", "LPR", "NEWS", "UUCP", "CRON", "AUTHPRIV", "FTP",
-    "LOCAL0", "LOCAL1", "LOCAL2", "LOCAL3", "LOCAL4", "LOCAL5", "LOCAL6", "LOCAL7",
 ];
 
 pub fn read(top: &mut MapReader) -> Logging {
@@ -39,7 +34,8 @@ pub fn read(top: &mut MapReader) -> Logging {
     let judged = !block.as_ref().is_some_and(|at| at.node.holds_unknown());
     if judged && !logging.synclog.goes_anywhere() {
         let line = block.map_or(1, |at| at.node.line);
-        let message = "it goes nowhere: nobody learns what a backend missed; write stderr, stdout or file";
+        let message =
+            "it goes nowhere: nobody learns what a backend missed; write stderr, file, syslog or database";
         report.warning("Logging.Synclog", line, message);
     }
     logging.mainlog.level.get_or_insert(LevelFilter::Debug);
@@ -59,8 +55,14 @@ fn read_log(logging: &mut MapReader, name: &'static str) -> LogConfig {
         file: map.get("file").and_then(|at| at.nonempty()).map(PathBuf::from),
         level: map.get("level").and_then(|at| level(&at, name)),
         plaintext: map.get("plaintext").and_then(|at| at.boolean()),
+        syslog: syslog::read(&mut map),
+        database: if name == "Synclog" { database::read(&mut map).map(Arc::new) } else { None },
     };
-    read_unsupported(&mut map, name);
+    if name == "Synclog" && log.only_by_datagrams() {
+        map.at.warning(
+            "records that get lost on the way to a collector are lost silently; write file or database too",
+        );
+    }
     map.finish();
     // A main log that is not sent anywhere, and not silenced either, is one nobody thought of.
     let forgotten = name == "Mainlog" && stderr.is_none() && !log.goes_anywhere();
@@ -70,7 +72,14 @@ fn read_log(logging: &mut MapReader, name: &'static str) -> LogConfig {
 impl LogConfig {
     /// Whether anybody will see it.
     pub fn goes_anywhere(&self) -> bool {
-        self.stderr || self.stdout || self.file.is_some()
+        self.stderr || self.stdout || self.file.is_some() || self.syslog.is_some() || self.database.is_some()
+    }
+
+    /// Whether nobody would notice what the network loses.
+    fn only_by_datagrams(&self) -> bool {
+        let udp = |syslog: &Syslog| matches!(syslog.address, SyslogAddress::Udp { .. });
+        let others = LogConfig { syslog: None, ..self.clone() };
+        self.syslog.as_ref().is_some_and(udp) && !others.goes_anywhere()
     }
 }
 
@@ -80,39 +89,4 @@ fn level(at: &At, log: &str) -> Option<LevelFilter> {
         at.warning("only Mainlog has levels; this has no effect");
     }
     Some(level)
-}
-
-/// Sinks of the original that are still to come: checked, then ignored.
-fn read_unsupported(map: &mut MapReader, log: &str) {
-    if let Some(at) = map.get("syslog") {
-        let facility = at.text().map(|text| (text.value, text.shown));
-        match facility {
-            Some((value, _)) if value.is_empty() => {}
-            Some((value, _)) if is_facility(&value) => at.report.unsupported(&at.path),
-            Some((_, shown)) => {
-                at.report.error(
-                    &at.path,
-                    at.node.line,
-                    format!("{shown} is no facility; write one such as LOG_LOCAL1"),
-                );
-            }
-            None => {}
-        }
-    }
-    if log != "Synclog" {
-        return;
-    }
-    let Some(at) = map.get("database") else { return };
-    let Some(mut database) = at.map() else { return };
-    for key in ["user", "password", "dbname", "host", "inserttmpl"] {
-        // The text is dropped, and no message repeats it: one of them is a password.
-        database.get(key).and_then(|at| at.text());
-    }
-    database.get("port").and_then(|at| at.count());
-    database.finish();
-    at.report.unsupported(&at.path);
-}
-
-fn is_facility(name: &str) -> bool {
-    FACILITIES.contains(&name.strip_prefix("LOG_").unwrap_or(name))
 }

@@ -7,10 +7,12 @@
 //! behind it checks again.
 
 mod address;
+mod database;
 mod env;
 mod errors;
 mod headers;
 mod health;
+mod insert;
 mod load;
 mod logging;
 mod metrics;
@@ -20,6 +22,7 @@ mod regions;
 mod secret;
 mod server;
 mod suggest;
+mod syslog;
 #[cfg(test)]
 mod tests;
 mod tracing;
@@ -28,10 +31,13 @@ pub mod units;
 mod validate;
 
 pub use address::AddressError;
+pub use database::Database;
 pub use errors::{ConfigError, ConfigErrors};
+pub use insert::{FIELDS, Insert, Piece};
 pub use metrics::percentile_name;
 pub use proxies::TrustedProxies;
 pub use secret::Secret;
+pub use syslog::{Syslog, SyslogAddress};
 pub use tracing::Tracing;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -84,8 +90,6 @@ pub struct Config {
     pub proxy_protocol: bool,
     /// Pingora's own keys of the same file.
     pub server: Arc<ServerConf>,
-    /// Keys that are accepted and ignored, as paths: each is warned about once.
-    pub unsupported: Vec<String>,
     /// What works and is hardly meant, each with line and path.
     pub warnings: Vec<String>,
 }
@@ -302,6 +306,9 @@ pub struct LogConfig {
     pub stderr: bool,
     pub stdout: bool,
     pub file: Option<PathBuf>,
+    pub syslog: Option<Syslog>,
+    /// Synclog only.
+    pub database: Option<Arc<Database>>,
     /// Main log only, and always there.
     pub level: Option<log::LevelFilter>,
     /// Main log only, and always there: plain text lines or JSON objects.

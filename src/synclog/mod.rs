@@ -14,21 +14,31 @@
 //! - **Shutdown**: everything is written, at most until the deadline. What no destination has taken by then
 //!   goes to stderr (`akubra_log_lines_rescued_total`, and an error), lines that were under way perhaps twice.
 //! - A log without any destination is off.
+//! - **A database** is behind a spool on disk ([`spool`], [`database`]), and that is the destination all of this speaks
+//!   of: while the database is away records wait there.
 //!
-//! "Written" means that the kernel has the line: it survives this process, not a power cut.
+//! "Written" means that the kernel has the line: it survives this process, not a power cut. What is in the spool
+//! survives that, too.
 
+mod database;
 pub mod record;
+mod spool;
 
-use std::{io, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use http::Method;
 use tokio::time::Instant;
 
 pub use record::{Misplacement, Outcome, Record};
 
+use self::{
+    database::Delivery,
+    spool::{Appender, Spool},
+};
 use crate::{
     config::Logging,
     telemetry::{
+        SYNCLOG,
         backlog::Limits,
         channel::LogChannel,
         destination::{Destination, OpenError},
@@ -36,7 +46,6 @@ use crate::{
     },
 };
 
-const SYNCLOG: &str = "synclog";
 const CLUSTERSYNCLOG: &str = "clustersynclog";
 /// Records of about a kilobyte.
 const CAPACITY: usize = 8 * 1024;
@@ -46,14 +55,29 @@ const CAPACITY: usize = 8 * 1024;
 pub struct SyncLog {
     records: LogChannel<Record>,
     misplacements: LogChannel<Misplacement>,
+    database: Option<Arc<Delivery>>,
 }
 
 impl SyncLog {
     /// Opens the files of both logs. Records of other methods than `methods` are not printed; `None` = all are.
-    pub fn open(logging: &Logging, methods: Option<Vec<Method>>) -> Result<SyncLog, OpenError> {
-        let records = Destination::open_all(SYNCLOG, &logging.synclog)?;
+    /// `state` is where a spool is.
+    pub fn open(logging: &Logging, methods: Option<Vec<Method>>, state: &Path) -> Result<SyncLog, OpenError> {
+        let mut records = Destination::open_all(SYNCLOG, &logging.synclog)?;
         let misplacements = Destination::open_all(CLUSTERSYNCLOG, &logging.clustersynclog)?;
-        Ok(SyncLog::to(records, misplacements, methods, CAPACITY, Limits::default()))
+        let database = logging.synclog.database.as_ref().map(|database| {
+            let spool = Arc::new(Spool::new(state.join(spool::FOLDER), database.spool));
+            records.push(Destination::Sink(Box::new(Appender::new(spool.clone()))));
+            Arc::new(Delivery::new(spool, database.clone()))
+        });
+        Ok(SyncLog { database, ..SyncLog::to(records, misplacements, methods, CAPACITY, Limits::default()) })
+    }
+
+    /// Makes the place of the spool, if there is to be one: what is wrong with it shows.
+    pub fn prepare(logging: &Logging, state: &Path) -> Result<(), OpenError> {
+        let Some(database) = &logging.synclog.database else { return Ok(()) };
+        let spool = Spool::new(state.join(spool::FOLDER), database.spool);
+        let path = spool.folder().to_owned();
+        spool.create().map_err(|source| OpenError { log: SYNCLOG, path, source })
     }
 
     /// A synclog that goes nowhere.
@@ -83,6 +107,7 @@ impl SyncLog {
                 limits,
                 Arc::new(print_misplacement),
             ),
+            database: None,
         }
     }
 
@@ -92,7 +117,21 @@ impl SyncLog {
             log::warn!("Logging.Synclog names no destination: what backends miss is written nowhere");
         }
         self.records.start()?;
-        self.misplacements.start()
+        self.misplacements.start()?;
+        self.database.as_ref().map_or(Ok(()), |database| database.start())
+    }
+
+    /// A successor serves: it delivers the spool from now on, also what this process still puts into it.
+    pub fn leave_to_successor(&self) {
+        if let Some(database) = &self.database {
+            database.leave_to_successor();
+        }
+    }
+
+    /// Opens the files of both logs anew.
+    pub fn reopen(&self) {
+        self.records.reopen();
+        self.misplacements.reopen();
     }
 
     /// Hands a record to the synclog's task. Returns at once while the channel has room, else waits for room:
@@ -107,9 +146,13 @@ impl SyncLog {
     }
 
     /// Waits until everything is written, at most until `deadline`; what is left then goes to stderr, as does
-    /// what comes later. Takes up to a second past the deadline when destinations fail.
+    /// what comes later. Takes up to a second past the deadline when destinations fail. What the database has not
+    /// taken by then stays in the spool.
     pub async fn flush(&self, deadline: Instant) {
         tokio::join!(self.records.flush_or_rescue(deadline), self.misplacements.flush_or_rescue(deadline));
+        if let Some(database) = &self.database {
+            database.finish(deadline).await;
+        }
     }
 }
 

@@ -57,6 +57,17 @@ fn a_record_has_the_fields_in_their_order() {
 }
 
 #[test]
+fn a_databases_template_can_name_every_field() {
+    let record = Record { sub_resource: Some("acl".into()), ..record() };
+    let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line_of(&record)).unwrap();
+    let mut fields: Vec<&str> = line.keys().map(String::as_str).chain(["id"]).collect();
+    let mut known = crate::config::FIELDS;
+    fields.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(fields, known);
+}
+
+#[test]
 fn a_sub_resource_comes_last_and_outcomes_have_the_words_of_the_documents() {
     let line = line_of(&Record {
         sub_resource: Some("acl".into()),
@@ -82,7 +93,7 @@ async fn only_the_methods_of_the_filter_are_printed() {
     let (sync, cluster) = (dir.path().join("sync.log"), dir.path().join("cluster.log"));
     let logging =
         Logging { synclog: to_file(&sync), clustersynclog: to_file(&cluster), ..Logging::default() };
-    let log = SyncLog::open(&logging, Some(vec![Method::PUT, Method::DELETE])).unwrap();
+    let log = SyncLog::open(&logging, Some(vec![Method::PUT, Method::DELETE]), dir.path()).unwrap();
     log.start().unwrap();
     for method in ["PUT", "POST", "DELETE", "put"] {
         log.record(Record { method: method.into(), ..record() }).await;
@@ -101,7 +112,8 @@ async fn only_the_methods_of_the_filter_are_printed() {
 async fn records_given_before_the_start_are_written_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sync.log");
-    let log = SyncLog::open(&Logging { synclog: to_file(&path), ..Logging::default() }, None).unwrap();
+    let logging = Logging { synclog: to_file(&path), ..Logging::default() };
+    let log = SyncLog::open(&logging, None, dir.path()).unwrap();
     log.record(record()).await;
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
     log.start().unwrap();

@@ -97,6 +97,11 @@ impl AccessLog {
         }
     }
 
+    /// Opens the file anew, as soon as what is being written is written.
+    pub fn reopen(&self) {
+        self.entries.reopen();
+    }
+
     /// Waits until everything is written, at most until `deadline`.
     pub async fn flush(&self, deadline: Instant) {
         if !self.entries.flush(deadline).await {

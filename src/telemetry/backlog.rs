@@ -2,7 +2,8 @@
 //!
 //! Each destination has a thread, a queue of batches shared with the others, and its own place in them: one
 //! that fails or hangs stops no other. A batch leaves a queue when its last byte is written, so a write that
-//! failed is tried again (100 ms, doubling to 5 s) from the very byte where it stopped.
+//! failed is tried again (100 ms, doubling to 5 s) from the very byte where it stopped. A file is opened anew between
+//! two writes; a line that the old one has a part of is written whole to the new one.
 //!
 //! Queues are bounded in bytes. One whose destination is merely slow holds the log up. One whose destination
 //! fails, or has taken nothing for five seconds, does not, as long as another destination takes the lines: they
@@ -106,8 +107,17 @@ struct Queue {
     written: usize,
     /// The last write failed.
     failing: bool,
+    /// Its file is to be opened anew.
+    reopen: bool,
     /// Start of the write that is under way, or its last progress.
     busy_since: Option<Instant>,
+}
+
+/// What a destination's thread has to do.
+enum Work {
+    /// The batch, and how much of it is written.
+    Write(Arc<Queued>, usize),
+    Reopen,
 }
 
 #[derive(Debug)]
@@ -200,6 +210,12 @@ impl Backlog {
         Ok(())
     }
 
+    /// Lets every file be opened anew before anything more is written to it.
+    pub fn reopen(&self) {
+        self.lock().queues.iter_mut().for_each(|queue| queue.reopen = true);
+        self.changed.notify_all();
+    }
+
     /// Ends the threads once they have written everything.
     pub fn close(&self) {
         self.set_phase(Phase::Closed);
@@ -248,7 +264,11 @@ impl Backlog {
         let (log, Label { name, metrics, trouble, .. }) = (self.log, &self.labels[index]);
         let mut failing_since: Option<Instant> = None;
         let mut pause = self.limits.first_retry;
-        while let Some((queued, offset)) = self.next(index) {
+        while let Some(work) = self.next(index) {
+            let Work::Write(queued, offset) = work else {
+                self.reopen_one(index, &mut destination);
+                continue;
+            };
             let rest = &queued.batch.bytes[offset..];
             match destination.write(rest, &mut |n| self.advance(index, n)) {
                 Ok(()) => {
@@ -270,15 +290,46 @@ impl Backlog {
         }
     }
 
-    /// The batch to write and how much of it is written; waits for one. `None`: the thread shall end.
-    fn next(&self, index: usize) -> Option<(Arc<Queued>, usize)> {
+    fn reopen_one(&self, index: usize, destination: &mut Destination) {
+        let (log, Label { name, metrics, .. }) = (self.log, &self.labels[index]);
+        match destination.reopen() {
+            Ok(true) => {
+                self.to_start_of_line(index);
+                log::info!("{log}: {name} was opened anew");
+            }
+            Ok(false) => {}
+            Err(error) => {
+                metrics.errors.inc();
+                // Not throttled: whoever asked for it waits for an answer.
+                let what = format!(
+                    "{log}: {name} cannot be opened anew: {error}; the file that was open is written on"
+                );
+                Report::new(log).error(format_args!("{what}"));
+            }
+        }
+    }
+
+    /// Behind the last whole line that is written.
+    fn to_start_of_line(&self, index: usize) {
+        let mut state = self.lock();
+        let queue = &mut state.queues[index];
+        let Some(queued) = queue.batches.front() else { return };
+        let written = &queued.batch.bytes[..queue.written];
+        queue.written = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    }
+
+    /// What is to be done; waits for something. `None`: the thread shall end.
+    fn next(&self, index: usize) -> Option<Work> {
         let mut state = self.lock();
         loop {
             let phase = state.phase;
             let queue = &mut state.queues[index];
+            if std::mem::take(&mut queue.reopen) {
+                return Some(Work::Reopen);
+            }
             if let Some(queued) = queue.batches.front() {
                 queue.busy_since = Some(Instant::now());
-                return Some((Arc::clone(queued), queue.written));
+                return Some(Work::Write(Arc::clone(queued), queue.written));
             }
             if matches!(phase, Phase::GivenUp | Phase::Closed) {
                 return None;
@@ -318,7 +369,7 @@ impl Backlog {
         loop {
             let pause = if state.phase == Phase::Running { pause } else { self.limits.first_retry };
             let left = pause.saturating_sub(start.elapsed());
-            if left.is_zero() || state.phase == Phase::GivenUp {
+            if left.is_zero() || state.phase == Phase::GivenUp || state.queues[index].reopen {
                 return;
             }
             let waited = self.changed.wait_timeout(state, left);
@@ -337,5 +388,25 @@ impl Backlog {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::scripted::Scripted;
+
+    #[test]
+    fn a_file_that_is_opened_anew_gets_a_torn_line_whole() {
+        let backlog = Backlog::new("test-reopen", &[Scripted::takes().destination()], Limits::default());
+        backlog.push(Batch { bytes: b"one\ntwo\n".to_vec(), lines: 2 }).unwrap();
+        for (taken, behind) in [(2, 0), (4, 4), (2, 4)] {
+            backlog.advance(0, taken);
+            backlog.reopen();
+            assert!(matches!(backlog.next(0), Some(Work::Reopen)));
+            backlog.to_start_of_line(0);
+            let Some(Work::Write(_, offset)) = backlog.next(0) else { panic!("nothing to write") };
+            assert_eq!(offset, behind);
+        }
     }
 }

@@ -123,6 +123,11 @@ impl<T: Send + 'static> LogChannel<T> {
         Ok(())
     }
 
+    /// Opens the log's file anew, as soon as what is being written is written. Does not wait for that.
+    pub fn reopen(&self) {
+        self.0.backlog.reopen();
+    }
+
     pub fn is_started(&self) -> bool {
         self.0.started.load(Relaxed)
     }

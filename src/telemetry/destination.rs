@@ -1,4 +1,4 @@
-//! Where a log's lines go: stderr, stdout or a file.
+//! Where a log's lines go: stderr, stdout, a file, or a [`Sink`] of its own kind.
 //!
 //! Files are opened when the program starts, so that a wrong path is an error there and not in the middle of
 //! the night. The standard streams are looked up anew for each batch, because becoming a daemon replaces them.
@@ -20,6 +20,7 @@ use std::{
 
 use thiserror::Error;
 
+use super::syslog::SyslogSink;
 use crate::config::LogConfig;
 
 /// What Linux writes to a pipe in one piece.
@@ -41,6 +42,16 @@ fn hint(path: &Path, source: &io::Error) -> &'static str {
     if missing_parent { " (its directory does not exist)" } else { "" }
 }
 
+/// A destination that is no stream of bytes. It gets whole lines.
+pub trait Sink: fmt::Display + Send {
+    /// Its label in metrics.
+    fn label(&self) -> &'static str;
+
+    /// Takes all of `bytes`, telling `written` of every line, or some, that it has taken for good. After an error it
+    /// is given the rest again.
+    fn write(&mut self, bytes: &[u8], written: &mut dyn FnMut(usize)) -> io::Result<()>;
+}
+
 /// One place that a log is written to.
 pub enum Destination {
     Stderr,
@@ -50,13 +61,14 @@ pub enum Destination {
         file: File,
         fifo: bool,
     },
+    Sink(Box<dyn Sink>),
     /// A test's writer.
     #[cfg(test)]
     Scripted(Box<dyn Write + Send>),
 }
 
 impl Destination {
-    /// Everything that `config` names, the file opened (created with mode 0600, appended to).
+    /// Everything that `config` names but a database, the file opened (created with mode 0600, appended to).
     pub fn open_all(log: &'static str, config: &LogConfig) -> Result<Vec<Destination>, OpenError> {
         let mut destinations = Vec::new();
         if config.stderr {
@@ -70,6 +82,9 @@ impl Destination {
             let (file, fifo) = opened?;
             destinations.push(Destination::File { path: path.clone(), file, fifo });
         }
+        if let Some(syslog) = &config.syslog {
+            destinations.push(Destination::Sink(Box::new(SyslogSink::new(log, syslog.clone()))));
+        }
         Ok(destinations)
     }
 
@@ -79,9 +94,18 @@ impl Destination {
             Destination::Stderr => "stderr",
             Destination::Stdout => "stdout",
             Destination::File { .. } => "file",
+            Destination::Sink(sink) => sink.label(),
             #[cfg(test)]
             Destination::Scripted(_) => "scripted",
         }
+    }
+
+    /// Opens a file anew by its path; false where there is none. After an error the one that was open stays.
+    pub fn reopen(&mut self) -> io::Result<bool> {
+        let Destination::File { path, file, fifo } = self else { return Ok(false) };
+        // A FIFO's content goes with its last descriptor: the old one is closed after the new one is there.
+        (*file, *fifo) = open_file(path)?;
+        Ok(true)
     }
 
     /// Writes all of `bytes`, telling `written` of every piece that was taken. Holds the lock of a standard
@@ -98,6 +122,7 @@ impl Destination {
             }
             Destination::File { file, fifo: true, .. } => write_counted(file, bytes, PIPE_BUF, written),
             Destination::File { file, .. } => write_counted(file, bytes, usize::MAX, written),
+            Destination::Sink(sink) => sink.write(bytes, written),
             #[cfg(test)]
             Destination::Scripted(writer) => write_counted(writer, bytes, usize::MAX, written),
         }
@@ -108,6 +133,7 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Destination::File { path, .. } => write!(f, "{}", path.display()),
+            Destination::Sink(sink) => sink.fmt(f),
             other => f.write_str(other.label()),
         }
     }

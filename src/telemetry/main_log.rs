@@ -5,18 +5,20 @@
 //! many are missing. Until the log is started, lines go to stderr directly: errors of the start are seen even
 //! if the program never comes to run. Messages can hold what clients sent; their control characters are
 //! escaped, so that nobody forges lines.
+//!
+//! The level can be changed while the program runs, unless the environment's `RUST_LOG` filters.
 
 use std::{
     io,
     io::Write,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use chrono::{SecondsFormat, Utc};
-use log::{Level, LevelFilter};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -30,17 +32,34 @@ use super::{
 use crate::config::LogConfig;
 
 const CAPACITY: usize = 8 * 1024;
-/// The beginning of the names of modules that tell of every connection at Info.
-const TALKATIVE: &str = "pingora";
+/// The beginning of the names of modules that tell of every connection at Info, or of every statement at Debug.
+const TALKATIVE: [&str; 2] = ["pingora", "tokio_postgres"];
 
 /// The main log's task. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MainLog {
     lines: LogChannel<Vec<u8>>,
     form: Form,
-    level: LevelFilter,
+    level: Arc<Threshold>,
     /// Lines dropped since the last one that was written.
     gap: Arc<AtomicU64>,
+}
+
+/// What is logged now.
+#[derive(Debug)]
+struct Threshold {
+    /// A [`LevelFilter`] as a number.
+    level: AtomicUsize,
+    /// The environment filters, and not this.
+    overridden: AtomicBool,
+    /// Ours is the program's logger.
+    installed: AtomicBool,
+}
+
+/// The logger that is installed.
+struct Logger {
+    inner: env_logger::Logger,
+    threshold: Arc<Threshold>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,30 +88,48 @@ impl MainLog {
             Ok(())
         };
         let lines = LogChannel::new(MAINLOG, destinations, capacity, Limits::default(), Arc::new(encode));
-        MainLog { lines, form, level: config.level.unwrap_or(LevelFilter::Info), gap }
+        let level = Arc::new(Threshold {
+            level: AtomicUsize::new(config.level.unwrap_or(LevelFilter::Info) as usize),
+            overridden: AtomicBool::new(false),
+            installed: AtomicBool::new(false),
+        });
+        MainLog { lines, form, level, gap }
     }
 
     /// Makes this the `log` crate's logger; the environment's `RUST_LOG` overrides the level. Where a program
     /// that embeds us, or a test, has a logger already, that one stays.
     pub fn install(&self) {
         let logger = self.logger(std::env::var("RUST_LOG").ok().as_deref());
-        let max_level = logger.filter();
+        let max_level = logger.max_level();
         if log::set_boxed_logger(Box::new(logger)).is_ok() {
+            self.level.installed.store(true, Relaxed);
             log::set_max_level(max_level);
         }
     }
 
-    fn logger(&self, filters: Option<&str>) -> env_logger::Logger {
+    /// Changes the level from now on; `false`, with a warning, where the environment's `RUST_LOG` stands instead.
+    pub fn set_level(&self, level: LevelFilter) -> bool {
+        if self.level.overridden.load(Relaxed) {
+            log::warn!("the main log's level stays as RUST_LOG in the environment says");
+            return false;
+        }
+        self.level.level.store(level as usize, Relaxed);
+        if self.level.installed.load(Relaxed) {
+            log::set_max_level(level);
+        }
+        true
+    }
+
+    fn logger(&self, filters: Option<&str>) -> Logger {
         let mut builder = env_logger::Builder::new();
         match filters.filter(|filters| !filters.is_empty()) {
             Some(filters) => {
                 builder.parse_filters(filters);
+                self.level.overridden.store(true, Relaxed);
             }
+            // What passes is decided before, since it can change.
             None => {
-                builder.filter_level(self.level);
-                let least =
-                    if self.level <= LevelFilter::Info { LevelFilter::Warn } else { LevelFilter::Info };
-                builder.filter_module(TALKATIVE, self.level.min(least));
+                builder.filter_level(LevelFilter::Trace);
             }
         }
         let form = self.form;
@@ -103,7 +140,12 @@ impl MainLog {
         });
         let pipe = Pipe { lines: self.lines.clone(), gap: Arc::clone(&self.gap) };
         builder.target(env_logger::Target::Pipe(Box::new(pipe)));
-        builder.build()
+        Logger { inner: builder.build(), threshold: Arc::clone(&self.level) }
+    }
+
+    /// Opens the file anew, as soon as what is being written is written.
+    pub fn reopen(&self) {
+        self.lines.reopen();
     }
 
     /// From here on lines go to the log's destinations.
@@ -116,6 +158,44 @@ impl MainLog {
         if !self.lines.flush(deadline).await {
             writeln!(io::stderr(), "{MAINLOG}: not written in time: lines are lost").ok();
         }
+    }
+}
+
+impl Threshold {
+    fn level(&self) -> LevelFilter {
+        let number = self.level.load(Relaxed);
+        LevelFilter::iter().find(|level| *level as usize == number).unwrap_or(LevelFilter::Info)
+    }
+
+    fn passes(&self, metadata: &Metadata) -> bool {
+        let level = self.level();
+        let least = if level <= LevelFilter::Info { LevelFilter::Warn } else { LevelFilter::Info };
+        let talkative = TALKATIVE.iter().any(|name| metadata.target().starts_with(name));
+        let most = if talkative { level.min(least) } else { level };
+        self.overridden.load(Relaxed) || metadata.level() <= most
+    }
+}
+
+impl Logger {
+    /// The most that any module may log now.
+    fn max_level(&self) -> LevelFilter {
+        if self.threshold.overridden.load(Relaxed) { self.inner.filter() } else { self.threshold.level() }
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        self.threshold.passes(metadata) && self.inner.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        if self.threshold.passes(record.metadata()) {
+            self.inner.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.inner.flush();
     }
 }
 
@@ -169,8 +249,6 @@ impl Write for Pipe {
 mod tests {
     use std::time::Duration;
 
-    use log::{Log, Record};
-
     use super::*;
     use crate::telemetry::{metrics::LogMetrics, scripted::Scripted};
 
@@ -178,7 +256,7 @@ mod tests {
         MainLog::to(vec![sink.destination()], &config, capacity)
     }
 
-    fn say(logger: &env_logger::Logger, level: Level, target: &str, message: &str) {
+    fn say(logger: &Logger, level: Level, target: &str, message: &str) {
         logger.log(&Record::builder().level(level).target(target).args(format_args!("{message}")).build());
     }
 
@@ -233,6 +311,26 @@ mod tests {
         assert!(!enabled(debug, Some("error"), "akubra", Level::Warn));
         assert!(enabled(None, Some(""), "akubra", Level::Info));
         assert!(!enabled(Some(LevelFilter::Off), None, "akubra", Level::Error));
+    }
+
+    #[test]
+    fn the_level_changes_at_once_unless_the_environment_filters() {
+        let at = |target: &'static str, level| log::Metadata::builder().level(level).target(target).build();
+        let log = log_to(&Scripted::takes(), LogConfig::default(), 1);
+        let logger = log.logger(None);
+        assert!(!logger.enabled(&at("akubra", Level::Debug)));
+        assert!(log.set_level(LevelFilter::Debug));
+        assert!(
+            logger.enabled(&at("akubra", Level::Debug)) && logger.enabled(&at("pingora_core", Level::Info))
+        );
+        assert!(!logger.enabled(&at("pingora_core", Level::Debug)));
+        assert!(log.set_level(LevelFilter::Off));
+        assert!(!logger.enabled(&at("akubra", Level::Error)));
+
+        let log = log_to(&Scripted::takes(), LogConfig::default(), 1);
+        let logger = log.logger(Some("error"));
+        assert!(!log.set_level(LevelFilter::Debug));
+        assert!(!logger.enabled(&at("akubra", Level::Warn)) && logger.enabled(&at("akubra", Level::Error)));
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod report;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod syslog;
 pub mod tracing;
 
 use std::{io, time::Duration};
@@ -35,6 +36,8 @@ use crate::{config::Config, synclog::SyncLog};
 
 /// Name of the main log.
 pub(crate) const MAINLOG: &str = "mainlog";
+/// And of the synclog.
+pub(crate) const SYNCLOG: &str = "synclog";
 /// What the main log gets at shutdown even if the others have used up the time.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -52,7 +55,12 @@ impl Logs {
     /// log goes to stderr, and the other logs keep in their channels what they are given.
     pub fn open(config: &Config) -> Result<Logs, OpenError> {
         let main = MainLog::open(&config.logging.mainlog)?;
-        let synclog = SyncLog::open(&config.logging, config.sync_log_methods.clone())?;
+        let synclog =
+            SyncLog::open(&config.logging, config.sync_log_methods.clone(), &config.state_directory)?;
+        if config.server.user.is_none() {
+            // Else it has to be made by that user, once the process is that.
+            SyncLog::prepare(&config.logging, &config.state_directory)?;
+        }
         let access = AccessLog::open(&config.logging.accesslog)?;
         main.install();
         let tracing = Tracing::new(config.tracing.as_ref());
@@ -65,6 +73,19 @@ impl Logs {
         self.tracing.start();
         self.synclog.start()?;
         self.access.start()
+    }
+
+    /// Opens all files anew, as after their rotation. What is being written goes to the old ones; a file that cannot
+    /// be opened is written on, with an error. Returns at once.
+    pub fn reopen(&self) {
+        self.synclog.reopen();
+        self.access.reopen();
+        self.main.reopen();
+    }
+
+    /// Changes the main log's level from now on; `false`, with a warning, where `RUST_LOG` stands instead.
+    pub fn set_main_level(&self, level: log::LevelFilter) -> bool {
+        self.main.set_level(level)
     }
 
     /// At shutdown: waits until everything is written, at most `deadline`. What then is left of the synclog

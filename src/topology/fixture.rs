@@ -55,7 +55,6 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         trusted_proxies: Default::default(),
         proxy_protocol: false,
         server: Default::default(),
-        unsupported: vec![],
         warnings: Vec::new(),
     }
 }

@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "topology/ring.rs",
     "mirror/verdict.rs",
     "config/units.rs",
+    "config/insert.rs",
     "synclog/record.rs",
     "s3/request.rs",
     "s3/error.rs",

@@ -86,16 +86,3 @@ fn a_gateway_goes_on_with_the_log_files_of_the_one_before() {
         }
     });
 }
-
-#[test]
-fn keys_that_are_not_supported_yet_are_warned_about_once() {
-    run(async {
-        let a = Misbehaving::start().await;
-        let setup = Gateway::over(&[&a]).set_yaml("Logging", "{Synclog: {stderr: true, syslog: LOG_LOCAL1}}");
-        let mut gateway = setup.start().await;
-        let main = gateway.stop().await.main;
-        let key = "Logging.Synclog.syslog";
-        let warnings = main.lines().filter(|line| line.contains(key) && line.contains("not supported yet"));
-        assert_eq!(warnings.count(), 1, "{main}");
-    });
-}

@@ -37,6 +37,8 @@ mod reports;
 mod s3_clients;
 mod smuggling;
 mod supervision;
+mod synclog_postgres;
+mod syslog;
 mod takeover;
 mod technical;
 mod tracing;

@@ -117,7 +117,8 @@ impl ShutdownSignalWatch for Watch {
 
 impl Life {
     async fn live(&mut self) -> anyhow::Result<()> {
-        let mut signals = Signals::listen(self.calls.clone()).context("signals cannot be received")?;
+        let signals = Signals::listen(self.calls.clone(), self.logs.clone());
+        let mut signals = signals.context("signals cannot be received")?;
         if let Err(error) = self.logs.start() {
             log::error!("the logs cannot be written: {error}");
         }
@@ -271,6 +272,7 @@ impl Life {
     async fn follow(&mut self, signals: &mut Signals, successor: u32) {
         self.reporter.followed();
         self.accept_no_more().await;
+        self.logs.synclog.leave_to_successor();
         log::info!("process {successor} took over; {} requests under way here", self.activity.requests());
         self.drain(signals, self.grace, false).await;
     }

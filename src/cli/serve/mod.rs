@@ -81,7 +81,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         return daemon::start(patience.map_or(DAEMON_PATIENCE, |count| Duration::from_secs(count.get())));
     }
     let logs = Logs::open(&config)?;
-    for warning in config.remarks() {
+    for warning in &config.warnings {
         log::warn!("{warning}");
     }
     let files = super::files::raise_limit();
@@ -155,7 +155,7 @@ fn gateway_over(
     // Without a read buffer: heads are read as they come, and bodies in pieces as large as it would be.
     let buffer = L4BufferSettings::default().read(0);
     service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));
-    (service, Parts { current, resolver, upstream, mirror, room })
+    (service, Parts { current, resolver, upstream, mirror, room, logs: logs.clone() })
 }
 
 /// Those that operators talk to, as far as the configuration has them.

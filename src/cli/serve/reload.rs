@@ -34,7 +34,7 @@ use crate::{
     },
     mirror::Mirror,
     technical::maintenance::{Change, Maintained, Switch, SwitchError},
-    telemetry::{export::tell_limits, metrics::METRICS},
+    telemetry::{Logs, export::tell_limits, metrics::METRICS},
     topology::{Backend, Identities, Topology},
     upstream::{Upstream, resolve::Resolver},
 };
@@ -53,6 +53,7 @@ pub struct Parts {
     pub upstream: Arc<Upstream>,
     pub mirror: Arc<Mirror>,
     pub room: Arc<Room>,
+    pub logs: Logs,
 }
 
 /// The task that makes changes.
@@ -172,8 +173,11 @@ impl Reloader {
         let running = self.parts.current.pin().config.clone();
         let postponed = keep_what_needs_a_takeover(&running, &mut config);
         let changed = changed(&running, &config);
-        for warning in config.remarks() {
+        for warning in &config.warnings {
             log::warn!("{warning}");
+        }
+        if let Some(level) = config.logging.mainlog.level {
+            self.parts.logs.set_main_level(level);
         }
         self.put(Arc::new(config)).await;
         METRICS.reloads.made.inc();

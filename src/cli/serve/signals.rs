@@ -1,10 +1,12 @@
-//! Signals as the process hears them: three that ask for its end, and those that it is told of whatever it is doing.
+//! Signals as the process hears them: three that ask for its end, and two that are obeyed whatever it is doing: SIGHUP
+//! has the configuration read again, SIGUSR1 the logs' files opened anew.
 
 use std::{fmt, io, sync::Arc};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::reload::Calls;
+use crate::telemetry::Logs;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +37,12 @@ pub struct Signals {
     hangup: Signal,
     user: Signal,
     calls: Arc<Calls>,
+    logs: Logs,
 }
 
 impl Signals {
-    /// `calls` is told of each SIGHUP.
-    pub fn listen(calls: Arc<Calls>) -> io::Result<Signals> {
+    /// `calls` is told of each SIGHUP; `logs` are opened anew when that is asked for.
+    pub fn listen(calls: Arc<Calls>, logs: Logs) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -47,6 +50,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             user: signal(SignalKind::user_defined1())?,
             calls,
+            logs,
         })
     }
 
@@ -59,7 +63,8 @@ impl Signals {
                 _ = self.quit.recv() => return Asked::HandOver,
                 _ = self.hangup.recv() => self.calls.hangup.notify_one(),
                 _ = self.user.recv() => {
-                    log::error!("SIGUSR1: reopening the logs is not supported yet; the gateway goes on as it is");
+                    log::info!("SIGUSR1: opening the logs' files anew");
+                    self.logs.reopen();
                 }
             };
         }

@@ -15,6 +15,7 @@ pub(super) struct Logs {
     missed: IntCounterVec,
     written: IntCounterVec,
     write_errors: IntCounterVec,
+    cut: IntCounterVec,
 }
 
 impl Logs {
@@ -52,6 +53,11 @@ impl Logs {
                 "Failed writes of a log.",
                 &["log", "destination"],
             ),
+            cut: f.counters(
+                "akubra_log_lines_cut_total",
+                "Lines that were longer than a syslog message may be, and were cut.",
+                &["log", "destination"],
+            ),
         }
     }
 }
@@ -84,10 +90,11 @@ pub struct DestinationMetrics {
     pub missed: IntCounter,
     pub written: IntCounter,
     pub errors: IntCounter,
+    pub cut: IntCounter,
 }
 
 impl DestinationMetrics {
-    /// `destination` is "stderr", "stdout" or "file".
+    /// `destination` is "stderr", "stdout", "file", "syslog" or "database".
     pub fn of(log: &str, destination: &str) -> DestinationMetrics {
         let m = &*METRICS;
         DestinationMetrics {
@@ -95,6 +102,7 @@ impl DestinationMetrics {
             missed: m.logs.missed.with_label_values(&[log, destination]),
             written: m.logs.written.with_label_values(&[log, destination]),
             errors: m.logs.write_errors.with_label_values(&[log, destination]),
+            cut: m.logs.cut.with_label_values(&[log, destination]),
         }
     }
 }

@@ -17,6 +17,7 @@ mod process;
 mod reloads;
 mod requests;
 mod spans;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ pub use self::{
     reloads::Reloads,
     requests::{BrokenBy, Linger, Requests},
     spans::Spans,
+    spool::SpoolMetrics,
 };
 use self::{
     backend::{Connections, Exchanges, Replicas},
@@ -53,6 +55,7 @@ pub struct Metrics {
     replicas: Replicas,
     health: health::Health,
     logs: Logs,
+    spool: SpoolMetrics,
 
     pub requests_in_flight: IntGauge,
     pub client_connections: IntGauge,
@@ -94,6 +97,7 @@ impl Metrics {
             replicas: Replicas::new(&mut f),
             health: health::Health::new(&mut f),
             logs: Logs::new(&mut f),
+            spool: SpoolMetrics::new(&mut f),
             requests_in_flight: f
                 .gauge("akubra_requests_in_flight", "Client requests that are being served, health checks and what lingers after its answer included."),
             client_connections: f.gauge("akubra_client_connections", "Open connections of clients."),

@@ -29,13 +29,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// A number of requests, as fast as they are answered
+    /// A number of requests, as fast as they are answered or at a rate
     Load {
         method: Method,
         #[arg(long)]
         connections: usize,
         #[arg(long)]
         requests: usize,
+        /// The most requests that begin in a second
+        #[arg(long)]
+        rate: Option<u32>,
         /// Part of the objects' names
         #[arg(long, default_value = "load")]
         name: String,
@@ -68,8 +71,8 @@ async fn main() {
     let tasks = LocalSet::new();
     let work = tasks.run_until(async {
         match command {
-            Command::Load { method, connections, requests, name } => {
-                tell(&load::run(target(method), &name, connections, requests).await)
+            Command::Load { method, connections, requests, rate, name } => {
+                tell(&load::run(target(method), &name, connections, requests, rate).await)
             }
             Command::Idle { connections } => {
                 let (standing, _open) = idle::open(target(Method::Put), connections).await;

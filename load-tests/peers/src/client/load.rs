@@ -1,10 +1,10 @@
-//! So many requests on so many connections, as fast as they are answered; each is timed.
+//! So many requests on so many connections, as fast as they are answered or at a rate; each is timed.
 //!
 //! The number of requests is what is given, not the time: CPU time per request then compares like with like.
 
 use std::{
     cell::{Cell, RefCell},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -29,22 +29,33 @@ struct Shared {
     /// What makes the objects' names differ from those of other runs.
     name: String,
     requests: usize,
+    /// When a request may begin: so long after the one before it.
+    pace: Duration,
+    start: Instant,
     begun: Cell<usize>,
     times: RefCell<Vec<u32>>,
     complaints: RefCell<Complaints>,
 }
 
-/// Needs a `LocalSet`.
-pub async fn run(target: Target, name: &str, connections: usize, requests: usize) -> Outcome {
+/// With a `rate` at most so many begin in a second. Needs a `LocalSet`.
+pub async fn run(
+    target: Target,
+    name: &str,
+    connections: usize,
+    requests: usize,
+    rate: Option<u32>,
+) -> Outcome {
+    let start = Instant::now();
     let shared = std::rc::Rc::new(Shared {
         target,
         name: name.to_owned(),
         requests,
+        pace: rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1)),
+        start,
         begun: Cell::new(0),
         times: RefCell::new(Vec::with_capacity(requests)),
         complaints: RefCell::default(),
     });
-    let start = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..connections.min(requests) {
         let shared = shared.clone();
@@ -71,6 +82,10 @@ impl Shared {
         while self.begun.get() < self.requests {
             let number = self.begun.replace(self.begun.get() + 1);
             let path = self.target.path(format_args!("{}-{number}", self.name));
+            let due = self.start + self.pace.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
+            if due > Instant::now() {
+                tokio::time::sleep_until(due.into()).await;
+            }
             let start = Instant::now();
             let exchange = async {
                 let mut connection = match kept.take() {
