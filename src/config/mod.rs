@@ -10,6 +10,7 @@ mod address;
 mod env;
 mod errors;
 mod headers;
+mod in_force;
 mod load;
 mod logging;
 mod metrics;
@@ -26,6 +27,7 @@ mod validate;
 
 pub use address::AddressError;
 pub use errors::{ConfigError, ConfigErrors};
+pub use in_force::InForce;
 pub use proxies::TrustedProxies;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -78,6 +80,8 @@ pub struct Config {
     pub unsupported: Vec<String>,
     /// What works and is hardly meant, each with line and path.
     pub warnings: Vec<String>,
+    /// The file as it may be shown.
+    pub in_force: InForce,
 }
 
 /// Where to listen.

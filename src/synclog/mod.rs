@@ -16,7 +16,10 @@
 //! - A log without any destination is off.
 //!
 //! "Written" means that the kernel has the line: it survives this process, not a power cut.
+//!
+//! What is handed over is shown to who watches as well: [`feed`].
 
+pub mod feed;
 pub mod record;
 
 use std::{io, sync::Arc};
@@ -26,6 +29,7 @@ use tokio::time::Instant;
 
 pub use record::{Misplacement, Outcome, Record};
 
+use self::feed::Feed;
 use crate::{
     config::Logging,
     telemetry::{
@@ -46,6 +50,7 @@ const CAPACITY: usize = 8 * 1024;
 pub struct SyncLog {
     records: LogChannel<Record>,
     misplacements: LogChannel<Misplacement>,
+    feed: Feed,
 }
 
 impl SyncLog {
@@ -83,6 +88,7 @@ impl SyncLog {
                 limits,
                 Arc::new(print_misplacement),
             ),
+            feed: Feed::default(),
         }
     }
 
@@ -95,14 +101,21 @@ impl SyncLog {
         self.misplacements.start()
     }
 
+    /// The last of what was handed over, whatever the logs print.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
     /// Hands a record to the synclog's task. Returns at once while the channel has room, else waits for room:
     /// a record is never dropped. Call it after the client has its answer.
     pub async fn record(&self, record: Record) {
+        self.feed.diverged(&record);
         self.records.send(record).await;
     }
 
     /// The same for ClusterSyncLog.
     pub async fn misplaced(&self, misplacement: Misplacement) {
+        self.feed.misplaced(&misplacement);
         self.misplacements.send(misplacement).await;
     }
 

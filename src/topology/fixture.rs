@@ -54,6 +54,7 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         server: Default::default(),
         unsupported: vec![],
         warnings: Vec::new(),
+        in_force: Default::default(),
     }
 }
 

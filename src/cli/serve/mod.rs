@@ -6,6 +6,7 @@
 
 mod daemon;
 mod handover;
+mod installation;
 mod life;
 pub mod listener;
 mod signals;
@@ -28,6 +29,7 @@ use pingora_proxy::http_proxy;
 
 use self::{
     daemon::{PidFile, Starter},
+    installation::Installed,
     life::{Life, Patience, Watch},
     listener::{Listeners, Until},
     supervisor::Supervisor,
@@ -39,7 +41,7 @@ use crate::{
         connection::{AcceptFilter, Connections, Room},
         drain::Activity,
     },
-    technical,
+    technical::{self, Made},
     telemetry::{
         Logs,
         endpoint::Draining,
@@ -87,8 +89,8 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     let activity = Arc::new(Activity::default());
     let mut listeners = Listeners::default();
     let config = Arc::new(config);
-    let tasks = add_gateway(&mut server, &mut listeners, &config, &logs, &activity, files);
-    add_endpoints(&mut server, &mut listeners, &config, &activity);
+    let (tasks, installed) = add_gateway(&mut server, &mut listeners, &config, &logs, &activity, files);
+    let watching = add_endpoints(&mut server, &mut listeners, &config, &logs, &activity, installed);
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
         // A unix socket's file must belong to that user.
@@ -98,7 +100,10 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         activity,
         listeners,
         logs,
-        tasks: Box::pin(tasks),
+        tasks: Box::pin(async {
+            watching();
+            tasks.await;
+        }),
         grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
         upgrade_sock: conf.upgrade_sock.clone().into(),
         patience: Patience::of(&conf),
@@ -112,7 +117,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     std::mem::replace(&mut *outcome, Ok(()))
 }
 
-/// Gives the server the service that clients talk to; returns the tasks behind it.
+/// Gives the server the service that clients talk to; returns the tasks behind it, and what it is made of.
 fn add_gateway(
     server: &mut Server,
     listeners: &mut Listeners,
@@ -120,10 +125,11 @@ fn add_gateway(
     logs: &Logs,
     activity: &Arc<Activity>,
     files: Option<u64>,
-) -> impl Future<Output = ()> + Send + use<> {
+) -> (impl Future<Output = ()> + Send + use<>, Installed) {
     let topology = Arc::new(Topology::new(config));
     let resolver = Arc::new(Resolver::new(&topology.backends));
     let upstream = Arc::new(Upstream::new(config, &topology, resolver.clone()));
+    let installed = Installed::new(config.clone(), topology.clone(), upstream.clone());
     let gateway = Gateway::new(config.clone(), topology, upstream.clone(), logs.clone(), activity.clone());
     let proxy = http_proxy(&server.configuration, gateway);
     let room = Room::new(config.max_client_connections, files);
@@ -134,23 +140,34 @@ fn add_gateway(
     let buffer = L4BufferSettings::default().read(0);
     service.add_listener(listener::endpoint(&config.listen).l4_buffer(buffer));
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
-    run_tasks(resolver, upstream)
+    (run_tasks(resolver, upstream), installed)
 }
 
-/// Those that operators talk to, as far as the configuration has them.
+/// Those that operators talk to, as far as the configuration has them; returns what starts the task behind them.
 fn add_endpoints(
     server: &mut Server,
     listeners: &mut Listeners,
     config: &Arc<Config>,
+    logs: &Logs,
     activity: &Arc<Activity>,
-) {
-    let activity = activity.clone();
-    let draining: Draining = Arc::new(move || activity.is_draining());
-    if let Some((service, listen)) = technical::service(config, draining.clone()) {
+    installed: Installed,
+) -> impl FnOnce() + Send + use<> {
+    let drains = activity.clone();
+    let draining: Draining = Arc::new(move || drains.is_draining());
+    let feed = logs.synclog.feed().clone();
+    let technical = technical::make(config, draining.clone(), Arc::new(installed), feed);
+    let sampler = technical.map(|Made { service, listen, sampler }| {
         server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
-    }
+        sampler
+    });
     if let Some((service, listen)) = prometheus::service(config, draining) {
         server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
+    }
+    let stop = activity.stop.clone();
+    move || {
+        if let Some(sampler) = sampler {
+            sampler.start(async move { stop.wait().await });
+        }
     }
 }
 

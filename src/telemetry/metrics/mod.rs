@@ -13,6 +13,7 @@ mod cells;
 mod families;
 mod log;
 mod process;
+pub mod reading;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ pub struct Metrics {
     pub endpoint_requests: IntCounterVec,
     pub endpoint_connections: IntGaugeVec,
     pub endpoint_refused: IntCounterVec,
+    pub status_viewers: IntGauge,
     pub draining: IntGauge,
     limits: IntGaugeVec,
     tasks: process::Tasks,
@@ -131,6 +133,7 @@ impl Metrics {
                 "Connections to the endpoints for operators that were closed at once because there were too many.",
                 &["endpoint"],
             ),
+            status_viewers: f.gauge("akubra_status_viewers", "Status pages that are open and told what changes."),
             draining: f.gauge("akubra_draining", "1 once the process is on its way to its end."),
             limits: f.gauges(
                 "akubra_limit",
