@@ -31,6 +31,7 @@ mod regressions;
 mod regressions_wire;
 mod s3_clients;
 mod smuggling;
+mod status;
 mod supervision;
 mod takeover;
 mod technical;

@@ -29,10 +29,9 @@ fn it_is_what_was_read_and_reads_the_same() {
 #[test]
 fn values_stand_as_they_stood() {
     let yaml = format!(
-        "# a comment\n{MINIMAL}SyncLogMethods: [PUT, 'DELETE']\nHealthCheckEndpoint: \"/a\\u0009\"\n\
-         MaxIdleConns: '${{N}}'\nTrustedProxies: []\nBodyMaxSize:\n"
+        "# a comment\n{MINIMAL}SyncLogMethods: [PUT, 'DELETE']\nHealthCheckEndpoint: \"/a\"\n\
+         MaxIdleConns: '1${{X}}'\nTrustedProxies: []\nBodyMaxSize:\n"
     );
-    let yaml = yaml.replace("/a\\u0009", "/a").replace("${N}", "1${X}");
     let env = |_: &str| Some("7".to_owned());
     let shown = Config::parse(&yaml, &env).unwrap().in_force.text().to_string();
     for line in [

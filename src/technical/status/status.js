@@ -2,7 +2,7 @@
 "use strict";
 // Shows what status/events says. Everything from outside becomes text of a text node; nothing is parsed as HTML.
 (() => {
-  const POINTS = 150, EVENTS = 100, POLL = 5000, RETRY_STREAM = 3, QUIET = 8000;
+  const POINTS = 150, EVENTS = 100, FEW = 15, POLL = 5000, RETRY_STREAM = 3, QUIET = 8000;
   const SERIES = ["per_second", "failed_per_second", "p50_seconds", "p99_seconds"];
   const PHASES = {
     limit: "waiting for a free connection", resolve: "looking for its address", dial: "connecting",
@@ -149,7 +149,7 @@
   // ---- what is known ----
 
   let status = null, history = null, configuration = "", events = [], missing = 0;
-  let paused = false, asked = false, heard = 0;
+  let paused = false, all = false, asked = false, heard = 0;
 
   function push(series, now) {
     for (const name of SERIES) {
@@ -160,11 +160,10 @@
 
   const empty = () => Object.fromEntries(SERIES.map((name) => [name, []]));
 
-  function onWhole(all) {
-    ({ history, configuration } = all);
-    events = all.events;
+  function onWhole(known) {
+    ({ history, configuration, events } = known);
     missing = 0;
-    status = all;
+    status = known;
     show();
   }
 
@@ -289,7 +288,7 @@
 
   const COLUMNS = [
     ["Backend", "left c-backend"], ["State", "left c-state"], ["In flight", ""], ["Requests", ""], ["p50", ""], ["p99", ""],
-    ["Latency", "c-spark"], ["Failed", ""], ["In background", ""], ["Divergences", ""],
+    ["Latency", "c-spark"], ["Failed", ""], ["Background", ""], ["Diverged", ""],
   ];
 
   function showRegions() {
@@ -302,7 +301,7 @@
         put(body.share, `${percent(cluster.share)} of the ring`);
         body.bar.style.width = `${(cluster.share * 100).toFixed(2)}%`;
         const rows = cluster.backends.map((url) => backends.get(url)).filter((backend) => backend);
-        keyed(body.rows, rows, (backend) => backend.url, createBackend, showBackend);
+        keyed(body.backends, rows, (backend) => backend.url, createBackend, showBackend);
       });
     });
   }
@@ -335,7 +334,7 @@
     const head = make("tr", { class: "cluster", role: "row" }, make("th", { scope: "rowgroup", colspan: COLUMNS.length, role: "rowheader" }, line));
     const body = make("tbody", { role: "rowgroup" }, head);
     Object.assign(body, { weight, share, bar });
-    body.rows = {
+    body.backends = {
       get firstChild() { return head.nextSibling; },
       insertBefore: (node, place) => body.insertBefore(node, place),
     };
@@ -430,7 +429,11 @@
     const hint = !total ? "None since the start of this process."
       : `The last ${count(events.length)} of ${count(total)} since the start, newest first.${missing ? ` ${count(missing)} came too fast to be shown.` : ""}`;
     put($("events-hint"), hint);
-    keyed($("events"), events, (event) => event.number, createEvent, () => {});
+    const shown = all ? events : events.slice(0, FEW);
+    keyed($("events"), shown, (event) => event.number, createEvent, () => {});
+    $("all").hidden = events.length <= FEW;
+    put($("all"), all ? `Show the newest ${FEW}` : `Show all ${count(events.length)}`);
+    attribute($("all"), "aria-expanded", all);
   }
 
   function createEvent(event) {
@@ -485,10 +488,10 @@
     try {
       const answer = await fetch("status.json", { cache: "no-store" });
       if (!answer.ok) throw new Error(answer.statusText);
-      const all = await answer.json();
+      const known = await answer.json();
       heard = Date.now();
       if (!paused) link("No live updates, too many viewers perhaps: asking every 5 s", "");
-      onWhole(all);
+      onWhole(known);
     } catch {
       link("No connection", "lost");
     }
@@ -506,6 +509,11 @@
     put($("pause"), paused ? "Resume" : "Pause");
     if (paused) link("Paused", "");
     else show();
+  });
+
+  $("all").addEventListener("click", () => {
+    all = !all;
+    show();
   });
 
   connect();
