@@ -12,6 +12,7 @@
     limit: "too many in use", unresolved: "no address is known", deadline: "took too long", closed: "closed by the backend",
     io: "refused or reset", invalid: "not HTTP", unsendable: "cannot be sent", stale: "pooled connection was dead, sent again",
   };
+  const OUT = new Set(["maintenance", "unresolved", "ejected"]);
   // What stands for a state beside its colour and its word.
   const SHAPES = {
     healthy: "M6 0a6 6 0 1 1 0 12a6 6 0 1 1 0-12z",
@@ -108,7 +109,7 @@
   }
 
   const clock = (iso) => iso.slice(11, 19);
-  const percent = (part) => `${(part * 100).toFixed(part > 0 && part < 0.1 ? 2 : 1)} %`;
+  const percent = (part) => `${part === 0 || part === 1 ? part * 100 : (part * 100).toFixed(part < 0.1 ? 2 : 1)} %`;
   const sum = (counts) => Object.values(counts).reduce((all, n) => all + n, 0);
 
   // ---- sparklines ----
@@ -127,24 +128,36 @@
     return svg;
   }
 
-  // Newest point at the right end; where there is none there is a gap.
-  function line(points, top) {
-    let path = "", drawn = false;
+  // Newest point at the right end; where there is none there is a gap. An area goes down to the base line.
+  function outline(points, top, area) {
+    const x = (at) => POINTS - points.length + at;
+    let path = "", from = -1;
     points.forEach((point, at) => {
-      if (point === null) { drawn = false; return; }
-      const x = POINTS - points.length + at, y = (30 - 28 * (point / top)).toFixed(1);
-      const alone = !drawn && (at + 1 === points.length || points[at + 1] === null);
-      path += `${drawn ? "L" : "M"}${x} ${y}${alone ? "h0.5" : ""}`;
-      drawn = true;
+      if (point === null) return;
+      const y = (30 - 28 * (point / top)).toFixed(1);
+      const ends = at + 1 === points.length || points[at + 1] === null;
+      if (from < 0) {
+        from = at;
+        path += area ? `M${x(at)} 30V${y}` : `M${x(at)} ${y}`;
+      } else path += `L${x(at)} ${y}`;
+      if (!ends) return;
+      if (from === at) path += "h0.7";
+      if (area) path += "V30Z";
+      from = -1;
     });
     return path;
   }
 
+  // The first series is an area, the second a line. Returns the highest point.
   function draw(svg, series, label, unit) {
-    const top = Math.max(...series.flat().filter((n) => n !== null), 0);
-    series.forEach((points, at) => attribute(svg.children[at + 1], "d", line(points, top || 1)));
+    const top = series.flat().reduce((most, n) => Math.max(most, n || 0), 0);
+    series.forEach((points, at) => attribute(svg.children[at + 1], "d", outline(points, top || 1, at === 0)));
     attribute(svg, "aria-label", `${label} in the last five minutes, at most ${unit(top)}`);
+    return top;
   }
+
+  // No failure is no line.
+  const failures = (points) => points.map((point) => point || null);
 
   // ---- what is known ----
 
@@ -240,7 +253,7 @@
   }
 
   function showAttention() {
-    const out = status.backends.filter((backend) => backend.state !== "healthy" && backend.state !== "probation");
+    const out = status.backends.filter((backend) => OUT.has(backend.state));
     const parts = [];
     if (status.process.draining) parts.push("This process is ending: it takes no new connections and finishes what is under way.");
     if (out.length) {
@@ -252,35 +265,34 @@
     put($("attention"), parts.join(" "));
   }
 
-  function key(kind, text) {
-    return make("span", {}, make("span", { class: `key ${kind}` }), text);
-  }
-
   function tile(what, kinds) {
     const node = make("li", { class: "tile" }, make("span", { class: "what" }, what), make("span", { class: "value" }), make("span", { class: "more" }));
-    if (kinds) node.append(spark(kinds));
+    if (kinds) node.append(spark(kinds), make("span", { class: "peak" }));
     return node;
   }
 
   function showTiles() {
     const { requests, writes } = status;
     const past = history.requests;
-    const of = (svg, names, label, unit) => draw(svg, names.map((name) => past[name]), label, unit);
     const tiles = [
-      ["Requests", rate(requests.per_second), `${rate(requests.failed_per_second)} failed`, ["first", "bad"],
-        (svg) => of(svg, ["per_second", "failed_per_second"], "Requests and failed ones", rate), requests.failed_per_second > 0],
-      ["Latency, half below", time(requests.p50_seconds), `99 % below ${time(requests.p99_seconds)}`, ["first", "second"],
-        (svg) => of(svg, ["p50_seconds", "p99_seconds"], "Latency", time)],
-      ["In flight", count(requests.in_flight), `${count(requests.connections)} connections`],
-      ["Bodies received", `${bytes(requests.received_bytes_per_second)}/s`, `${bytes(requests.sent_bytes_per_second)}/s sent`],
-      ["Writes in the background", count(writes.background_requests), `${bytes(writes.background_bytes)} to send, ${count(writes.unfinished)} unfinished`],
-      ["Divergences", count(writes.divergences), `${count(writes.misplacements)} misplacements, ${count(writes.missed)} objects behind`],
+      { what: "Requests", value: rate(requests.per_second), more: `${rate(requests.failed_per_second)} failed`,
+        bad: requests.failed_per_second > 0, kinds: ["first", "bad"],
+        plot: (svg) => rate(draw(svg, [past.per_second, failures(past.failed_per_second)], "Requests and failed ones", rate)) },
+      { what: "Latency, p50", value: time(requests.p50_seconds), more: `p99 ${time(requests.p99_seconds)}`, kinds: ["first", "second"],
+        plot: (svg) => time(draw(svg, [past.p50_seconds, past.p99_seconds], "Latency, p50 and p99", time)) },
+      { what: "In flight", value: count(requests.in_flight), more: `${count(requests.connections)} connections` },
+      { what: "Bodies received", value: `${bytes(requests.received_bytes_per_second)}/s`,
+        more: `${bytes(requests.sent_bytes_per_second)}/s sent` },
+      { what: "Background writes", value: count(writes.background_requests),
+        more: `${bytes(writes.background_bytes)} to send, ${count(writes.unfinished)} unfinished` },
+      { what: "Divergences", value: count(writes.divergences),
+        more: `${count(writes.misplacements)} misplacements, ${count(writes.missed)} objects behind` },
     ];
-    keyed($("tiles"), tiles, (t) => t[0], (t) => tile(t[0], t[3]), (node, [, value, more, , plot, bad]) => {
-      put(node.children[1], value);
-      put(node.children[2], more);
-      attribute(node.children[2], "class", bad ? "more bad" : "more");
-      if (plot) plot(node.children[3]);
+    keyed($("tiles"), tiles, (t) => t.what, (t) => tile(t.what, t.kinds), (node, t) => {
+      put(node.children[1], t.value);
+      put(node.children[2], t.more);
+      attribute(node.children[2], "class", t.bad ? "more bad" : "more");
+      if (t.plot) put(node.children[4], `peak ${t.plot(node.children[3])}`);
     });
   }
 
@@ -364,11 +376,13 @@
     put(row.why, `${backend.reason ? `${visible(backend.reason)}, ` : ""}for ${lasting(since)}`);
     const cells = row.children;
     put(cells[2], count(backend.in_flight));
-    put(cells[3], rate(backend.per_second));
+    // What would have gone to one that gets nothing is missed.
+    const out = OUT.has(backend.state);
+    put(cells[3], rate(Math.max(0, backend.per_second - (out ? backend.failed_per_second : 0))));
     put(cells[4], time(backend.p50_seconds));
     put(cells[5], time(backend.p99_seconds));
     put(cells[7], rate(backend.failed_per_second));
-    cells[7].classList.toggle("alarm", backend.failed_per_second > 0);
+    cells[7].classList.toggle("alarm", !out && backend.failed_per_second > 0);
     put(cells[8], backend.background_requests ? `${count(backend.background_requests)} (${bytes(backend.background_bytes)})` : "0");
     put(cells[9], count(backend.divergences));
     const past = history.backends[backend.url];
@@ -403,7 +417,8 @@
       return node;
     }, (node, row) => {
       put(node.children[2], row.recent === null ? "\u2013" : count(row.recent));
-      node.children[2].classList.toggle("alarm", row.recent > 0);
+      // A dead pooled connection costs nobody anything.
+      node.children[2].classList.toggle("alarm", row.recent > 0 && !row.name.endsWith("/stale"));
       put(node.children[3], count(row.count));
     });
   }
