@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 const PAGE: &str = include_str!("status.html");
 const STYLE: &str = include_str!("status.css");
-const SCRIPT: &str = include_str!("status.js");
+const SCRIPT: &str =
+    concat!("\n\"use strict\";\n(() => {\n", include_str!("tools.js"), include_str!("status.js"), "})();\n");
 
 /// The page and its policy.
 pub struct Page {
@@ -65,7 +66,8 @@ mod tests {
     fn the_script_knows_how_much_is_kept() {
         use super::super::history::POINTS;
         use crate::synclog::feed::KEPT;
-        assert!(SCRIPT.contains(&format!("POINTS = {POINTS}, EVENTS = {KEPT},")));
+        assert!(SCRIPT.contains(&format!("const POINTS = {POINTS};")));
+        assert!(SCRIPT.contains(&format!("const EVENTS = {KEPT},")));
         assert!(SCRIPT.contains(&format!("0 0 {} 30", POINTS - 1)));
     }
 

@@ -122,7 +122,7 @@ impl Sampler {
         }
     }
 
-    fn sample(&mut self, reading: Reading) {
+    pub(super) fn sample(&mut self, reading: Reading) {
         self.readings.push_back((Instant::now(), reading));
         if self.readings.len() > WINDOW + 1 {
             self.readings.pop_front();
@@ -198,7 +198,7 @@ fn since(condition: Condition, before: Option<&Condition>, now: DateTime<Utc>) -
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::Value;
 
     use super::{
@@ -207,7 +207,7 @@ mod tests {
     };
 
     /// One region of one backend, whose state and configuration tests change.
-    struct Fake(Mutex<(State, &'static str)>);
+    pub struct Fake(pub Mutex<(State, &'static str)>);
 
     impl Installation for Fake {
         fn regions(&self) -> Vec<Region> {
@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    fn sampler(draining: bool) -> (Arc<Fake>, Sampler, Arc<Latest>) {
+    pub fn sampler(draining: bool) -> (Arc<Fake>, Sampler, Arc<Latest>) {
         let fake = Arc::new(Fake(Mutex::new((State::Healthy, "a: 1"))));
         let latest = Arc::new(Latest::default());
         (fake.clone(), Sampler::new(fake, Arc::new(move || draining), latest.clone()), latest)

@@ -193,3 +193,94 @@ pub fn event<T: Serialize + ?Sized>(name: &str, data: &T) -> Bytes {
     }
     text.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{
+        super::{State, sampler::tests::sampler},
+        *,
+    };
+    use crate::{synclog::Misplacement, telemetry::metrics::reading::Reading};
+
+    /// The events of a piece: names and data.
+    fn events(piece: &[u8]) -> Vec<(String, Value)> {
+        let text = std::str::from_utf8(piece).unwrap().trim_start_matches(RETRY);
+        let event = |event: &str| {
+            let (name, data) = event.strip_prefix("event: ")?.split_once("\ndata: ")?;
+            Some((name.to_owned(), serde_json::from_str(data).unwrap()))
+        };
+        text.split_terminator("\n\n").filter_map(event).collect()
+    }
+
+    fn names(piece: &[u8]) -> Vec<String> {
+        events(piece).into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn misplaced(feed: &Feed, count: usize) {
+        for _ in 0..count {
+            feed.misplaced(&Misplacement {
+                key: "/b/k\n\ndata: x".into(),
+                expected: "a".into(),
+                actual: "b".into(),
+            });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_is_told_all_and_then_what_changes() {
+        let (fake, mut sampler, latest) = sampler(false);
+        let feed = Feed::default();
+        let streams = Streams::new(latest, sampler.news(), feed.clone());
+        assert!(streams.open().unwrap().next().await.is_none(), "there is no sample yet");
+        sampler.sample(Reading::default());
+        misplaced(&feed, 1);
+        let mut viewer = streams.open().unwrap();
+        let first = events(&viewer.next().await.unwrap());
+        assert_eq!((first.len(), first[0].0.as_str()), (1, "whole"));
+        assert_eq!(
+            (&first[0].1["events"][0]["number"], &first[0].1["configuration"]),
+            (&1.into(), &"a: 1".into())
+        );
+
+        sampler.sample(Reading::default());
+        assert_eq!(names(&viewer.next().await.unwrap()), ["status"]);
+        *fake.0.lock().unwrap() = (State::Healthy, "b: 2");
+        sampler.sample(Reading::default());
+        let changed = events(&viewer.next().await.unwrap());
+        assert_eq!(
+            (changed[0].0.as_str(), &changed[1]),
+            ("status", &("configuration".into(), "b: 2".into()))
+        );
+
+        // What came in a burst is told together, and then nothing for a moment.
+        misplaced(&feed, 3);
+        assert_eq!(names(&viewer.next().await.unwrap()), ["misplacement"; 3]);
+        let told = Instant::now();
+        misplaced(&feed, 120);
+        let burst = events(&viewer.next().await.unwrap());
+        assert_eq!((burst.len(), &burst[0].1["number"], told.elapsed()), (100, &25.into(), PACE));
+
+        let told = Instant::now();
+        assert_eq!(viewer.next().await.unwrap(), ": nothing is new\n\n");
+        assert_eq!(told.elapsed(), HEARTBEAT);
+        drop(sampler);
+        assert!(viewer.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_and_gives_its_place_back() {
+        let (_fake, mut sampler, latest) = sampler(false);
+        sampler.sample(Reading::default());
+        let streams = Streams::new(latest, sampler.news(), Feed::default());
+        let mut viewers: Vec<_> = (0..VIEWERS_MOST).map(|_| streams.open().unwrap()).collect();
+        assert!(streams.open().is_none());
+        let started = Instant::now();
+        while viewers[0].next().await.is_some() {}
+        assert_eq!(started.elapsed(), LIFE);
+        viewers.pop();
+        let _again = streams.open().unwrap();
+        assert!(streams.open().is_none());
+    }
+}
