@@ -42,6 +42,8 @@ const PURE: &[&str] = &[
     "synclog/record.rs",
     "s3/request.rs",
     "s3/error.rs",
+    "technical/status/quantile.rs",
+    "technical/status/report.rs",
 ];
 
 fn source() -> PathBuf {

@@ -220,6 +220,8 @@ fn a_find_on_another_cluster_is_told_too() {
         let setup = setup.region(Region::new("r", &[("old", 0.0), ("new", 1.0)]).default_region());
         let gateway = setup.start().await;
         let mut events = Events::open(gateway.technical().await).await;
+        // What comes before it is in it.
+        events.next("whole").await;
         new.will(Behaviour::answers(404));
         old.will(Behaviour::answers(200));
         assert_eq!(gateway.get("/bucket/key").await.status, 200);
@@ -356,6 +358,16 @@ fn a_browser_shows_it_keeps_it_up_to_date_and_runs_nothing_of_a_key() {
         // On a phone nothing is beside the page.
         browser.look(360, true).await;
         assert_eq!(browser.evaluate("document.documentElement.scrollWidth").await, 360);
+
+        // Where there is no place for one more viewer, the page asks.
+        let mut viewers = Vec::new();
+        while viewers.len() < 15 {
+            viewers.push(Events::open(technical).await);
+        }
+        browser.another_tab(&format!("http://{technical}/status")).await;
+        browser.until("the backends", &row(&c, "")).await;
+        let link = browser.evaluate("document.getElementById('link').textContent").await;
+        assert_eq!(link, "No live updates, too many viewers perhaps: asking every 5 s");
         assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
     });
 }

@@ -375,8 +375,7 @@ async function poll(left) {
 }
 
 setInterval(() => {
-  const silence = Date.now() - heard;
-  if (heard && silence > QUIET) link(`No news for ${lasting(silence / 1000)}`, "lost");
+  if (heard && Date.now() - heard > QUIET) link(`No news since ${clock(new Date(heard).toISOString())}`, "lost");
 }, 1000);
 
 $("pause").addEventListener("click", () => {
