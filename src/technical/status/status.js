@@ -141,13 +141,13 @@ function showTiles() {
       plot: (svg) => rate(draw(svg, [past.per_second, failures(past.failed_per_second)], "Requests and failed ones", rate)) },
     { what: "Latency, p50", value: time(requests.p50_seconds), more: `p99 ${time(requests.p99_seconds)}`, kinds: ["first", "second"],
       plot: (svg) => time(draw(svg, [past.p50_seconds, past.p99_seconds], "Latency, p50 and p99", time)) },
-    { what: "In flight", value: count(requests.in_flight), more: `${count(requests.connections)} connections` },
+    { what: "In flight", value: count(requests.in_flight), more: several(requests.connections, "connection") },
     { what: "Bodies received", value: `${bytes(requests.received_bytes_per_second)}/s`,
       more: `${bytes(requests.sent_bytes_per_second)}/s sent` },
     { what: "Background writes", value: count(writes.background_requests),
       more: `${bytes(writes.background_bytes)} to send, ${count(writes.unfinished)} unfinished` },
     { what: "Divergences", value: count(writes.divergences),
-      more: `${count(writes.misplacements)} misplacements, ${count(writes.missed)} objects behind` },
+      more: `${several(writes.misplacements, "misplacement")}, ${several(writes.missed, "object")} behind` },
   ];
   keyed($("tiles"), tiles, (t) => t.what, (t) => tile(t.what, t.kinds), (node, t) => {
     put(node.children[1], t.value);

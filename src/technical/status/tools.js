@@ -55,6 +55,7 @@ function foreign(text, kind) {
 
 const whole = new Intl.NumberFormat("en");
 const count = (n) => whole.format(n || 0);
+const several = (n, one) => `${count(n)} ${one}${n === 1 ? "" : "s"}`;
 
 function short(n) {
   if (!n) return "0";
