@@ -28,7 +28,7 @@ demo:
 # The tests come last, so that their verdict is what one sees at the end. `akubra -t` over every file of
 # conf/ and the rule of who may import whom are tests, too. So are the real clients that are installed here.
 test:
-	@scripts/install-missing clients servers service alerts
+	@scripts/install-missing clients servers service alerts browser
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --all-features --document-private-items

@@ -105,17 +105,19 @@ impl DemoBackends {
 
     /// What to paste into another terminal, for a gateway with this configuration.
     pub fn instructions(&self, config: &Config) -> Instructions<'_> {
-        let gateway = match &config.listen {
+        let reached = |listen: &Listen| match listen {
             Listen::Tcp(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
             Listen::Tcp(address) => address.to_string(),
             Listen::Unix(path) => path.display().to_string(),
         };
+        let gateway = reached(&config.listen);
+        let technical = config.technical.as_ref().map(|technical| reached(&technical.listen));
         let sharded = config
             .regions
             .iter()
             .filter(|region| region.clusters.len() > 1)
             .find_map(|region| region.domains.first().cloned());
-        Instructions { backends: self, gateway, sharded }
+        Instructions { backends: self, gateway, technical, sharded }
     }
 }
 
@@ -208,6 +210,8 @@ pub struct Instructions<'a> {
     backends: &'a DemoBackends,
     /// Address of the gateway.
     gateway: String,
+    /// Address of the technical endpoint.
+    technical: Option<String>,
     /// Domain of the region with several clusters.
     sharded: Option<String>,
 }
@@ -223,6 +227,9 @@ impl fmt::Display for Instructions<'_> {
             let ports: Vec<_> = self.backends.ports.iter().map(u16::to_string).collect();
             ports.join(", ")
         })?;
+        if let Some(technical) = &self.technical {
+            writeln!(f, "What goes on is at http://{technical}/status, for a browser.")?;
+        }
         writeln!(f, "\nStore an object and read it back, from another terminal:\n")?;
         writeln!(f, "  {curl} \\\n       -T /etc/hostname http://{gateway}/{BUCKET}/hello")?;
         writeln!(f, "  {curl} \\\n       http://{gateway}/{BUCKET}/hello\n")?;

@@ -13,7 +13,7 @@ use std::{
 use http::Method;
 
 use super::{
-    Config, ConfigError, ConfigErrors, Listen, MirrorConfig, Technical, Transport,
+    Config, ConfigError, ConfigErrors, InForce, Listen, MirrorConfig, Technical, Transport,
     env::{self, Variables},
     errors::Report,
     headers, health, logging, metrics, proxies,
@@ -93,7 +93,11 @@ fn read_document(yaml: &str, variables: Variables, report: &Report) -> Option<Co
     let mut top = At { node: &root, path: String::new(), report }.map()?;
     let config = read_top(&mut top);
     top.finish();
-    config
+    match variables {
+        Variables::Known(_) => config.map(|config| Config { in_force: InForce::of(&root), ..config }),
+        // It is only checked.
+        Variables::Withheld => config,
+    }
 }
 
 fn read_top(top: &mut MapReader) -> Option<Config> {
@@ -116,10 +120,12 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
     let (trusted_proxies, proxy_protocol) = proxies::read(top);
 
     Some(Config {
-        technical: technical_endpoint,
         metrics,
         state_directory: top.read("StateDirectory", PathBuf::from(STATE_DIRECTORY), directory),
-        health_check_endpoint: top.get("HealthCheckEndpoint").and_then(|at| health_path(&at)),
+        health_check_endpoint: top
+            .get("HealthCheckEndpoint")
+            .and_then(|at| health_path(&at, technical_endpoint.is_some())),
+        technical: technical_endpoint,
         additional_request_headers: headers::read(
             top,
             "AdditionalRequestHeaders",
@@ -154,6 +160,7 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
         proxy_protocol,
         server: Arc::new(server::read(top)),
         warnings: Vec::new(),
+        in_force: InForce::default(),
         listen: address.unwrap_or_else(|| Listen::Tcp(([127, 0, 0, 1], 0).into())),
     })
 }
@@ -223,7 +230,7 @@ fn directory(at: &At) -> Option<PathBuf> {
 }
 
 /// The path, an `abs_path` without query.
-fn health_path(at: &At) -> Option<String> {
+fn health_path(at: &At, with_status: bool) -> Option<String> {
     let Text { value, shown, .. } = at.text()?;
     if !value.starts_with('/') {
         return at.error(format!("{shown} does not start with \"/\"; write a path such as /status/ping"));
@@ -235,6 +242,11 @@ fn health_path(at: &At) -> Option<String> {
     }
     if value == "/" {
         at.warning("\"/\" hides S3's list of buckets; write a path such as /status/ping");
+    }
+    if with_status && ["/status", "/status.json", "/status/events"].contains(&value.as_str()) {
+        at.warning(
+            "it hides the status page's path on the technical endpoint; write one such as /status/ping",
+        );
     }
     Some(value)
 }

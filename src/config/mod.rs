@@ -12,6 +12,7 @@ mod env;
 mod errors;
 mod headers;
 mod health;
+mod in_force;
 mod insert;
 mod load;
 mod logging;
@@ -33,6 +34,7 @@ mod validate;
 pub use address::AddressError;
 pub use database::Database;
 pub use errors::{ConfigError, ConfigErrors};
+pub use in_force::InForce;
 pub use insert::{FIELDS, Insert, Piece};
 pub use metrics::percentile_name;
 pub use proxies::TrustedProxies;
@@ -92,6 +94,8 @@ pub struct Config {
     pub server: Arc<ServerConf>,
     /// What works and is hardly meant, each with line and path.
     pub warnings: Vec<String>,
+    /// The file as it may be shown.
+    pub in_force: InForce,
 }
 
 impl Config {

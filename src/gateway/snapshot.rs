@@ -17,13 +17,15 @@ pub struct Snapshot {
     pub topology: Arc<Topology>,
     /// Whether AdditionalResponseHeaders answers preflight requests.
     pub answers_cors: bool,
+    /// Keys of the file that need another process to be in force.
+    pub postponed: Vec<&'static str>,
 }
 
 impl Snapshot {
     pub fn new(config: Arc<Config>, topology: Arc<Topology>) -> Snapshot {
         let mut headers = config.additional_response_headers.iter();
         let answers_cors = headers.any(|(name, _)| *name == header::ACCESS_CONTROL_ALLOW_ORIGIN);
-        Snapshot { config, topology, answers_cors }
+        Snapshot { config, topology, answers_cors, postponed: Vec::new() }
     }
 }
 

@@ -19,8 +19,11 @@
 //!
 //! "Written" means that the kernel has the line: it survives this process, not a power cut. What is in the spool
 //! survives that, too.
+//!
+//! What is handed over is shown to who watches as well: [`feed`].
 
 mod database;
+pub mod feed;
 pub mod record;
 mod spool;
 
@@ -33,6 +36,7 @@ pub use record::{Misplacement, Outcome, Record};
 
 use self::{
     database::Delivery,
+    feed::Feed,
     spool::{Appender, Spool},
 };
 use crate::{
@@ -56,6 +60,7 @@ pub struct SyncLog {
     records: LogChannel<Record>,
     misplacements: LogChannel<Misplacement>,
     database: Option<Arc<Delivery>>,
+    feed: Feed,
 }
 
 impl SyncLog {
@@ -108,6 +113,7 @@ impl SyncLog {
                 Arc::new(print_misplacement),
             ),
             database: None,
+            feed: Feed::default(),
         }
     }
 
@@ -134,14 +140,21 @@ impl SyncLog {
         self.misplacements.reopen();
     }
 
+    /// The last of what was handed over, whatever the logs print.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
     /// Hands a record to the synclog's task. Returns at once while the channel has room, else waits for room:
     /// a record is never dropped. Call it after the client has its answer.
     pub async fn record(&self, record: Record) {
+        self.feed.diverged(&record);
         self.records.send(record).await;
     }
 
     /// The same for ClusterSyncLog.
     pub async fn misplaced(&self, misplacement: Misplacement) {
+        self.feed.misplaced(&misplacement);
         self.misplacements.send(misplacement).await;
     }
 

@@ -131,6 +131,20 @@ async fn a_synclog_that_is_off_takes_everything() {
     flush(&log).await;
 }
 
+#[tokio::test]
+async fn the_feed_shows_a_record_without_what_the_client_sent_in_headers() {
+    let log = SyncLog::off();
+    log.record(Record { etag: Some("\"from a backend\"".into()), ..record() }).await;
+    let events = log.feed().after(0);
+    let expected = serde_json::json!({
+        "number": 1, "kind": "divergence", "ts": "2026-01-02T03:04:05.000000007Z", "cut": false,
+        "reqID": "r-1", "method": "PUT", "region": "eu", "cluster": "c1", "bucket": "bucket", "key": "a key",
+        "failedhost": "http://10.0.0.2:9000", "successhost": "http://10.0.0.1:9000",
+        "status": 0, "outcome": "not applied", "error": "connection refused",
+    });
+    assert_eq!(serde_json::to_value(&*events[0]).unwrap(), expected);
+}
+
 proptest! {
     #[test]
     fn hostile_text_stays_on_its_line(key in any::<String>(), agent in any::<String>()) {

@@ -1,7 +1,8 @@
-//! The technical endpoint: checks configurations, changes who is under maintenance, and has the health path too.
+//! The technical endpoint: the status page, checks of configurations, who is under maintenance, and the health path.
 //!
 //! | route | |
 //! |---|---|
+//! | `GET /status`, `/status.json`, `/status/events` | what is going on, see [`status`] |
 //! | `POST /configuration/validate` | checks a configuration |
 //! | `GET /maintenance` | which backends get nothing |
 //! | `POST /maintenance` | changes that; takes a token |
@@ -9,9 +10,17 @@
 //!
 //! On an address of its own (`TechnicalEndpointListen`), for operators and for CI. Whoever can reach it can send it
 //! anything: the configuration is bounded in size and read under a deadline, one is checked at a time, beside the
-//! endpoint's thread, and nothing of this process can be learned from the answer; see [`Config::check`].
+//! endpoint's thread, and nothing of this process can be learned from the answer; see [`Config::check`]. What can be
+//! learned of it is the status page's business ([`status`]).
+//!
+//! | route | what it is |
+//! |---|---|
+//! | `POST /configuration/validate` | `validate.rs` |
+//! | `GET /status`, `/status.json`, `/status/events` | `status/` |
+//! | the health path | `telemetry::endpoint::health` |
 
 pub mod maintenance;
+pub mod status;
 mod validate;
 
 use std::sync::Arc;
@@ -23,10 +32,12 @@ use pingora_error::Result;
 
 use self::{
     maintenance::{Maintenance, Switch},
+    status::{Installation, Sampler, Status},
     validate::Validator,
 };
 use crate::{
     config::{Config, Listen},
+    synclog::feed::Feed,
     telemetry::endpoint::{self, Answer, App, Draining, Endpoint, Route, health::health},
 };
 
@@ -36,31 +47,46 @@ pub struct Technical {
     routes: Vec<Route>,
     validator: Validator,
     maintenance: Maintenance,
+    status: Status,
+    health: Option<String>,
     draining: Draining,
 }
 
-/// The service, and where it listens, if the configuration asks for one.
-pub fn service(
+/// The endpoint as it is made: a service to be added where it listens, and the task behind the status.
+pub struct Made {
+    pub service: listening::Service<App<Technical>>,
+    pub listen: Listen,
+    pub sampler: Sampler,
+}
+
+/// The endpoint, if the configuration asks for one.
+pub fn make(
     config: &Config,
-    switch: Arc<dyn Switch>,
     draining: Draining,
-) -> Option<(listening::Service<App<Technical>>, Listen)> {
+    installation: Arc<dyn Installation>,
+    feed: Feed,
+    switch: Arc<dyn Switch>,
+) -> Option<Made> {
     let technical = config.technical.as_ref()?;
-    let health = config.health_check_endpoint.iter().map(|path| Route::new(Method::GET, path));
+    let health = config.health_check_endpoint.clone();
+    let (status, sampler) = Status::of(installation, feed, draining.clone());
     let endpoint = Technical {
-        routes: [
-            Route::new(Method::POST, VALIDATE),
-            Route::new(Method::GET, maintenance::PATH),
-            Route::new(Method::POST, maintenance::PATH),
-        ]
-        .into_iter()
-        .chain(health)
-        .collect(),
-        maintenance: Maintenance::new(technical.token.clone(), switch),
+        routes: routes(health.as_deref()),
         validator: Validator::new(technical.body_max_size),
+        maintenance: Maintenance::new(technical.token.clone(), switch),
+        status,
+        health,
         draining: draining.clone(),
     };
-    Some((endpoint::service(endpoint, &technical.listen, draining), technical.listen.clone()))
+    let service = endpoint::service(endpoint, &technical.listen, draining);
+    Some(Made { service, listen: technical.listen.clone(), sampler })
+}
+
+/// Of two at one path the first is found: balancers need the health path.
+fn routes(health: Option<&str>) -> Vec<Route> {
+    let get = [status::PAGE, status::JSON, status::EVENTS, maintenance::PATH];
+    let post = [VALIDATE, maintenance::PATH].map(|path| Route::new(Method::POST, path));
+    post.into_iter().chain(health.into_iter().chain(get).map(|path| Route::new(Method::GET, path))).collect()
 }
 
 #[async_trait]
@@ -75,13 +101,17 @@ impl Endpoint for Technical {
 
     async fn answer(&self, route: &Route, session: &mut ServerSession) -> Result<Answer> {
         match (&route.method, route.path.as_str()) {
-            (_, VALIDATE) => self.validator.answer(session).await,
             (&Method::POST, maintenance::PATH) => self.maintenance.change(session).await,
-            (_, maintenance::PATH) => self.maintenance.list(),
-            _ => {
+            (&Method::POST, _) => self.validator.answer(session).await,
+            // The health path may be any, also one of those below.
+            (_, path) if self.health.as_deref() == Some(path) => {
                 let (head, body) = health((self.draining)())?;
-                Ok(Answer { head, body })
+                Ok(Answer { head, body: body.into() })
             }
+            (_, maintenance::PATH) => self.maintenance.list(),
+            (_, status::JSON) => self.status.json(),
+            (_, status::EVENTS) => self.status.events(),
+            _ => self.status.page(),
         }
     }
 }

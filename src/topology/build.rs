@@ -127,6 +127,9 @@ fn region(config: &RegionConfig, clusters: &HashMap<&str, Arc<Cluster>>) -> Regi
     Region {
         name: config.name.clone(),
         clusters: members.iter().map(|(cluster, _)| Arc::clone(cluster)).collect(),
+        weights: members.iter().map(|(_, weight)| *weight).collect(),
+        domains: config.domains.clone(),
+        default: config.default,
         ring: Ring::new(members.iter().map(|(cluster, weight)| (cluster.name.as_str(), *weight))),
         read_policy: config.read_policy,
         virtual_host_style: config.virtual_host_style,

@@ -56,6 +56,7 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         proxy_protocol: false,
         server: Default::default(),
         warnings: Vec::new(),
+        in_force: Default::default(),
     }
 }
 

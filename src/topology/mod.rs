@@ -64,6 +64,12 @@ pub struct Cluster {
 pub struct Region {
     pub name: String,
     pub clusters: Vec<Arc<Cluster>>,
+    /// Of the clusters, 0 to 1.
+    pub weights: Vec<f64>,
+    /// Lower-cased, as written.
+    pub domains: Vec<String>,
+    /// Takes what no domain matches.
+    pub default: bool,
     pub ring: ring::Ring,
     pub read_policy: ReadPolicy,
     pub virtual_host_style: VirtualHostStyle,

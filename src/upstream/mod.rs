@@ -136,7 +136,12 @@ impl Upstream {
     pub fn is_usable(&self, backend: &Backend) -> bool {
         self.peers.with(backend.id, |peer| peer.health.is_in()).unwrap_or(false)
             && !backend.maintained
-            && self.resolver.knows(backend.id)
+            && self.has_address(backend)
+    }
+
+    /// Whether a backend's name has an address.
+    pub fn has_address(&self, backend: &Backend) -> bool {
+        self.resolver.knows(backend.id)
     }
 
     /// The same by what is known now, whatever snapshot a request has.
@@ -146,7 +151,7 @@ impl Upstream {
 
     /// Whether a backend may be asked at all: it has an address and is not under maintenance.
     fn is_reachable(&self, peer: &Peer) -> bool {
-        !peer.is_maintained() && self.resolver.knows(peer.backend.id)
+        !peer.is_maintained() && self.has_address(&peer.backend)
     }
 
     /// The longest wait for a connection: `DialTimeout`.

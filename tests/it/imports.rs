@@ -13,7 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("s3", &["config"]),
     ("config", &["s3"]),
     ("telemetry", &["config"]),
-    ("technical", &["config", "telemetry"]),
+    ("technical", &["config", "synclog", "telemetry"]),
     ("topology", &["config", "s3"]),
     ("upstream", &["config", "s3", "telemetry", "topology"]),
     ("synclog", &["config", "telemetry"]),
@@ -45,6 +45,8 @@ const PURE: &[&str] = &[
     "s3/error.rs",
     "upstream/health/detector.rs",
     "upstream/health/escalation.rs",
+    "technical/status/quantile.rs",
+    "technical/status/report.rs",
 ];
 
 fn source() -> PathBuf {

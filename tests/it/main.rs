@@ -36,6 +36,7 @@ mod reload;
 mod reports;
 mod s3_clients;
 mod smuggling;
+mod status;
 mod supervision;
 mod synclog_postgres;
 mod syslog;

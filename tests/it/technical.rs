@@ -96,7 +96,14 @@ fn what_is_no_configuration_is_refused_by_its_head() {
             assert_eq!(reply.header("allow"), (status == 405).then_some("POST"));
             if status == 404 {
                 let routes: Vec<_> = reply.text().lines().skip(1).map(str::to_owned).collect();
-                assert_eq!(routes, ["POST /configuration/validate", "GET /status/ping"]);
+                let there_is = [
+                    "POST /configuration/validate",
+                    "GET /status/ping",
+                    "GET /status",
+                    "GET /status.json",
+                    "GET /status/events",
+                ];
+                assert_eq!(routes, there_is);
             }
         }
         // A query is no other path.

@@ -7,6 +7,7 @@
 mod daemon;
 mod differences;
 mod handover;
+mod installation;
 mod life;
 pub mod listener;
 mod reload;
@@ -31,6 +32,7 @@ use pingora_proxy::http_proxy;
 
 use self::{
     daemon::{PidFile, Starter},
+    installation::Installed,
     life::{Life, Patience, Watch},
     listener::{Listeners, Until},
     reload::{Beginning, Calls, Parts, Reloader},
@@ -45,7 +47,7 @@ use crate::{
         snapshot::{Current, Snapshot},
     },
     mirror::Mirror,
-    technical::{self, maintenance::Switch},
+    technical::{self, Made, maintenance::Switch},
     telemetry::{
         Logs,
         endpoint::Draining,
@@ -102,8 +104,10 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
     let tasks = run_tasks(parts.resolver.clone(), parts.upstream.clone());
     let calls = Arc::new(Calls::default());
+    let upstream = parts.upstream.clone();
     let (reloader, orders) = Reloader::new(beginning, parts, calls.clone());
-    add_endpoints(&mut server, &mut listeners, &config, &activity, orders);
+    let installed = Arc::new(Installed::new(orders.clone(), upstream));
+    let watching = add_endpoints(&mut server, &mut listeners, &config, &logs, &activity, installed, orders);
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
         // A unix socket's file must belong to that user.
@@ -116,6 +120,7 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
         reporter: Reporter::new(&config),
         tasks: Box::pin(async {
             tokio::spawn(reloader.run());
+            watching();
             tasks.await;
         }),
         calls,
@@ -158,24 +163,35 @@ fn gateway_over(
     (service, Parts { current, resolver, upstream, mirror, room, logs: logs.clone() })
 }
 
-/// Those that operators talk to, as far as the configuration has them.
+/// Those that operators talk to, as far as the configuration has them; returns what starts the task behind them.
 fn add_endpoints(
     server: &mut Server,
     listeners: &mut Listeners,
     config: &Arc<Config>,
+    logs: &Logs,
     activity: &Arc<Activity>,
+    installed: Arc<Installed>,
     switch: Arc<dyn Switch>,
-) {
-    let activity = activity.clone();
-    let draining: Draining = Arc::new(move || activity.is_draining());
-    if let Some((service, listen)) = technical::service(config, switch, draining.clone()) {
+) -> impl FnOnce() + Send + use<> {
+    let drains = activity.clone();
+    let draining: Draining = Arc::new(move || drains.is_draining());
+    let feed = logs.synclog.feed().clone();
+    let technical = technical::make(config, draining.clone(), installed, feed, switch);
+    let sampler = technical.map(|Made { service, listen, sampler }| {
         server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
-    }
+        sampler
+    });
     if let Some((service, listen)) = prometheus::service(config, draining.clone()) {
         server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
     }
     if let Some((service, listen)) = expvar::service(config, draining) {
         server.add_service(listeners.add("metrics", &listen, Until::Gone, service));
+    }
+    let stop = activity.stop.clone();
+    move || {
+        if let Some(sampler) = sampler {
+            sampler.start(async move { stop.wait().await });
+        }
     }
 }
 

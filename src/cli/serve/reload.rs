@@ -179,7 +179,7 @@ impl Reloader {
         if let Some(level) = config.logging.mainlog.level {
             self.parts.logs.set_main_level(level);
         }
-        self.put(Arc::new(config)).await;
+        self.put(Arc::new(config), postponed.clone()).await;
         METRICS.reloads.made.inc();
         let what = if changed.is_empty() { "nothing is different".to_owned() } else { changed.join(", ") };
         log::info!("SIGHUP: {} was read again: {what}", file.display());
@@ -189,12 +189,12 @@ impl Reloader {
     }
 
     /// Puts a configuration in place, with what is changed at run time.
-    async fn put(&mut self, config: Arc<Config>) {
+    async fn put(&mut self, config: Arc<Config>, postponed: Vec<&'static str>) {
         let mut changes = Changes::clone(&self.changes.load());
         drop_what_is_configured(&mut changes, &config);
         let topology = topology(&config, &mut self.identities, &changes);
         self.hold(&config, &topology).await;
-        let snapshot = Snapshot::new(config.clone(), Arc::new(topology));
+        let snapshot = Snapshot { postponed, ..Snapshot::new(config.clone(), Arc::new(topology)) };
         let before = self.parts.current.replace(snapshot);
         self.former.push((Arc::downgrade(&before), before.topology.backends.clone()));
         METRICS.reloads.in_force_since.set(Utc::now().timestamp());
@@ -255,7 +255,7 @@ impl Reloader {
         }
         self.store.write(changes.clone()).await.map_err(|error| SwitchError::NotKept(error.to_string()))?;
         self.changes.store(Arc::new(changes));
-        self.put(snapshot.config.clone()).await;
+        self.put(snapshot.config.clone(), snapshot.postponed.clone()).await;
         let state = if maintenance { "under maintenance" } else { "not under maintenance any more" };
         log::warn!("{}: {state}, as was asked of this process: {reason:?}", backend.url);
         Ok(maintained(&backend, maintenance, &snapshot.config, &self.changes.load()))
@@ -271,8 +271,8 @@ impl Reloader {
                     return;
                 }
                 self.changes.store(Arc::new(changes));
-                let config = self.parts.current.pin().config.clone();
-                self.put(config).await;
+                let snapshot = self.parts.current.pin();
+                self.put(snapshot.config.clone(), snapshot.postponed.clone()).await;
                 log::info!("changes at run time that another process made are in force");
             }
             Err(error) => log::error!("changes at run time are as before: {error}"),
@@ -308,6 +308,17 @@ fn maintained(backend: &Backend, now: bool, config: &Config, changes: &Changes) 
         configured: config.maintains(&backend.url),
         changed: change.map(|change| change.since.clone()),
         reason: change.map(|change| change.reason.clone()),
+    }
+}
+
+impl Orders {
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.pin()
+    }
+
+    /// What was changed of a backend while the process, or one before it, ran.
+    pub fn changed_at_run_time(&self, backend: &Backend) -> Option<Maintenance> {
+        self.changes.load().maintenance.get(&backend.endpoint()).cloned()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The configuration as a whole: defaults, what is refused and where, any input.
 
+mod in_force;
 mod logging;
 mod secrets;
 mod shipped;
@@ -362,4 +363,12 @@ proptest! {
         text.splice(start..end, put.chars());
         drop(parse(&text.into_iter().collect::<String>()));
     }
+}
+
+#[test]
+fn a_health_path_that_hides_the_status_page_is_remarked_upon() {
+    let with = |path: &str, more: &str| warnings(&format!("HealthCheckEndpoint: {path}\n{more}{MINIMAL}"));
+    let technical = "TechnicalEndpointListen: ':8071'\n";
+    assert!(with("/status", technical).contains("HealthCheckEndpoint: it hides the status page's path"));
+    assert_eq!((with("/status", ""), with("/status/ping", technical)), (String::new(), String::new()));
 }

@@ -19,7 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode, Version, header};
 use pingora_core::{
     apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream},
     protocols::http::ServerSession,
@@ -68,10 +68,31 @@ impl Route {
     }
 }
 
-/// An answer with its whole body.
+/// What is sent back.
 pub struct Answer {
     pub head: ResponseHeader,
-    pub body: Bytes,
+    pub body: Body,
+}
+
+/// An answer's body.
+pub enum Body {
+    Whole(Bytes),
+    /// Sent as its pieces come; its connection serves nothing else after it.
+    Stream(Box<dyn Pieces>),
+}
+
+impl From<Bytes> for Body {
+    fn from(whole: Bytes) -> Body {
+        Body::Whole(whole)
+    }
+}
+
+/// A body whose end is not known yet.
+#[async_trait]
+pub trait Pieces: Send {
+    /// Waits for the next piece, which is not empty; `None` = that was all. A client that has gone is noticed when a
+    /// piece is sent, so they must not be too far apart.
+    async fn next(&mut self) -> Option<Bytes>;
 }
 
 impl Answer {
@@ -81,7 +102,7 @@ impl Answer {
         head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
         // It may repeat what was sent: no browser shall take it for something else.
         head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
-        Ok(Answer { head, body: Bytes::from(text.into()) })
+        Ok(Answer { head, body: Bytes::from(text.into()).into() })
     }
 }
 
@@ -153,15 +174,33 @@ impl<E: Endpoint> App<E> {
         let reusable = session.is_body_empty() && !(self.draining)();
         session.set_keepalive(reusable.then_some(HEAD.as_secs()));
         let Answer { mut head, body } = self.find(session).await?;
-        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+        match &body {
+            Body::Whole(body) => head.insert_header(header::CONTENT_LENGTH, body.len())?,
+            Body::Stream(_) => {
+                session.set_keepalive(None);
+                // To an older client its end is the connection's.
+                if session.req_header().version == Version::HTTP_11 {
+                    head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+                }
+            }
+        }
         let name = self.endpoint.name();
         METRICS.endpoint_requests.with_label_values(&[name, head.status.as_str()]).inc();
         if !head.status.is_success() {
             log::debug!("{name}: {} answered {}", session.request_summary(), head.status);
         }
-        let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
+        let body = if session.req_header().method == Method::HEAD { Bytes::new().into() } else { body };
         in_time(timeout(WRITE, session.write_response_header(Box::new(head))).await)?;
-        in_time(timeout(WRITE, session.write_response_body(body, true)).await)?;
+        let last = match body {
+            Body::Whole(body) => body,
+            Body::Stream(mut pieces) => {
+                while let Some(piece) = pieces.next().await {
+                    in_time(timeout(WRITE, session.write_response_body(piece, false)).await)?;
+                }
+                Bytes::new()
+            }
+        };
+        in_time(timeout(WRITE, session.write_response_body(last, true)).await)?;
         if !session.is_body_done() {
             linger(session, LINGER).await;
         }

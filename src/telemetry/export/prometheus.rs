@@ -47,6 +47,6 @@ impl Endpoint for Prometheus {
 
     async fn answer(&self, _: &Route, session: &mut ServerSession) -> Result<Answer> {
         let (head, body) = PrometheusHttpApp.response(session).await.into_parts();
-        Ok(Answer { head: head.into(), body: Bytes::from(body) })
+        Ok(Answer { head: head.into(), body: Bytes::from(body).into() })
     }
 }

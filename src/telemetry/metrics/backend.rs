@@ -21,11 +21,11 @@ pub const CAUSES: [&str; 8] =
 /// Families of exchanges with backends.
 #[derive(Debug)]
 pub(super) struct Exchanges {
-    replies: IntCounterVec,
+    pub(super) replies: IntCounterVec,
     answers: IntCounterVec,
-    errors: IntCounterVec,
+    pub(super) errors: IntCounterVec,
     exchange_duration: HistogramVec,
-    answer_wait: HistogramVec,
+    pub(super) answer_wait: HistogramVec,
     sent_bytes: IntCounterVec,
     received_bytes: IntCounterVec,
     retries: IntCounterVec,
@@ -93,7 +93,7 @@ impl Exchanges {
 /// Families of connections to backends.
 #[derive(Debug)]
 pub(super) struct Connections {
-    connections: IntGaugeVec,
+    pub(super) connections: IntGaugeVec,
     opened: IntCounterVec,
     idle_closed: IntCounterVec,
     waits: IntCounterVec,
@@ -148,11 +148,11 @@ impl Connections {
 /// Families of what backends hold, and have still to get.
 #[derive(Debug)]
 pub(super) struct Replicas {
-    divergences: IntCounterVec,
-    cuts: IntCounterVec,
-    replica_buffer_bytes: IntGaugeVec,
-    background_requests: IntGaugeVec,
-    background_bytes: IntGaugeVec,
+    pub(super) divergences: IntCounterVec,
+    pub(super) cuts: IntCounterVec,
+    pub(super) replica_buffer_bytes: IntGaugeVec,
+    pub(super) background_requests: IntGaugeVec,
+    pub(super) background_bytes: IntGaugeVec,
 }
 
 impl Replicas {
@@ -302,7 +302,7 @@ pub enum ReplyOutcome {
     Unknown,
 }
 
-const OUTCOMES: [&str; 3] = ["good", "not applied", "unknown"];
+pub const OUTCOMES: [&str; 3] = ["good", "not applied", "unknown"];
 
 /// Replies and divergences of one backend.
 #[derive(Debug)]

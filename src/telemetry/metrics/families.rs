@@ -7,7 +7,7 @@ use pingora_prometheus::prometheus::{
 };
 
 /// Seconds: from a small object on a fast storage to a large upload.
-const LATENCY_BUCKETS: &[f64] = &[
+pub const LATENCY_BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
     300.0,
 ];

@@ -14,6 +14,7 @@ mod families;
 mod health;
 mod log;
 mod process;
+pub mod reading;
 mod reloads;
 mod requests;
 mod spans;
@@ -75,6 +76,7 @@ pub struct Metrics {
     pub endpoint_refused: IntCounterVec,
     /// By `target` ("graphite", "stdout") and `outcome` ("taken", "missed").
     pub reports: IntCounterVec,
+    pub status_viewers: IntGauge,
     pub draining: IntGauge,
     pub reloads: Reloads,
     pub trace_spans: Spans,
@@ -152,6 +154,7 @@ impl Metrics {
                 "Reports of metrics, by whether they were taken where they go.",
                 &["target", "outcome"],
             ),
+            status_viewers: f.gauge("akubra_status_viewers", "Status pages that are open and told what changes."),
             draining: f.gauge("akubra_draining", "1 once the process is on its way to its end."),
             reloads: Reloads::new(&mut f),
             trace_spans: Spans::new(&mut f),

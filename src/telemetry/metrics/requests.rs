@@ -11,7 +11,7 @@ use super::{
 };
 
 /// The codes of the errors that the gateway answers with; a test compares them with those that there are.
-const CODES: [&str; 14] = [
+pub(super) const CODES: [&str; 14] = [
     "EntityTooLarge",
     "InternalError",
     "InvalidArgument",
@@ -27,6 +27,9 @@ const CODES: [&str; 14] = [
     "SlowDown",
     "other",
 ];
+
+/// The values of the label `by`, in the order of [`BrokenBy`].
+pub(super) const BREAKERS: [&str; 3] = ["client", "backend", "gateway"];
 
 /// Who made it necessary to cut a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +52,13 @@ pub enum Linger {
 
 #[derive(Debug)]
 pub struct Requests {
-    family: IntCounterVec,
+    pub(super) family: IntCounterVec,
     /// By method, then by status.
     counts: Cells,
     /// By method.
-    durations: [Histogram; METHODS.len()],
-    broken: [IntCounter; 3],
-    refusals: [IntCounter; CODES.len()],
+    pub(super) durations: [Histogram; METHODS.len()],
+    pub(super) broken: [IntCounter; 3],
+    pub(super) refusals: [IntCounter; CODES.len()],
     lingers: [IntCounter; 3],
 }
 
@@ -90,7 +93,7 @@ impl Requests {
             family,
             counts: Cells::new(METHODS.len() * STATUSES),
             durations: METHODS.map(|method| durations.with_label_values(&[method])),
-            broken: ["client", "backend", "gateway"].map(|by| broken.with_label_values(&[by])),
+            broken: BREAKERS.map(|by| broken.with_label_values(&[by])),
             refusals: CODES.map(|code| refusals.with_label_values(&[code])),
             lingers: ["ended", "bytes", "time"].map(|end| lingers.with_label_values(&[end])),
         }

@@ -87,6 +87,13 @@ pub struct Status {
     pub since: SystemTime,
 }
 
+impl Status {
+    /// Whether anything has happened since the beginning.
+    pub fn is_news(&self) -> bool {
+        self.reason != UNKNOWN
+    }
+}
+
 /// The rule that found a backend sick: its place among `EJECTED_FOR` of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
@@ -272,6 +279,12 @@ impl Health {
         self.status.store(Arc::new(Status { state, reason, since: SystemTime::now() }));
         self.state.store(state as u8, Relaxed);
         self.metrics.is_in(state as usize);
+    }
+
+    /// Says something of the state that it is in.
+    fn tell(&self, reason: String) {
+        let Status { state, since, .. } = **self.status.load();
+        self.status.store(Arc::new(Status { state, reason, since }));
     }
 
     /// Forgets what was found before now, also what exchanges that run still would say.

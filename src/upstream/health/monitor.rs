@@ -112,10 +112,12 @@ impl<S: Surroundings> Monitor<S> {
     fn is_kept_in(&self, trip: &Trip, cluster: &str) {
         if !self.health.kept_in.swap(true, Relaxed) {
             self.health.metrics.refused.inc();
-            let (url, reason) = (&self.health.url, &trip.reason);
-            log::error!(
-                "{url}: {reason}; it stays in use, because cluster {cluster} can spare no more backends"
+            let why = format!(
+                "{}; it stays in use, because cluster {cluster} can spare no more backends",
+                trip.reason
             );
+            log::error!("{}: {why}", self.health.url);
+            self.health.tell(why);
         }
     }
 
@@ -127,7 +129,9 @@ impl<S: Surroundings> Monitor<S> {
 
     fn got_well(&self) {
         self.health.kept_in.store(false, Relaxed);
-        log::info!("{}: not sick any more; it was in use all the time", self.health.url);
+        let why = "not sick any more; it was in use all the time";
+        log::info!("{}: {why}", self.health.url);
+        self.health.tell(why.to_owned());
     }
 
     /// Checks at every interval. Too many failures in a row ring the bell.
