@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use self::session::{Failure, Session};
-use super::spool::{Reader, Spool};
+use super::spool::{Reader, Spool, Stored};
 use crate::{
     config::Database,
     telemetry::{SYNCLOG, report::Report},
@@ -148,9 +148,10 @@ impl Task {
             match Reader::own(&self.spool) {
                 Ok(Some(reader)) => {
                     self.spool.metrics.owner.set(1);
-                    self.deliver(reader).await;
+                    let yielded = self.deliver(reader).await;
                     self.spool.metrics.owner.set(0);
-                    if !self.finishing() {
+                    self.spool.metrics.connected.set(0);
+                    if yielded {
                         self.rest(AFTER_YIELDING).await;
                     }
                 }
@@ -160,61 +161,70 @@ impl Task {
         }
     }
 
-    /// Until somebody else shall.
-    async fn deliver(&mut self, mut reader: Reader) {
+    /// Until somebody else shall, which it says, or the spool cannot be read: its directory may have been replaced
+    /// under the reader.
+    async fn deliver(&mut self, mut reader: Reader) -> bool {
         let mut session = None;
         let mut most = BATCH;
         let mut last_start = None;
-        while !self.shall_yield() {
-            if self.finishing()
-                && *last_start.get_or_insert_with(|| Instant::now() + LAST_DELIVERIES) < Instant::now()
-            {
-                break;
+        while !self.overdue(&mut last_start) {
+            if self.shall_yield() {
+                return true;
             }
             let records = match reader.next(most) {
-                Ok(records) if records.is_empty() && self.finishing() => break,
                 Ok(records) => records,
                 Err(error) => {
                     self.fail(&format!("the spool cannot be read: {error}")).await;
-                    if self.finishing() {
-                        break;
-                    }
-                    continue;
-                }
-            };
-            // Also where there is nothing to deliver: what is wrong shows at the start.
-            let Some(session) = self.connected(&mut session).await else {
-                if self.finishing() {
                     break;
                 }
-                continue;
             };
-            let Some(last) = records.last() else {
-                self.wait_for_records().await;
-                continue;
-            };
-            match session.insert(&records).await {
-                Ok(()) => {
-                    reader.acknowledge(last);
-                    self.spool.metrics.delivered.inc_by(records.len() as u64);
-                    self.well();
-                    most = (most * 2).min(BATCH);
-                }
-                Err(Failure::Refused { index, .. }) if index > 0 => most = index,
-                Err(Failure::Refused { error, .. }) => {
-                    self.refused(&mut reader, session, &records[0], &error).await;
-                    most = 1;
-                }
-                Err(Failure::Broken(error)) => {
-                    session.broken = true;
-                    self.fail(&error).await;
-                    if self.finishing() {
-                        break;
-                    }
-                }
+            if records.is_empty() && self.finishing() {
+                break;
+            }
+            // Also where there is nothing to deliver: what is wrong shows at the start.
+            match self.connected(&mut session).await {
+                Some(_) if records.is_empty() => self.wait_for_records().await,
+                Some(session) => most = self.insert(session, &mut reader, &records, most).await,
+                None if self.finishing() => break,
+                None => {}
             }
         }
-        self.spool.metrics.connected.set(0);
+        false
+    }
+
+    /// Whether the end was asked for long enough ago.
+    fn overdue(&self, last_start: &mut Option<Instant>) -> bool {
+        self.finishing()
+            && *last_start.get_or_insert_with(|| Instant::now() + LAST_DELIVERIES) < Instant::now()
+    }
+
+    /// Delivers what may be delivered of these, which are not none; how many to take the next time.
+    async fn insert(
+        &mut self,
+        session: &mut Session,
+        reader: &mut Reader,
+        records: &[Stored],
+        most: usize,
+    ) -> usize {
+        match session.insert(records).await {
+            Ok(()) => {
+                reader.acknowledge(&records[records.len() - 1]);
+                self.spool.metrics.delivered.inc_by(records.len() as u64);
+                self.well();
+                (most * 2).min(BATCH)
+            }
+            // Those before it are to be delivered first.
+            Err(Failure::Refused { index, .. }) if index > 0 => index,
+            Err(Failure::Refused { error, .. }) => {
+                self.refused(reader, session, &records[0], &error).await;
+                1
+            }
+            Err(Failure::Broken(error)) => {
+                session.broken = true;
+                self.fail(&error).await;
+                most
+            }
+        }
     }
 
     /// The connection that is there, or a new one; none after a failure, or when the spool is to be left.
@@ -246,13 +256,7 @@ impl Task {
     }
 
     /// The first of the records was refused, alone.
-    async fn refused(
-        &mut self,
-        reader: &mut Reader,
-        session: &mut Session,
-        record: &super::spool::Stored,
-        error: &str,
-    ) {
+    async fn refused(&mut self, reader: &mut Reader, session: &mut Session, record: &Stored, error: &str) {
         let proven = match session.is_proven().await {
             Ok(proven) => proven,
             Err(error) => {
