@@ -1,6 +1,6 @@
 //! `Metrics.Target: expvar`: one JSON object at `/debug/vars` of `Metrics.ExpAddr`, as Go programs have it.
 //!
-//! Its keys are the paths of [`series`](super::series), without a prefix, and `cmdline`. Go's `memstats` are not there:
+//! Its keys are the paths of [`series`], without a prefix, and `cmdline`. Go's `memstats` are not there:
 //! they tell of Go's allocator and its garbage collection; `process_*` say what the system knows of the process.
 //!
 //! Nothing runs between requests. An interval ends with the first request that finds it `Interval` old, whoever

@@ -2,7 +2,7 @@
 //!
 //! Our own paths are the family's name and then the values of its labels, in the order of `docs/metrics.md`:
 //! `akubra_backend_errors_total.s3_dc1_internal_9000.dial.deadline`. What the Go program counted stands beside them
-//! under its own names ([`original`](super::original)), so that dashboards made for it go on.
+//! under its own names ([`original`]), so that dashboards made for it go on.
 //!
 //! A node of a path holds ASCII letters, digits, "-" and "_" alone, whatever the value of a label is: nothing can end
 //! a line, add a node, or mean something to a collector. An URL loses its `http://` and is in lower case, which is what
