@@ -119,3 +119,23 @@ fn the_dashboard_can_be_imported() {
     let expected = ["Traffic", "Latency", "Backends", "Divergences and background work", "Logs", "Process"];
     assert_eq!(rows, expected);
 }
+
+#[test]
+fn every_alert_has_its_place_in_the_operations_guide() {
+    let read = |path: &str| std::fs::read_to_string(file(path)).unwrap();
+    let (rules, guide) = (read("conf/prometheus/akubra.rules.yml"), read("docs/operations.md"));
+    // As they are linked to: lower case, with dashes for blanks.
+    let headings: Vec<String> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(|heading| heading.to_lowercase().replace(' ', "-"))
+        .collect();
+    let after = |prefix: &'static str| rules.lines().filter_map(move |line| line.trim().strip_prefix(prefix));
+    for anchor in after("runbook: docs/operations.md#") {
+        assert!(headings.iter().any(|heading| heading == anchor), "{anchor}");
+    }
+    let alerts: BTreeSet<&str> = after("- alert: ").collect();
+    let words = guide.split(|c: char| !c.is_ascii_alphanumeric());
+    let named: BTreeSet<&str> = words.filter(|word| word.len() > 6 && word.starts_with("Akubra")).collect();
+    assert_eq!(named, alerts);
+}

@@ -225,6 +225,7 @@ def logs_are_rotated(_old, _new):
     for name in ["access.log", "access.log.1", "main.log.1"]:
         check(shape(f"/var/log/akubra/{name}") == "600 akubra:akubra", name)
     check(" 200 " in traffic.put() and main_pid() == before, "it did not survive")
+    eventually("the new file is used", lambda: os.path.getsize("/var/log/akubra/access.log") > 0)
 
 
 def a_drop_in_opens_low_ports(_old, _new):
