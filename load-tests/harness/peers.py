@@ -92,9 +92,10 @@ Metrics:
   Target: prometheus
   ExpAddr: "{metrics}"
 """
+# The main log at the same level: one that goes nowhere makes its lines all the same.
 _SILENT = """
 Logging:
-  Mainlog: {{stderr: false}}
+  Mainlog: {{stderr: false, level: Info}}
 """
 
 
