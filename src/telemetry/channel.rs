@@ -106,6 +106,7 @@ impl<T: Send + 'static> LogChannel<T> {
         let inner = &*self.0;
         let Some(Idle { receiver, destinations }) = lock(&inner.idle).take() else { return Ok(()) };
         if inner.off {
+            inner.started.store(true, Relaxed);
             return Ok(());
         }
         inner.backlog.start(destinations)?;

@@ -114,7 +114,7 @@ impl MainLog {
             return false;
         }
         self.level.level.store(level as usize, Relaxed);
-        if self.level.installed.load(Relaxed) {
+        if self.level.installed.load(Relaxed) && !self.lines.is_off() {
             log::set_max_level(level);
         }
         true
@@ -150,7 +150,12 @@ impl MainLog {
 
     /// From here on lines go to the log's destinations.
     pub fn start(&self) -> io::Result<()> {
-        self.lines.start()
+        self.lines.start()?;
+        if self.lines.is_off() && self.level.installed.load(Relaxed) {
+            // Nobody would read what costs a tenth of a small request to write.
+            log::set_max_level(LevelFilter::Off);
+        }
+        Ok(())
     }
 
     /// Waits until everything is written, at most until `deadline`.

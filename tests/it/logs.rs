@@ -1,6 +1,6 @@
 //! The logs as an operator finds them: lines, fields, files and other places.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use chrono::DateTime;
 
@@ -68,6 +68,25 @@ fn logs_go_to_stderr_where_that_is_asked_for() {
         assert!(json.iter().any(|line| line["failedhost"] == a.url()), "{main}");
         assert!(json.iter().any(|line| line["status"] == 200 && line["duration"].is_number()), "{main}");
         assert!(!main.contains("DEBUG"), "{main}");
+    });
+}
+
+#[test]
+fn a_main_log_that_goes_nowhere_is_silent_once_the_gateway_serves() {
+    run(async {
+        let a = Misbehaving::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("gateway.sock");
+        let setup = Gateway::over(&[&a]).set("Listen", format!("unix:{}", socket.display()));
+        let mut gateway = setup.set_yaml("Logging", "{Mainlog: {stderr: false}}").launch(&[]);
+        soon("the gateway to listen", async {
+            while tokio::net::UnixStream::connect(&socket).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        let main = gateway.stop().await.main;
+        assert!(!main.contains("ending"), "{main}");
     });
 }
 

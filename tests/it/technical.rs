@@ -98,10 +98,12 @@ fn what_is_no_configuration_is_refused_by_its_head() {
                 let routes: Vec<_> = reply.text().lines().skip(1).map(str::to_owned).collect();
                 let there_is = [
                     "POST /configuration/validate",
+                    "POST /maintenance",
                     "GET /status/ping",
                     "GET /status",
                     "GET /status.json",
                     "GET /status/events",
+                    "GET /maintenance",
                 ];
                 assert_eq!(routes, there_is);
             }
