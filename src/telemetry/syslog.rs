@@ -9,8 +9,8 @@
 //!   Datagrams need no end; on a stream socket it is a NUL, as libc writes it.
 //! - **Length.** Past [`MOST`], which is where rsyslog cuts, a message ends in `...[N bytes cut]`, and is counted.
 //! - **A daemon that is away**: as with every destination the line is tried again. One that was restarted is found by
-//!   the failure, and connected to at once. What UDP loses nobody notices, unless a host says that nobody listens;
-//!   then the line that was sent before is lost, and the next ones wait.
+//!   the failure, and connected to at once. What UDP loses nobody notices, unless a host says that nobody listens: then
+//!   the line that was sent before is lost, and the next ones wait, each asked about until one meets no such answer.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use std::{
     net::{ToSocketAddrs, UdpSocket},
     os::unix::net::{UnixDatagram, UnixStream},
     path::Path,
-    process,
+    process, thread,
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,8 @@ const MOST: usize = 8 << 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A collector's name is looked up as often.
 const LOOKUP: Duration = Duration::from_secs(60);
+/// For a host to say that nobody listens, where one has said so before.
+const ANSWER: Duration = Duration::from_millis(50);
 const NAME: &str = "akubra";
 const LABEL: &str = "syslog";
 
@@ -55,6 +57,8 @@ pub struct SyslogSink {
     syslog: Syslog,
     /// None before the first line, and after a failure.
     socket: Option<Socket>,
+    /// The last datagram failed: the next one has not arrived just because it was sent.
+    doubted: bool,
     host: String,
     metrics: DestinationMetrics,
     cut: Report,
@@ -70,7 +74,7 @@ enum Socket {
 impl SyslogSink {
     pub fn new(log: &'static str, syslog: Syslog) -> SyslogSink {
         let metrics = DestinationMetrics::of(log, LABEL);
-        SyslogSink { log, syslog, socket: None, host: host(), metrics, cut: Report::new(log) }
+        SyslogSink { log, syslog, socket: None, doubted: false, host: host(), metrics, cut: Report::new(log) }
     }
 
     /// The message of a line.
@@ -117,19 +121,31 @@ impl SyslogSink {
             Err(error) if reused && !matches!(self.syslog.address, SyslogAddress::Udp { .. }) => {
                 if error.kind() == io::ErrorKind::WouldBlock { Err(error) } else { self.try_send(message) }
             }
-            sent => sent,
+            sent => {
+                self.doubted = sent.is_err();
+                sent
+            }
         }
     }
 
     fn try_send(&mut self, message: &[u8]) -> io::Result<()> {
-        let aged = |socket: &Socket| matches!(socket, Socket::Udp(_, since) if since.elapsed() > LOOKUP);
-        let mut socket = match self.socket.take().filter(|socket| !aged(socket)) {
+        let mut socket = match self.socket.take() {
+            // A name server that is down says nothing about the collector.
+            Some(Socket::Udp(old, since)) if since.elapsed() > LOOKUP => {
+                open(&self.syslog.address).unwrap_or(Socket::Udp(old, Instant::now()))
+            }
             Some(socket) => socket,
             None => open(&self.syslog.address)?,
         };
         match &mut socket {
             Socket::Datagram(socket) => whole(socket.send(message)?, message)?,
-            Socket::Udp(socket, _) => whole(socket.send(message)?, message)?,
+            Socket::Udp(socket, _) => {
+                whole(socket.send(message)?, message)?;
+                if self.doubted {
+                    thread::sleep(ANSWER);
+                    socket.take_error()?.map_or(Ok(()), Err)?;
+                }
+            }
             Socket::Stream(stream) => stream.write_all(&[message, b"\0"].concat())?,
         }
         self.socket = Some(socket);

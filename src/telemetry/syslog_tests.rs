@@ -117,13 +117,20 @@ fn a_daemon_that_was_restarted_gets_the_next_line_and_one_that_is_away_gets_it_l
 
 #[test]
 fn a_collector_that_is_away_is_noticed_where_its_host_says_so() {
-    let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    let mut sink = sink("accesslog", SyslogAddress::Udp { host: "127.0.0.1".into(), port });
+    // No other test listens at this address.
+    let host = Ipv4Addr::new(127, 77, 0, 1);
+    let port = UdpSocket::bind((host, 0)).unwrap().local_addr().unwrap().port();
+    let mut sink = sink("accesslog", SyslogAddress::Udp { host: host.to_string(), port });
     // The first is lost; the answer to it comes with the second, which is not.
     write(&mut sink, "one\n").1.unwrap();
     let (taken, outcome) = write(&mut sink, "two\n");
     assert_eq!((taken, outcome.unwrap_err().kind()), (0, io::ErrorKind::ConnectionRefused));
-    let collector = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    // As long as nobody listens it is not lost either.
+    for _ in 0..3 {
+        let (taken, outcome) = write(&mut sink, "two\n");
+        assert_eq!((taken, outcome.unwrap_err().kind()), (0, io::ErrorKind::ConnectionRefused));
+    }
+    let collector = UdpSocket::bind((host, port)).unwrap();
     collector.set_read_timeout(Some(LONGEST)).unwrap();
     write(&mut sink, "two\n").1.unwrap();
     let mut bytes = [0; 2000];
