@@ -35,6 +35,33 @@ pub const FIELDS: [&str; 19] = [
 
 /// What a statement may begin with: nothing that would end or begin a transaction, which is ours.
 const VERBS: [&str; 5] = ["INSERT", "WITH", "MERGE", "UPDATE", "SELECT"];
+/// Words behind which a value can stand by itself. Any other is taken for the name of a type.
+const BEFORE_VALUES: [&str; 24] = [
+    "select",
+    "distinct",
+    "all",
+    "and",
+    "or",
+    "not",
+    "in",
+    "is",
+    "like",
+    "ilike",
+    "to",
+    "between",
+    "case",
+    "when",
+    "then",
+    "else",
+    "where",
+    "having",
+    "returning",
+    "by",
+    "from",
+    "for",
+    "values",
+    "escape",
+];
 
 /// For the table of `conf/postgres/001-synclog.sql`.
 pub const DEFAULT: &str = "\
@@ -75,6 +102,10 @@ enum Problem {
     UnknownField(String),
     /// In this, which can hold no value.
     Misplaced(&'static str),
+    /// Behind this word, which makes a literal a constant of a type.
+    Typed(String),
+    /// Beside a literal that it would be one with.
+    Continued,
     Parameter,
     Open(&'static str),
     SecondStatement,
@@ -100,6 +131,14 @@ impl TemplateError {
             }
             Problem::Misplaced(place) => {
                 format!("a field stands in {place}, which can hold no value; write '{{{{.path}}}}'")
+            }
+            Problem::Typed(word) => format!(
+                "a field stands in a literal behind {}, which takes constants only; write '{{{{.ts}}}}'::timestamp",
+                quoted(word)
+            ),
+            Problem::Continued => {
+                "a literal with a field stands beside another one; write one literal, or || between them"
+                    .to_owned()
             }
             Problem::Parameter => "\"$\" and a number; write {{.path}} where a value goes".to_owned(),
             Problem::Open(what) => format!("{what} does not end"),
@@ -282,6 +321,10 @@ impl Translation<'_> {
             }
         }
         self.at += 1;
+        if let Err(problem) = self.check_before(!pieces.is_empty()) {
+            self.at = start;
+            return Err(problem);
+        }
         if pieces.is_empty() {
             self.sql.push_str(&self.template[start..self.at]);
         } else if self.follows_word() {
@@ -292,6 +335,22 @@ impl Translation<'_> {
             self.parameter(pieces);
         }
         Ok(())
+    }
+
+    /// Whether what stands before a literal lets a parameter stand in its place.
+    fn check_before(&self, has_fields: bool) -> Result<(), Problem> {
+        let blanks = self.sql.len() - self.sql.trim_end().len();
+        let before = self.sql.trim_end();
+        let word = &before[before.rfind(|c| !in_word(c)).map_or(0, |at| at + 1)..];
+        if word.starts_with('$') || (has_fields && before.ends_with('\'')) {
+            return Err(Problem::Continued);
+        }
+        // Directly behind a word it is a prefix, of which its reader knows more.
+        let typed = has_fields && blanks > 0 && word.starts_with(|c: char| c.is_alphabetic());
+        match typed && !BEFORE_VALUES.iter().any(|known| known.eq_ignore_ascii_case(word)) {
+            true => Err(Problem::Typed(word.to_owned())),
+            false => Ok(()),
+        }
     }
 
     fn identifier(&mut self) -> Result<(), Problem> {

@@ -91,6 +91,16 @@ fn what_cannot_be_translated_is_told_with_its_line() {
         ("INSERT INTO t VALUES (E'{{.path}}')", "a field stands in a literal with a prefix"),
         ("INSERT INTO t VALUES (U&'{{.path}}')", "a field stands in a literal with a prefix"),
         ("INSERT INTO t VALUES (date'{{.ts}}')", "a field stands in a literal with a prefix"),
+        (
+            "INSERT INTO t VALUES (timestamp '{{.ts}}')",
+            "a field stands in a literal behind \"timestamp\", which takes constants only; write '{{.ts}}'::timestamp",
+        ),
+        (
+            "INSERT INTO t VALUES (time with time zone\n'{{.ts}}')",
+            "a field stands in a literal behind \"zone\"",
+        ),
+        ("INSERT INTO t VALUES ('a'\n'{{.path}}')", "a literal with a field stands beside another one"),
+        ("INSERT INTO t VALUES ('{{.path}}'\n'a')", "a literal with a field stands beside another one"),
         ("INSERT INTO t VALUES ($$ {{.path}} $$)", "a field stands in a literal between dollars"),
         ("INSERT INTO t VALUES ($1, '{{.path}}')", "\"$\" and a number; write {{.path}} where a value goes"),
         ("INSERT INTO t\nVALUES ('{{.path}})", "line 2 of the template: a literal does not end"),

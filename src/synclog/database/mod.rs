@@ -224,6 +224,10 @@ impl Task {
                 self.fail(&error).await;
                 most
             }
+            Err(Failure::Late(error)) => {
+                self.fail(&error).await;
+                (records.len() / 2).max(1)
+            }
         }
     }
 
@@ -243,7 +247,7 @@ impl Task {
             };
             match opened {
                 Ok(opened) => {
-                    self.spool.metrics.connected.set(1);
+                    self.spool.metrics.connected.set(opened.fits().into());
                     *session = Some(opened);
                 }
                 Err(error) => {
@@ -283,6 +287,7 @@ impl Task {
     /// Tells of a failure and rests.
     async fn fail(&mut self, error: &str) {
         self.spool.metrics.failures.inc();
+        self.spool.metrics.connected.set(0);
         self.failing_since.get_or_insert_with(Instant::now);
         let (database, folder) = (&self.database, self.spool.folder().display());
         self.trouble.error(format_args!(
@@ -294,6 +299,7 @@ impl Task {
     }
 
     fn well(&mut self) {
+        self.spool.metrics.connected.set(1);
         self.pause = FIRST_RETRY;
         if let Some(since) = self.failing_since.take() {
             let seconds = since.elapsed().as_secs();

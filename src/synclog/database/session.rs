@@ -1,8 +1,8 @@
 //! A connection to PostgreSQL with the statement prepared on it, and what its errors mean.
 //!
 //! A batch is one transaction; its inserts are sent without waiting for one another, so a batch costs three round
-//! trips. Every wait has a deadline, and the server is told of one of its own, so that it gives up before we do: a
-//! statement of ours never waits there while a second one comes.
+//! trips. Every wait has a deadline. The server is told of one for each statement, and is asked to give a batch up that
+//! takes too long, so that the next one does not wait there for what is left of it; that one is smaller.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -20,6 +20,8 @@ use crate::{
 /// For a connection, and for the statement to be prepared on it.
 const CONNECT: Duration = Duration::from_secs(5);
 const OPEN: Duration = Duration::from_secs(15);
+/// For the server to hear that a batch is given up.
+const CANCEL: Duration = Duration::from_secs(5);
 /// For a batch; more than the server gives a statement.
 const BATCH: Duration = Duration::from_secs(25);
 const SETTINGS: &str = "SET statement_timeout = '20s'; SET standard_conforming_strings = on";
@@ -46,6 +48,8 @@ pub struct Session {
 pub enum Failure {
     /// The database takes nothing now.
     Broken(String),
+    /// It takes too long for so many records.
+    Late(String),
     /// It does not take the record with this index, and nothing of the batch.
     Refused { index: usize, error: String },
 }
@@ -94,6 +98,11 @@ impl Session {
         Ok(session)
     }
 
+    /// Whether the statement takes records, as far as a made-up one tells.
+    pub fn fits(&self) -> bool {
+        self.fits
+    }
+
     /// Whether nothing more can be done with it.
     pub fn is_useless(&self) -> bool {
         self.broken || self.client.is_closed()
@@ -103,10 +112,23 @@ impl Session {
     pub async fn insert(&mut self, records: &[Stored]) -> Result<(), Failure> {
         let inserted = match timeout(BATCH, self.transaction(records, "COMMIT")).await {
             Ok(inserted) => inserted,
-            Err(_) => Err(Failure::Broken(format!("it does not answer for {BATCH:?}"))),
+            Err(_) => {
+                self.give_up().await;
+                let count = records.len();
+                Err(Failure::Late(format!("it takes more than {BATCH:?} for {count} records")))
+            }
         };
         self.proven |= inserted.is_ok();
         inserted
+    }
+
+    /// Asks the server to stop what it is doing for this session, which is of no use any more.
+    async fn give_up(&mut self) {
+        self.broken = true;
+        let cancelled = timeout(CANCEL, self.client.cancel_token().cancel_query(NoTls)).await;
+        if !matches!(cancelled, Ok(Ok(()))) {
+            log::debug!("a batch that took too long could not be cancelled");
+        }
     }
 
     /// Whether the statement takes records now, so that one that it refuses is to blame for that itself: it takes one
@@ -125,7 +147,7 @@ impl Session {
                 Ok(true)
             }
             Ok(Err(Failure::Refused { .. })) => Ok(false),
-            Ok(Err(Failure::Broken(error))) => Err(error),
+            Ok(Err(Failure::Broken(error) | Failure::Late(error))) => Err(error),
             Err(_) => Err(format!("it does not answer for {BATCH:?}")),
         }
     }
@@ -147,8 +169,12 @@ impl Session {
             rolled_back.map_err(|_| Failure::Broken(told(&error)))?;
             return Err(failure(&error, index));
         }
-        // Constraints that are deferred until now name no record: half of the batch is tried next.
-        self.client.batch_execute(end).await.map_err(|error| failure(&error, records.len() / 2))
+        // Constraints that are deferred until now name no record: half of the batch is tried next. They are checked
+        // for a made-up record, too, whose transaction would end without.
+        let ended = self.client.batch_execute(&format!("SET CONSTRAINTS ALL IMMEDIATE; {end}")).await;
+        let Err(error) = ended else { return Ok(()) };
+        self.client.batch_execute("ROLLBACK").await.map_err(|_| Failure::Broken(told(&error)))?;
+        Err(failure(&error, records.len() / 2))
     }
 
     async fn execute(&self, row: &[Text]) -> Result<u64, tokio_postgres::Error> {

@@ -10,7 +10,7 @@ use std::{
 
 use chrono::Utc;
 
-use super::{POSITION, Segment, Spool, frame, position, private};
+use super::{POSITION, Segment, Spool, frame, is_same, position, private};
 use crate::telemetry::{SYNCLOG, destination::Sink, report::Report};
 
 /// Lines are appended in pieces of about so many bytes.
@@ -64,9 +64,10 @@ impl Appender {
         let last = segments.last().copied();
         let ours = last.filter(|last| self.since.is_some_and(|since| last.number >= since));
         if let Some(last) = ours.filter(|last| last.bytes < self.spool.segment) {
+            let path = self.spool.segment_file(last.number);
             let file = match self.current.take() {
-                Some((number, file)) if number == last.number => file,
-                _ => private().read(true).append(true).open(self.spool.segment_file(last.number))?,
+                Some((number, file)) if number == last.number && is_same(&file, &path)? => file,
+                _ => private().read(true).append(true).open(path)?,
             };
             if is_whole(&file, last.bytes)? {
                 self.current = Some((last.number, file.try_clone()?));
@@ -79,7 +80,8 @@ impl Appender {
         let path = self.spool.segment_file(number);
         let file = private().read(true).append(true).create_new(true).open(path)?;
         File::open(self.spool.folder())?.sync_all()?;
-        self.since.get_or_insert(number);
+        // In another directory numbers begin again.
+        self.since = Some(self.since.map_or(number, |since| since.min(number)));
         self.current = Some((number, file.try_clone()?));
         Ok(file)
     }

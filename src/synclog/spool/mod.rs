@@ -24,6 +24,8 @@
 //!   delivery. A batch is followed by fdatasync before it counts as written, so it survives a power cut.
 //! - One process delivers, the one that holds `owner.lock`; the kernel gives it back however a process ends. It alone
 //!   writes `position` and `rejected.jsonl`, and deletes segments, each after the position has passed it.
+//! - A directory that is put in the place of another is another spool: its position is its own, and nothing of it is
+//!   deleted or appended to because of what was in the former.
 //! - The position moves after the database has committed. It is not synced: what a crash or a power cut sets it back
 //!   by is delivered again. Records keep their ids, so that a unique key on them makes that harmless.
 //!
@@ -50,7 +52,7 @@ mod tests;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -182,6 +184,16 @@ impl Spool {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+/// Whether an open file is the one that has this path; not where there is none.
+fn is_same(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

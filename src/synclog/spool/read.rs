@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     OWNER_LOCK, POSITION, REJECTED, Segment, Spool, frame,
     frame::Stored,
+    is_same,
     position::{Position, PositionFile},
     private,
 };
@@ -24,7 +25,7 @@ const CHUNK: usize = 1 << 20;
 /// The owner's side. Dropped, it can be another's.
 pub struct Reader {
     spool: Arc<Spool>,
-    _owner: File,
+    owner: File,
     positions: PositionFile,
     position: Position,
     unsaved: Report,
@@ -56,15 +57,17 @@ impl Reader {
             );
         }
         let (unsaved, damaged) = (Report::new(SYNCLOG), Report::new(SYNCLOG));
-        Ok(Some(Reader { spool: spool.clone(), _owner: owner, positions, position, unsaved, damaged }))
+        Ok(Some(Reader { spool: spool.clone(), owner, positions, position, unsaved, damaged }))
     }
 
     /// The first records that are not delivered, at most so many; none if there is none now. Damaged lines before
     /// them are set aside.
     pub fn next(&mut self, most: usize) -> io::Result<Vec<Stored>> {
         loop {
-            // In this order: a segment that has a successor now grows no more, so its end is its end.
+            // In this order: a segment that has a successor now grows no more, so its end is its end; and what was
+            // listed is of the directory that the position is of.
             let segments = self.spool.segments()?;
+            self.is_in_place()?;
             self.spool.used(&segments);
             self.delete_delivered(&segments)?;
             let Some(segment) = segments.iter().find(|segment| segment.number >= self.position.segment)
@@ -84,6 +87,17 @@ impl Reader {
                 Some(length) => self.set_damaged_aside(&lines[..length])?,
                 None if is_final => self.leave(*segment),
                 None => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    /// An error where the directory was replaced: what is in another one is not what the position speaks of, and
+    /// nothing there is to be deleted by it. The inode of a file that is open is not given to another.
+    fn is_in_place(&self) -> io::Result<()> {
+        match is_same(&self.owner, &self.spool.file(OWNER_LOCK))? {
+            true => Ok(()),
+            false => {
+                Err(io::Error::other("its directory was replaced; it begins anew with the one that is there"))
             }
         }
     }

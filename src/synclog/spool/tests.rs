@@ -293,3 +293,44 @@ fn whoever_appends_for_too_long_is_an_error_for_the_others() {
     drop(lock);
     put(&mut Appender::new(spool.clone()), ["a"]).unwrap();
 }
+
+#[test]
+fn a_directory_that_is_moved_away_takes_nothing_of_the_next_one_along() {
+    let (folder, spool) = spool();
+    let mut appender = Appender::new(spool.clone());
+    // Some segments further than another spool begins.
+    for number in 0..5 {
+        put(&mut appender, [number]).unwrap();
+        appender = Appender::new(spool.clone());
+    }
+    let mut reader = own(&spool);
+    assert_eq!(take(&mut reader), names(0..5));
+    put(&mut appender, [5]).unwrap();
+    assert_eq!(take(&mut reader), names(5..6));
+    fs::rename(spool.folder(), folder.path().join("elsewhere")).unwrap();
+    // Before the reader looks again.
+    put(&mut appender, [6]).unwrap();
+    put(&mut appender, [7]).unwrap();
+    let error = reader.next(7).unwrap_err();
+    assert!(error.to_string().contains("its directory was replaced"), "{error}");
+    drop(reader);
+    assert_eq!(take(&mut own(&spool)), names(6..8));
+    assert_eq!(spool.segments().unwrap().len(), 1);
+}
+
+#[test]
+fn a_copy_in_the_place_of_the_directory_is_gone_on_with() {
+    let (folder, spool) = spool();
+    let mut appender = Appender::new(spool.clone());
+    put(&mut appender, [0, 1]).unwrap();
+    let (former, copy) = (folder.path().join("former"), folder.path().join("copy"));
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(spool.folder()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    fs::rename(spool.folder(), &former).unwrap();
+    fs::rename(&copy, spool.folder()).unwrap();
+    put(&mut appender, [2]).unwrap();
+    assert_eq!(take(&mut own(&spool)), names(0..3));
+}

@@ -29,7 +29,7 @@ impl SpoolMetrics {
             ),
             connected: f.gauge(
                 "akubra_synclog_database_connected",
-                "1 while this process has a connection to the database that is good for inserting.",
+                "1 while this process can deliver records to the database, as far as its last try tells.",
             ),
             delivered: f
                 .counter("akubra_synclog_records_delivered_total", "Records that the database has taken."),
