@@ -121,8 +121,10 @@ fn serve_or_check(options: Opt) -> anyhow::Result<()> {
 
 #[cfg(feature = "demo")]
 fn run_demo() -> anyhow::Result<()> {
-    let config = Config::parse(include_str!("../../conf/dev.yaml"), &|name| std::env::var(name).ok())?;
+    let mut config = Config::parse(include_str!("../../conf/dev.yaml"), &|name| std::env::var(name).ok())?;
     let backends = demo::DemoBackends::start(&config)?;
+    // Of its own: the default is that of an installed service.
+    config.state_directory = backends.directory().join("state");
     println!("{}", backends.instructions(&config));
     serve::run(config, serve::Options::default())
 }

@@ -107,6 +107,9 @@ fn path(at: &At) -> Option<String> {
     if !value.bytes().all(|byte| byte.is_ascii_graphic()) || value.contains('#') {
         return at.error(format!("{shown} is not a path; write ASCII without blanks and \"#\""));
     }
+    if value.parse::<http::uri::PathAndQuery>().is_err() {
+        return at.error(format!("{shown} has characters that a path cannot have; write them as %XX"));
+    }
     Some(value)
 }
 

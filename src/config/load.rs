@@ -243,10 +243,9 @@ fn health_path(at: &At, with_status: bool) -> Option<String> {
     if value == "/" {
         at.warning("\"/\" hides S3's list of buckets; write a path such as /status/ping");
     }
-    if with_status && ["/status", "/status.json", "/status/events"].contains(&value.as_str()) {
-        at.warning(
-            "it hides the status page's path on the technical endpoint; write one such as /status/ping",
-        );
+    if with_status && ["/status", "/status.json", "/status/events", "/maintenance"].contains(&value.as_str())
+    {
+        at.warning("it hides that path of the technical endpoint; write one such as /status/ping");
     }
     Some(value)
 }

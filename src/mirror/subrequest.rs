@@ -74,17 +74,13 @@ struct Kept {
 impl SubRequest {
     pub async fn run(mut self) -> End {
         let (backend, cluster) = (self.backend.clone(), self.cluster);
-        if backend.maintained {
-            let error = format!("{}: under maintenance", backend.url);
-            return End::without_answer(backend, cluster, Kind::NotApplied, error);
-        }
-        if let Some(why) = self.upstream.ejected(backend.id) {
-            let end = End::without_answer(
-                backend,
-                cluster,
-                Kind::NotApplied,
-                format!("{}: {why}", self.backend.url),
-            );
+        let out = match backend.maintained {
+            true => Some("under maintenance".to_owned()),
+            false => self.upstream.ejected(backend.id),
+        };
+        if let Some(why) = out {
+            let error = format!("{}: {why}", backend.url);
+            let end = End::without_answer(backend, cluster, Kind::NotApplied, error);
             // It comes back, and lacks this then.
             self.note(&end.reply);
             return end;

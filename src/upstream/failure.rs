@@ -57,6 +57,9 @@ pub enum Cause {
     Limit(usize),
     #[error("no address is known")]
     Unresolved,
+    /// Found sick since it was chosen.
+    #[error("it was ejected meanwhile")]
+    Ejected,
     #[error("the deadline passed")]
     Deadline,
     /// End of stream or reset.
@@ -104,6 +107,7 @@ impl Cause {
         match self {
             Cause::Limit(_) => "limit",
             Cause::Unresolved => "unresolved",
+            Cause::Ejected => "ejected",
             Cause::Deadline => "deadline",
             Cause::Closed(_) => "closed",
             Cause::Io(_) => "io",

@@ -230,6 +230,10 @@ impl Upstream {
         patience: Duration,
     ) -> Result<Connection, Failure> {
         let lease = peer.lease(patience).await?;
+        if !peer.health.is_in() {
+            // While this one waited.
+            return Err(Failure::new(&peer.backend, Phase::Dial, Cause::Ejected, Duration::ZERO));
+        }
         let limits = self.limits.load_full();
         let idle = match reuse {
             Reuse::Allowed => peer.take_idle(&limits.transport),

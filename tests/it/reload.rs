@@ -287,3 +287,71 @@ fn the_command_line_changes_and_lists() {
         assert!(!text.contains(TOKEN));
     });
 }
+
+#[test]
+fn a_predecessor_that_drains_undoes_nothing_that_its_successor_is_told() {
+    run(async {
+        let (a, b) = pair().await;
+        let c = Misbehaving::start().await;
+        let mut gateway = operated(&[&a, &b]).start().await;
+        // An upload keeps it.
+        let mut client = gateway.client().await;
+        client.head("PUT", "/b/k", &[("Content-Length", "10")]).await;
+        client.send(b"12345").await;
+        a.wait_for_requests(1).await;
+        maintain(gateway.technical().await, &b, true).await;
+        gateway.configure(&operated(&[&a, &b, &c]).set("MaintainedBackends", vec![b.url()]));
+        let mut successor = gateway.hand_over().await;
+        let technical = successor.technical().await;
+        maintain(technical, &c, true).await;
+        maintain(technical, &a, true).await;
+        maintain(technical, &a, false).await;
+        // Both have looked at the file again.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert!(gateway.is_running());
+        for backend in [&b, &c] {
+            assert_eq!(listed(technical, backend).await["maintenance"], true, "{}", backend.url());
+        }
+        client.send(b"67890").await;
+        assert_eq!(client.reply("PUT").await.status, 200);
+        gateway.ended().await;
+        successor.stop().await;
+    });
+}
+
+#[test]
+fn a_backend_that_missed_writes_under_maintenance_is_asked_last_afterwards() {
+    run(async {
+        let (a, b) = pair().await;
+        let mut gateway = operated(&[&a, &b]).start().await;
+        let technical = gateway.technical().await;
+        assert_eq!(gateway.put("/b/changed", b"old").await.status, 200);
+        assert_eq!(gateway.put("/b/deleted", b"old").await.status, 200);
+        b.wait_for_object("/b/deleted").await;
+        maintain(technical, &b, true).await;
+        assert_eq!(gateway.put("/b/changed", b"new").await.status, 200);
+        assert!(gateway.delete("/b/deleted").await.status < 300);
+        maintain(technical, &b, false).await;
+        for _ in 0..20 {
+            assert_eq!(gateway.get("/b/changed").await.text(), "new");
+            assert_eq!(gateway.get("/b/deleted").await.status, 404);
+        }
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn the_same_file_again_changes_nothing_and_a_secret_that_changed_is_named() {
+    run(async {
+        let (a, b) = pair().await;
+        let setup = operated(&[&a, &b]);
+        let mut gateway = setup.clone().start().await;
+        gateway.reload(&setup).await;
+        let line = gateway.wait_for_log("was read again").await;
+        assert!(line.contains("nothing is different"), "{line}");
+        gateway.reload(&setup.set("TechnicalEndpointToken", "another-token-for-tests")).await;
+        let line = gateway.wait_for_log("not in force before a takeover").await;
+        assert!(line.ends_with(": TechnicalEndpointToken"), "{line}");
+        gateway.stop().await;
+    });
+}

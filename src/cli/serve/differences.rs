@@ -1,8 +1,11 @@
 //! What is different between two configurations, by key, and which keys need another process.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
-use crate::config::Config;
+use crate::config::{Config, Secret};
 
 /// The keys, and their values as text that is compared and never shown.
 type Part = (&'static str, fn(&Config) -> String);
@@ -40,6 +43,10 @@ const RELOADED: &[Part] = &[
 const NEXT_PROCESS: &[Part] = &[
     part!("Listen", listen),
     part!("the technical endpoint", technical),
+    ("TechnicalEndpointToken", |config| told_apart(config.technical.as_ref().and_then(|t| t.token.as_ref()))),
+    ("the synclog's database password", |config| {
+        told_apart(config.logging.synclog.database.as_ref().and_then(|database| database.password.as_ref()))
+    }),
     part!("Metrics", metrics),
     part!("HealthCheckEndpoint", health_check_endpoint),
     part!("Tracing", tracing),
@@ -48,6 +55,13 @@ const NEXT_PROCESS: &[Part] = &[
     ("destinations of logs", destinations),
     part!("Pingora's keys (threads, grace_period_seconds, ...)", server),
 ];
+
+/// Secrets show nothing of themselves, so they are compared by a hash that is not kept.
+fn told_apart(secret: Option<&Secret>) -> String {
+    let mut hasher = DefaultHasher::new();
+    secret.map(Secret::reveal).hash(&mut hasher);
+    hasher.finish().to_string()
+}
 
 fn destinations(config: &Config) -> String {
     let mut logging = config.logging.clone();

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     path::PathBuf,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -270,6 +270,7 @@ impl Life {
 
     /// Ends behind a successor, a process that accepts on the same sockets.
     async fn follow(&mut self, signals: &mut Signals, successor: u32) {
+        self.calls.handed_over.store(true, Relaxed);
         self.reporter.followed();
         self.accept_no_more().await;
         self.logs.synclog.leave_to_successor();

@@ -76,7 +76,7 @@ pub struct Options {
 }
 
 /// Serves until a signal ends it.
-pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
+pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let starter = Starter::of_this_process().context("nobody can be told that this process serves")?;
     if (options.daemon || config.server.daemon) && starter.is_none() {
         let patience = config.server.daemon_ready_timeout_seconds;
@@ -88,8 +88,10 @@ pub fn run(mut config: Config, options: Options) -> anyhow::Result<()> {
     }
     let files = super::files::raise_limit();
     tell_limits(&config);
-    let mut server_conf = Arc::try_unwrap(std::mem::take(&mut config.server))
-        .map_err(|_| anyhow::anyhow!("the server's configuration is in use"))?;
+    // Pingora's type knows no other way to be copied. Ours stays what the file says, to be compared with it.
+    let mut server_conf: ServerConf = serde_yaml::to_value(&*config.server)
+        .and_then(serde_yaml::from_value)
+        .context("the server's configuration cannot be copied")?;
     prepare_server_conf(&mut server_conf, &options)?;
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf);

@@ -9,7 +9,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -68,6 +71,9 @@ pub struct Reloader {
     former: Vec<(Weak<Snapshot>, Vec<Arc<Backend>>)>,
     orders: mpsc::Receiver<Order>,
     calls: Arc<Calls>,
+    /// This process decides what the file forgets: not before it serves, since a predecessor that goes on has another
+    /// configuration.
+    serves: bool,
 }
 
 /// What the task is told of the life of the process.
@@ -77,6 +83,8 @@ pub struct Calls {
     pub hangup: Notify,
     /// It serves: a takeover, if there was one, has succeeded.
     pub serving: Notify,
+    /// Another process serves in its place.
+    pub handed_over: AtomicBool,
 }
 
 struct Order {
@@ -124,7 +132,7 @@ impl Reloader {
         let handle = Arc::new(Orders { current: parts.current.clone(), changes: changes.clone(), queue });
         let former = Vec::new();
         METRICS.reloads.in_force_since.set(Utc::now().timestamp());
-        (Reloader { file, parts, identities, store, changes, former, orders, calls }, handle)
+        (Reloader { file, parts, identities, store, changes, former, orders, calls, serves: false }, handle)
     }
 
     /// Makes changes for as long as it is polled.
@@ -134,8 +142,10 @@ impl Reloader {
         loop {
             tokio::select! {
                 () = calls.hangup.notified() => self.reload().await,
-                // Not before: a predecessor that goes on has another configuration.
-                () = calls.serving.notified() => self.forget_what_is_configured().await,
+                () = calls.serving.notified() => {
+                    self.serves = true;
+                    self.forget_what_is_configured().await;
+                }
                 Some(order) = self.orders.recv() => {
                     let outcome = self.make(order.change).await;
                     // Whoever asked may have gone.
@@ -245,16 +255,18 @@ impl Reloader {
             let known = snapshot.topology.backends.iter().map(|backend| backend.url.clone()).collect();
             return Err(SwitchError::Unknown { asked, known });
         };
-        let mut changes = Changes::clone(&self.changes.load());
-        if snapshot.config.maintains(&backend.url) == maintenance {
-            changes.maintenance.remove(&backend.endpoint());
-        } else {
-            let since = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
-            let entry = Maintenance { on: maintenance, since, reason: reason.clone() };
-            changes.maintenance.insert(backend.endpoint(), entry);
-        }
-        self.store.write(changes.clone()).await.map_err(|error| SwitchError::NotKept(error.to_string()))?;
-        self.changes.store(Arc::new(changes));
+        let endpoint = backend.endpoint();
+        let since = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+        let change = Maintenance { on: maintenance, since, reason: reason.clone() };
+        let is_none = snapshot.config.maintains(&backend.url) == maintenance;
+        let kept = self.store.update(move |changes| {
+            match is_none {
+                true => changes.maintenance.remove(&endpoint),
+                false => changes.maintenance.insert(endpoint, change),
+            };
+        });
+        let kept = kept.await.map_err(|error| SwitchError::NotKept(error.to_string()))?;
+        self.changes.store(Arc::new(kept));
         self.put(snapshot.config.clone(), snapshot.postponed.clone()).await;
         let state = if maintenance { "under maintenance" } else { "not under maintenance any more" };
         log::warn!("{}: {state}, as was asked of this process: {reason:?}", backend.url);
@@ -266,6 +278,12 @@ impl Reloader {
         match self.store.read_if_new().await {
             Ok(None) => {}
             Ok(Some(mut changes)) => {
+                if self.calls.handed_over.load(Relaxed) {
+                    // What the successor's configuration has taken over is no news for this one's.
+                    let mut all = Changes::clone(&self.changes.load());
+                    all.maintenance.extend(changes.maintenance);
+                    changes = all;
+                }
                 drop_what_is_configured(&mut changes, &self.parts.current.pin().config);
                 if changes == **self.changes.load() {
                     return;
@@ -281,23 +299,29 @@ impl Reloader {
 
     /// Lets the file forget what the configuration says too.
     async fn forget_what_is_configured(&mut self) {
+        if !self.serves || self.calls.handed_over.load(Relaxed) {
+            return;
+        }
         let config = self.parts.current.pin().config.clone();
         let mut changes = Changes::clone(&self.changes.load());
         drop_what_is_configured(&mut changes, &config);
-        self.changes.store(Arc::new(changes.clone()));
+        self.changes.store(Arc::new(changes));
+        if !self.store.is_there().await {
+            return;
+        }
         let drop = move |changes: &mut Changes| drop_what_is_configured(changes, &config);
-        if let Err(error) = self.store.forget(changes, drop).await {
+        if let Err(error) = self.store.update(drop).await {
             // They are forgotten at the next occasion.
             log::warn!("changes at run time that the configuration has taken over are still kept: {error}");
         }
     }
 }
 
-/// Drops changes that are none, and those of backends that are none any more.
+/// Drops changes that are none. What the configuration does not name may be another one's.
 fn drop_what_is_configured(changes: &mut Changes, config: &Config) {
     changes
         .maintenance
-        .retain(|endpoint, entry| config.names(endpoint) && config.maintains(endpoint) != entry.on);
+        .retain(|endpoint, entry| !config.names(endpoint) || config.maintains(endpoint) != entry.on);
 }
 
 fn maintained(backend: &Backend, now: bool, config: &Config, changes: &Changes) -> Maintained {

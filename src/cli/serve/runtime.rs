@@ -2,17 +2,19 @@
 //!
 //! One file, `runtime.json` in `StateDirectory`, is the truth: a change is written to it before it is in force, and
 //! every process of the gateway looks at it every second. So it does not matter which of two processes hears of a
-//! change during a takeover. The file is replaced as a whole, and synced: it is never half there. A change that says
-//! what the configuration says is none, and is dropped.
+//! change during a takeover: each begins with what the file says, under a lock. The file is replaced as a whole, and
+//! synced: it is never half there. A change that says what the configuration says is none, and is dropped by the
+//! process that serves.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,9 @@ use tokio::task::spawn_blocking;
 const FILE: &str = "runtime.json";
 /// A line for each of thousands of backends.
 const MOST_BYTES: u64 = 4 << 20;
+/// For another process to make its change.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// What is different from the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,24 +86,17 @@ impl SharedStore {
         self.aside(Store::read_if_new).await
     }
 
-    pub async fn write(&self, changes: Changes) -> Result<(), StoreError> {
-        self.aside(move |store| store.write(&changes)).await
+    /// Whether there is a file.
+    pub async fn is_there(&self) -> bool {
+        self.aside(|store| Ok(store.look().is_some())).await.unwrap_or(false)
     }
 
-    /// Leaves out of the file what `drop` drops, if the rest of it is what is in force. Else another process has just
-    /// written it, and it is to be read first.
-    pub async fn forget(
+    /// Changes what the file says, and gives that.
+    pub async fn update(
         &self,
-        in_force: Changes,
-        drop: impl FnOnce(&mut Changes) + Send + 'static,
-    ) -> Result<(), StoreError> {
-        self.aside(move |store| {
-            let kept = store.parse()?;
-            let mut rest = kept.clone();
-            drop(&mut rest);
-            if rest == in_force && rest != kept { store.write(&rest) } else { Ok(()) }
-        })
-        .await
+        change: impl FnOnce(&mut Changes) + Send + 'static,
+    ) -> Result<Changes, StoreError> {
+        self.aside(move |store| store.update(change)).await
     }
 
     async fn aside<T: Send + 'static>(
@@ -156,21 +154,48 @@ impl Store {
         Some((metadata.ino(), metadata.len(), metadata.modified().ok()))
     }
 
-    /// Replaces what it says, for good.
-    pub fn write(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        self.replace(changes).map_err(|error| self.error(error))?;
-        self.seen = self.look();
-        Ok(())
+    /// Changes what it says, for good, and gives that. Other processes wait meanwhile.
+    pub fn update(&mut self, change: impl FnOnce(&mut Changes)) -> Result<Changes, StoreError> {
+        let _lock = self.lock().map_err(|error| self.error(error))?;
+        let is_seen = self.look() == self.seen;
+        let before = self.parse()?;
+        let mut after = before.clone();
+        change(&mut after);
+        if after != before {
+            self.replace(&after).map_err(|error| self.error(error))?;
+        }
+        // What another process wrote meanwhile is still to be read.
+        if is_seen {
+            self.seen = self.look();
+        }
+        Ok(after)
+    }
+
+    /// Held by one process at a time, until it is dropped.
+    fn lock(&self) -> io::Result<File> {
+        fs::create_dir_all(&self.directory)?;
+        let directory = File::open(&self.directory)?;
+        let start = Instant::now();
+        loop {
+            match directory.try_lock() {
+                Ok(()) => return Ok(directory),
+                Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_RETRY),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn replace(&self, changes: &Changes) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
-        // Another process of this gateway may be writing, too.
         let draft = self.directory.join(format!("{FILE}.{}", std::process::id()));
         let mut text = serde_json::to_vec_pretty(changes)?;
         text.push(b'\n');
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&text)?;
+        // Written by root once, it is still the service's.
+        let (own, theirs) = (file.metadata()?, fs::metadata(&self.directory)?);
+        if (own.uid(), own.gid()) != (theirs.uid(), theirs.gid()) {
+            fchown(&file, Some(theirs.uid()), Some(theirs.gid()))?;
+        }
         file.sync_all()?;
         fs::rename(&draft, self.path())?;
         File::open(&self.directory)?.sync_all()
@@ -193,10 +218,12 @@ mod tests {
         let (mut one, mut other) = (Store::at(&directory), Store::at(&directory));
         assert_eq!(one.read().unwrap(), Changes::default());
         assert_eq!(one.read_if_new().unwrap(), None);
-        other.write(&changes(true)).unwrap();
+        assert_eq!(other.update(|all| *all = changes(true)).unwrap(), changes(true));
         assert_eq!(one.read_if_new().unwrap(), Some(changes(true)));
         assert_eq!((one.read_if_new().unwrap(), other.read_if_new().unwrap()), (None, None));
-        one.write(&changes(false)).unwrap();
+        // Begins with what the file says, whoever wrote it.
+        let flip = |all: &mut Changes| all.maintenance.values_mut().for_each(|entry| entry.on = !entry.on);
+        assert_eq!(one.update(flip).unwrap(), changes(false));
         assert_eq!(other.read_if_new().unwrap(), Some(changes(false)));
         let names: Vec<_> =
             fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -215,7 +242,7 @@ mod tests {
         );
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = Store::at(&file).write(&changes(true)).unwrap_err().to_string();
+        let error = Store::at(&file).update(|all| *all = changes(true)).unwrap_err().to_string();
         assert!(error.contains("file/runtime.json: "), "{error}");
     }
 }

@@ -15,8 +15,8 @@ use super::{
 
 /// The parts of an exchange in which it can fail, and the reasons, as `upstream` names them.
 pub const PHASES: [&str; 6] = ["limit", "resolve", "dial", "send", "await", "receive"];
-pub const CAUSES: [&str; 8] =
-    ["limit", "unresolved", "deadline", "closed", "io", "invalid", "unsendable", "stale"];
+pub const CAUSES: [&str; 9] =
+    ["limit", "unresolved", "ejected", "deadline", "closed", "io", "invalid", "unsendable", "stale"];
 
 /// Families of exchanges with backends.
 #[derive(Debug)]

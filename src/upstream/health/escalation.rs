@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::config::Ejection;
 
-/// Ejections double no further: any base is over any limit by then.
+/// Ejections double no further: any base is over any limit by then. What is at the limit is not raised either, so that
+/// it takes no longer to make up for.
 const MOST: u32 = 31;
 
 /// The ejections that a backend has not made up for.
@@ -18,7 +19,9 @@ impl Escalation {
     /// that lost a backend at the same moment do not ask for it at the same moment.
     pub fn next(&mut self, rules: &Ejection, chance: f64) -> Duration {
         let full = nominal(self.step, rules);
-        self.step = (self.step + 1).min(MOST);
+        if full < rules.max_time {
+            self.step = (self.step + 1).min(MOST);
+        }
         full.mul_f64(1.0 - chance / 4.0)
     }
 
