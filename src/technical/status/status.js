@@ -7,7 +7,7 @@ const PHASES = {
   send: "sending the request", await: "waiting for the answer", receive: "reading the answer",
 };
 const CAUSES = {
-  limit: "too many in use", unresolved: "no address is known", deadline: "took too long", closed: "closed by the backend",
+  limit: "too many in use", unresolved: "no address is known", ejected: "ejected meanwhile", deadline: "took too long", closed: "closed by the backend",
   io: "refused or reset", invalid: "not HTTP", unsendable: "cannot be sent", stale: "pooled connection was dead, sent again",
 };
 const OUT = new Set(["maintenance", "unresolved", "ejected"]);
