@@ -159,6 +159,7 @@ mod tests {
         let causes = [
             Cause::Limit(1),
             Cause::Unresolved,
+            Cause::Ejected,
             Cause::Deadline,
             Cause::Closed(text()),
             Cause::Io(text()),
@@ -166,7 +167,7 @@ mod tests {
             Cause::Unsendable(text()),
         ];
         // The last one is that of stale connections, whatever the cause.
-        assert_eq!(causes.each_ref().map(Cause::label), CAUSES[..7]);
-        assert_eq!(CAUSES[7], "stale");
+        assert_eq!(causes.each_ref().map(Cause::label), CAUSES[..8]);
+        assert_eq!(CAUSES[8], "stale");
     }
 }
