@@ -369,6 +369,9 @@ proptest! {
 fn a_health_path_that_hides_the_status_page_is_remarked_upon() {
     let with = |path: &str, more: &str| warnings(&format!("HealthCheckEndpoint: {path}\n{more}{MINIMAL}"));
     let technical = "TechnicalEndpointListen: ':8071'\n";
-    assert!(with("/status", technical).contains("HealthCheckEndpoint: it hides that path of the technical endpoint"));
+    assert!(
+        with("/status", technical)
+            .contains("HealthCheckEndpoint: it hides that path of the technical endpoint")
+    );
     assert_eq!((with("/status", ""), with("/status/ping", technical)), (String::new(), String::new()));
 }
