@@ -14,6 +14,8 @@
 //! | [`gateway`] | the Pingora `ProxyHttp` service: admit, route, read or mirror, respond, record |
 //! | [`mirror`] | one client request, one sub-request per backend, one verdict |
 //! | [`upstream`] | the one road to backends: pool, limits, deadlines, one exchange |
+//! | [`journal`] | what may have diverged, durable: intents of writes, records, leases |
+//! | [`sync`] | the independent process that makes backends agree |
 //! | [`synclog`] | records of divergences, written by a task of their own |
 //! | [`telemetry`] | metrics, access log, main log, and the HTTP server of what is for operators |
 //! | [`technical`] | the technical endpoint: checks configurations, health |
@@ -22,8 +24,10 @@
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod journal;
 pub mod mirror;
 pub mod s3;
+pub mod sync;
 pub mod synclog;
 pub mod technical;
 pub mod telemetry;

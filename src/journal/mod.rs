@@ -1,0 +1,234 @@
+//! The journal: what is known of objects whose backends may not agree, and survives crashes.
+//!
+//! A record names an object, not an action: it says which write it was, and what each backend answered. Who repairs
+//! ([`crate::sync`]) asks the backends what they hold and decides by that and the records. `docs/journal.md` has the
+//! invariants, the tables and what a crash can lose.
+//!
+//! ```text
+//! gateway: begin (strong: durable before the first byte) -> the write -> clear, or record
+//! worker:  lease an object -> ask, decide, copy, ask again -> resolve, postpone or park
+//! ```
+
+pub mod record;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use self::record::{Intent, Object, Record, Said, What, WriteId};
+
+/// Why the journal could not do what it was asked. Nothing of it was done then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    /// It may work later: the database is away, the disk is full, another process holds the lock.
+    #[error("the journal is unavailable: {0}")]
+    Unavailable(String),
+    /// It will not: the file is no journal, or one of a later version.
+    #[error("the journal cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// One step in the life of a write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// It is about to begin.
+    Begin(Intent),
+    /// All backends are good. The intent goes, unless the object has other records, or intents of other gateways:
+    /// then the record is kept with them, because the order of all of them must be known to whoever repairs.
+    Settled(Record),
+    /// Backends do not agree, or may not. The record takes the place of the intent, if there is one; a parked
+    /// object is open again.
+    Diverged(Record),
+    /// Nothing reached any backend: the intent goes.
+    Void(WriteId),
+}
+
+/// Where an object stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Standing {
+    /// To be repaired when it is due.
+    Open,
+    /// Waits for a human: no rule decides.
+    Parked,
+    /// Was tried too often.
+    Dead,
+}
+
+/// An object with its records, in the order in which they came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    pub object: Object,
+    pub standing: Standing,
+    pub records: Vec<Record>,
+    /// Intents of writes that are under way.
+    pub under_way: usize,
+    /// Failed tries so far.
+    pub attempts: u32,
+    /// Since when it is here, and when it is due, in milliseconds since 1970.
+    pub since: i64,
+    pub due: i64,
+    /// Why it is parked or dead, or what went wrong last; empty if nothing did.
+    pub reason: String,
+}
+
+/// The right to repair one object for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Lease {
+    pub object: Object,
+    pub worker: String,
+    /// Changes with every lease: one that has run out and been taken by another is worth nothing.
+    pub token: i64,
+}
+
+/// Which objects to lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those whose backends do not agree.
+    Diverged,
+    /// Those as well that lie on another cluster than their home.
+    Misplaced,
+}
+
+/// What became of a resolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// The object has no record any more.
+    Resolved,
+    /// Records or intents have come meanwhile: it stays open, with all its records.
+    Changed,
+    /// The lease had run out.
+    Lost,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub standing: Option<Standing>,
+    pub cluster: Option<String>,
+    pub bucket: Option<Vec<u8>>,
+    /// A prefix of the key.
+    pub prefix: Option<Vec<u8>>,
+    /// A backend that is not good in a record.
+    pub backend: Option<String>,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub open: u64,
+    pub parked: u64,
+    pub dead: u64,
+    /// Of the open ones, those that are leased.
+    pub leased: u64,
+    pub intents: u64,
+    /// Since when the oldest open object is here, in milliseconds since 1970.
+    pub oldest: Option<i64>,
+    /// Resolved since the journal began.
+    pub resolved: u64,
+}
+
+/// A place in the stream of changes; opaque.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark(pub i64);
+
+/// What has changed since a mark.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// These objects, each once, with all their records now: none = resolved.
+    Changed(Vec<(Object, Vec<Record>)>, Mark),
+    /// Too much, or nobody knows: ask for all that is unresolved.
+    Reload,
+}
+
+/// What a gateway has to know at its start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unresolved {
+    pub objects: Vec<(Object, Vec<Record>)>,
+    /// Whether that is all.
+    pub whole: bool,
+    pub mark: Mark,
+}
+
+/// An engine. Every method is one transaction, and has a deadline of its own; times are by the engine's clock.
+/// Dropping a future does not undo what it began.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// A new gateway process, by its host's name; the number is unique for ever, and `number` is the first that it
+    /// may give to a write.
+    async fn enrol(&self, name: &str) -> Result<i64, JournalError>;
+
+    /// The gateway lives. False = it was taken for dead: it must enrol anew, and writes under way are recorded.
+    async fn alive(&self, gateway: i64) -> Result<bool, JournalError>;
+
+    /// The gateway ends: intents that it leaves behind become records at once, due after `settle`.
+    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError>;
+
+    /// Intents of gateways that have not been alive for `silent` become records without replies, due after `settle`.
+    /// Returns how many.
+    async fn adopt(&self, silent: Duration, settle: Duration) -> Result<usize, JournalError>;
+
+    /// All of the changes or none, on disk when this returns. A record with unknown replies makes its object due
+    /// after `settle`, another at once; a record whose write is known already replaces it.
+    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError>;
+
+    /// Up to `most` open objects that are due, longest due first, each for `hold`. Nobody else gets them before
+    /// that has passed, nor before `settle` after it if the lease was not given back: its worker may be dead, and
+    /// what it sent still on its way.
+    async fn lease(
+        &self,
+        worker: &str,
+        wanted: Wanted,
+        most: usize,
+        hold: Duration,
+        settle: Duration,
+    ) -> Result<Vec<(Lease, Case)>, JournalError>;
+
+    /// Holds a lease from now on for `hold`; false = it is lost.
+    async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError>;
+
+    /// All backends agree, and these writes are all that the worker knew: the object goes, if it has no other
+    /// record and no intent.
+    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError>;
+
+    /// Gives the object back, due after `pause`. `failed` counts as a try.
+    async fn postpone(
+        &self,
+        lease: &Lease,
+        pause: Duration,
+        failed: bool,
+        why: &str,
+    ) -> Result<(), JournalError>;
+
+    /// Sets the object aside, if no record but those `seen` has come; a later record opens it again.
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        standing: Standing,
+        seen: &[WriteId],
+        why: &str,
+    ) -> Result<(), JournalError>;
+
+    /// Objects in a stable order, those behind `after`.
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Object>,
+        most: usize,
+    ) -> Result<Vec<Case>, JournalError>;
+
+    async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError>;
+
+    /// Makes an object open and due now, with no tries; false = there is none.
+    async fn retry(&self, object: &Object) -> Result<bool, JournalError>;
+
+    /// Forgets an object, for a reason that is kept; false = there is none, or a write to it is under way.
+    async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError>;
+
+    async fn counts(&self) -> Result<Counts, JournalError>;
+
+    /// The first `most` objects with records, whatever their standing.
+    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError>;
+
+    /// What has changed since `mark`; waits up to `patience` for something.
+    async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError>;
+}
