@@ -217,6 +217,14 @@ impl<'a> Case<'a> {
             let none = class.origins.writes.is_empty() && !class.origins.before;
             class.origins.later |= none;
         }
+        // Without records backends agree: there was one content before, and where it is known the others are not it.
+        let is_before = |class: &Class| class.origins.before && class.origins.writes.is_empty();
+        let known: Vec<bool> = classes.iter().map(is_before).collect();
+        if known.contains(&true) {
+            for (class, known) in classes.iter_mut().zip(known) {
+                class.origins.before &= known;
+            }
+        }
     }
 
     /// Where what a backend holds may come from.
