@@ -18,7 +18,7 @@ use super::{
     errors::Report,
     headers, health, logging, metrics, proxies,
     reader::{At, MapReader, Text},
-    regions, secret, server, tracing, tree,
+    regions, secret, server, sync, tracing, tree,
     validate::{self, Listener},
 };
 
@@ -115,7 +115,8 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
     let maintained = top.get("MaintainedBackends").map(|at| regions::read_backends(&at)).unwrap_or_default();
     let maintained_backends = validate::maintained(&maintained, &clusters, report);
     let address = listen.as_ref().map(|listener| listener.address.clone());
-    validate::listeners(&[listen, technical, exporter].into_iter().flatten().collect::<Vec<_>>(), report);
+    let (sync, sync_listener) = sync::read(top);
+    validate::listeners(&[listen, technical, exporter, sync_listener].into_iter().flatten().collect::<Vec<_>>(), report);
     let mirror = read_mirror(top);
     let (trusted_proxies, proxy_protocol) = proxies::read(top);
 
@@ -150,6 +151,7 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
         regions: regions.into_iter().map(Into::into).collect(),
         logging: logging::read(top),
         mirror,
+        sync,
         health_check: health::read_check(top),
         ejection: health::read_ejection(top),
         client_header_timeout: top.read("ClientHeaderTimeout", Duration::from_secs(10), At::timeout),
@@ -212,7 +214,7 @@ fn background_bytes(at: &At, replica_buffer: usize) -> Option<usize> {
     Some(bytes)
 }
 
-fn listener(at: &At, name: &'static str) -> Option<Listener> {
+pub fn listener(at: &At, name: &'static str) -> Option<Listener> {
     let text = at.text()?;
     match Listen::parse(&text.value) {
         Ok(address) => Some(Listener { name, address, text, in_use: true }),

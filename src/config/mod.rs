@@ -23,6 +23,7 @@ mod regions;
 mod secret;
 mod server;
 mod suggest;
+mod sync;
 mod syslog;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,8 @@ pub struct Config {
     pub client_read_timeout: Duration,
     /// Longest wait for a client to take the next bytes of an answer.
     pub client_write_timeout: Duration,
+    /// How `akubra sync` works.
+    pub sync: SyncConfig,
     /// Proxies in front of the gateway that are believed about whom they speak for.
     pub trusted_proxies: TrustedProxies,
     /// Whether those begin each connection with a PROXY header.
@@ -245,6 +248,33 @@ pub struct Ejection {
     pub max_time: Duration,
     /// Part of a cluster that may be out at once.
     pub max_ejected: f64,
+}
+
+/// How the process works that makes backends agree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SyncConfig {
+    /// Objects that are repaired at once.
+    pub concurrency: usize,
+    /// Requests at once to one backend.
+    pub concurrency_per_backend: usize,
+    /// Bytes per second that copies read from one backend, or write to it; `None` = no limit.
+    pub bandwidth_per_backend: Option<u64>,
+    /// How far the clocks of gateways and backends may be apart.
+    pub clock_bound: Duration,
+    pub copy_acl: bool,
+    /// The header with an object's version, `x-amz-meta-*`.
+    pub object_version_header: HeaderName,
+    /// Larger objects are copied in parts of `part_size` bytes.
+    pub multipart_threshold: u64,
+    pub part_size: u64,
+    /// Failed tries after which an object is dead; `None` = it never is.
+    pub max_attempts: Option<u32>,
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    /// How long a lease lasts that is not renewed.
+    pub hold: Duration,
+    /// For its metrics and its health.
+    pub listen: Option<Listen>,
 }
 
 /// The address of one backend, `http://host[:port]`.

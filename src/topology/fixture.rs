@@ -45,6 +45,7 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
             background_bytes: 1 << 20,
             compare_etags: true,
         },
+        sync: Default::default(),
         health_check: Default::default(),
         ejection: Default::default(),
         max_client_connections: 0,

@@ -51,6 +51,7 @@ const NEXT_PROCESS: &[Part] = &[
     part!("HealthCheckEndpoint", health_check_endpoint),
     part!("Tracing", tracing),
     part!("StateDirectory", state_directory),
+    part!("Sync", sync),
     part!("SyncLogMethods", sync_log_methods),
     ("destinations of logs", destinations),
     part!("Pingora's keys (threads, grace_period_seconds, ...)", server),
@@ -88,6 +89,7 @@ pub fn keep_what_needs_a_takeover(running: &Config, new: &mut Config) -> Vec<&'s
     new.health_check_endpoint = running.health_check_endpoint.clone();
     new.tracing = running.tracing.clone();
     new.state_directory = running.state_directory.clone();
+    new.sync = running.sync.clone();
     new.sync_log_methods = running.sync_log_methods.clone();
     new.logging = running.logging.clone();
     new.logging.mainlog.level = level;

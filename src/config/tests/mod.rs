@@ -4,6 +4,7 @@ mod in_force;
 mod logging;
 mod secrets;
 mod shipped;
+mod sync;
 
 use std::time::Duration;
 
