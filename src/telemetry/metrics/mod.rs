@@ -19,6 +19,7 @@ mod reloads;
 mod requests;
 mod spans;
 mod spool;
+mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ pub use self::{
     requests::{BrokenBy, Linger, Requests},
     spans::Spans,
     spool::SpoolMetrics,
+    sync::{OUTCOMES, SyncBackendMetrics, SyncMetrics},
 };
 use self::{
     backend::{Connections, Exchanges, Replicas},
@@ -57,6 +59,7 @@ pub struct Metrics {
     health: health::Health,
     logs: Logs,
     spool: SpoolMetrics,
+    sync: SyncMetrics,
 
     pub requests_in_flight: IntGauge,
     pub client_connections: IntGauge,
@@ -100,6 +103,7 @@ impl Metrics {
             health: health::Health::new(&mut f),
             logs: Logs::new(&mut f),
             spool: SpoolMetrics::new(&mut f),
+            sync: SyncMetrics::new(&mut f),
             requests_in_flight: f
                 .gauge("akubra_requests_in_flight", "Client requests that are being served, health checks and what lingers after its answer included."),
             client_connections: f.gauge("akubra_client_connections", "Open connections of clients."),
