@@ -113,6 +113,10 @@ impl Order {
 
 /// Whether one write is known to be before another.
 pub fn is_before(a: &Record, b: &Record, clock_bound: i64) -> bool {
+    // The journal saw the end of the one before the other began.
+    if a.turn.zip(b.intent.turn).is_some_and(|(ended, begun)| ended < begun) {
+        return true;
+    }
     if a.intent.id.gateway != b.intent.id.gateway {
         return a.ended.saturating_add(clock_bound) < b.intent.begun;
     }

@@ -54,8 +54,10 @@ fn record(number: i64, what: What, begun: i64, replies: &[(&str, Said)]) -> Reco
             length: Some(10),
             begun,
             strong: false,
+            turn: None,
         },
         commit: Some(number),
+        turn: None,
         ended: begun + 1_000,
         replies: replies.iter().map(|(name, said)| ((*name).to_owned(), said.clone())).collect(),
     }
@@ -169,6 +171,16 @@ fn writes_through_two_gateways_are_ordered_by_more_than_their_clocks_may_differ(
     let version =
         |content, version| State::Present(Held { object_version: Some(version), ..held(content, T) });
     check(&[one, near], &[(A, version(2, 7)), (B, version(1, 8))], copy(B, &[A]));
+}
+
+#[test]
+fn the_journal_itself_orders_writes_whose_gateway_died() {
+    let mut orphan = record(1, What::Put, T, &[]);
+    (orphan.commit, orphan.ended, orphan.turn) = (None, T + 60_000, Some(7));
+    let mut next = by_gateway(2, strong(record(1, What::Put, T + 500, &[(A, good(2)), (B, good(2))])));
+    parked(&[orphan.clone(), next.clone()], &[(A, has(2, T)), (B, has(1, T))], "nothing tells");
+    next.intent.turn = Some(8);
+    check(&[orphan, next], &[(A, has(2, T)), (B, has(1, T))], copy(A, &[B]));
 }
 
 #[test]
