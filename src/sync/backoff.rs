@@ -17,7 +17,7 @@ impl Backoff {
     pub fn pause(&self, failed: u32, chance: f64) -> Duration {
         let doubled = 2u32.saturating_pow(failed.max(1));
         let most = self.min.saturating_mul(doubled).min(self.max).max(self.min);
-        self.min + (most - self.min).mul_f64(chance.clamp(0.0, 1.0))
+        (self.min + (most - self.min).mul_f64(chance.clamp(0.0, 1.0))).min(most)
     }
 }
 

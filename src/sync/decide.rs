@@ -489,7 +489,7 @@ fn known_md5(record: &Record) -> Option<super::Md5> {
 }
 
 /// Whether the bytes are the same; `None` = that is not known.
-fn content(a: &Held, b: &Held) -> Option<bool> {
+pub(super) fn content(a: &Held, b: &Held) -> Option<bool> {
     if a.length != b.length {
         return Some(false);
     }

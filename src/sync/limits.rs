@@ -145,7 +145,8 @@ impl Stores for Limited {
     async fn state(&self, backend: &str, object: &Object) -> State {
         let _slot = self.slot(backend).await;
         let state = self.inner.state(backend, object).await;
-        if let Some(known) = self.backends.get(backend) {
+        // A bucket cannot be asked for, which says nothing of its backend.
+        if let Some(known) = self.backends.get(backend).filter(|_| !object.key.is_empty()) {
             known.learn(backend, &state);
         }
         state

@@ -4,8 +4,18 @@
 //! function of that and the records ([`decide`]), copies or deletes, asks again, and only then forgets the records
 //! ([`repair`]). It never guesses: what no rule decides is parked with the reason.
 
+pub mod backoff;
+mod circuit;
 pub mod decide;
+#[cfg(test)]
+mod fixture;
+mod hold;
+pub mod job;
+pub mod limits;
+pub mod misplaced;
+pub mod places;
 pub mod repair;
+pub mod worker;
 
 use async_trait::async_trait;
 

@@ -10,7 +10,7 @@ use super::{
     Gate, Md5, State, StoreError, Stores,
     decide::{Attribute, Decision, decide},
 };
-use crate::journal::{Case, Journal, JournalError, Lease, Object, Resolution, WriteId};
+use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
 
 /// Rounds of one repair: each begins with asking all backends. A client that keeps writing is not chased for ever.
 const ROUNDS: usize = 8;
@@ -41,6 +41,14 @@ pub enum Outcome {
     Lost,
 }
 
+/// All backends hold the same.
+#[derive(Debug, Clone)]
+pub struct Agreed {
+    /// Backends that were written to.
+    pub changed: usize,
+    pub states: Vec<(String, State)>,
+}
+
 /// What a repair needs.
 pub struct Repair<'a> {
     pub journal: &'a dyn Journal,
@@ -64,23 +72,29 @@ enum Round {
 impl Repair<'_> {
     /// Repairs one object. The caller gives the lease back as the outcome says; after `Resolved` it is gone.
     pub async fn run(&self, lease: &Lease, case: &Case) -> Result<Outcome, JournalError> {
-        let object = &lease.object;
         if case.under_way > 0 {
             return Ok(Outcome::Again { pause: WRITING, why: "a write is under way".into() });
         }
+        match self.agree(&lease.object, &case.records).await {
+            Ok(agreed) => self.resolve(lease, case, agreed.changed).await,
+            Err(outcome) => Ok(outcome),
+        }
+    }
+
+    /// Makes all backends agree; whatever else it comes to is how the repair ends.
+    pub async fn agree(&self, object: &Object, records: &[Record]) -> Result<Agreed, Outcome> {
         let mut digests = Digests::new();
         let mut changed = 0;
         for _ in 0..ROUNDS {
             let states = self.ask(object, &digests).await;
             let bound = self.rules.clock_bound.as_millis() as i64;
-            let round = match decide(&case.records, &states, bound) {
-                Decision::Agreed { attributes } => match self.attributes(object, &attributes).await {
-                    Ok(0) => Round::End(self.resolve(lease, case, changed).await?),
-                    Ok(more) => {
+            let round = match decide(records, &states, bound) {
+                Decision::Agreed { attributes } => match self.attributes(object, &attributes).await? {
+                    0 => return Ok(Agreed { changed, states }),
+                    more => {
                         changed += more;
                         Round::Next
                     }
-                    Err(outcome) => Round::End(outcome),
                 },
                 Decision::Copy { source, targets } => {
                     let round = self.copy(object, &states, &source, &targets, &mut digests).await;
@@ -96,11 +110,11 @@ impl Repair<'_> {
                 Decision::Park(why) => Round::End(Outcome::Parked { why }),
             };
             if let Round::End(outcome) = round {
-                return Ok(outcome);
+                return Err(outcome);
             }
         }
         let why = format!("it changed {ROUNDS} times while it was looked at");
-        Ok(Outcome::Again { pause: WRITING, why })
+        Err(Outcome::Again { pause: WRITING, why })
     }
 
     async fn resolve(&self, lease: &Lease, case: &Case, changed: usize) -> Result<Outcome, JournalError> {
@@ -221,7 +235,7 @@ impl Repair<'_> {
     }
 
     /// What a failure means for the repair; `None` = ask again.
-    fn problem(&self, error: StoreError) -> Option<Outcome> {
+    pub(super) fn problem(&self, error: StoreError) -> Option<Outcome> {
         match error {
             StoreError::Changed(_) => None,
             StoreError::Failed(why) => Some(Outcome::Failed { why }),

@@ -1,0 +1,283 @@
+//! One object, from its lease to the hand-over: a place among those that are repaired at once, the repair, and what
+//! the journal is told of it.
+//!
+//! The lease is renewed meanwhile. When it is lost everything that is under way is dropped, and nothing more is said
+//! of the object. A journal that cannot be asked gets the outcome later, as long as the lease lasts; after that it will
+//! be found out anew.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::Rng;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    backoff::Backoff,
+    hold::{Asked, Hold},
+    limits::Limited,
+    misplaced::Move,
+    places::Places,
+    repair::{Outcome, Repair, Rules},
+    worker::Trouble,
+};
+use crate::{
+    journal::{Case, Change, Journal, JournalError, Lease, Object, Record, Standing, Wanted, What, WriteId},
+    telemetry::metrics::SyncMetrics,
+};
+
+/// Objects of a backend that is left alone come back spread over this time.
+const SPREAD: Duration = Duration::from_secs(30);
+/// Before the journal is told again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What all jobs of a process share.
+pub struct Shop {
+    /// Of this worker, unique.
+    pub name: String,
+    pub journal: Arc<dyn Journal>,
+    pub stores: Limited,
+    pub places: Places,
+    pub rules: Rules,
+    pub wanted: Wanted,
+    pub hold: Duration,
+    pub backoff: Backoff,
+    pub max_attempts: Option<u32>,
+    pub metrics: SyncMetrics,
+    /// Told of every object. Must not block.
+    pub tell: Box<dyn Fn(&Told) + Send + Sync>,
+    /// What runs is to be dropped now.
+    pub given_up: watch::Sender<bool>,
+    pub trouble: Trouble,
+}
+
+/// What became of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    pub object: Object,
+    /// One of [`OUTCOMES`](crate::telemetry::metrics::OUTCOMES).
+    pub outcome: &'static str,
+    pub why: String,
+    /// Backends that were written to.
+    pub changed: usize,
+    /// Failed tries, this one included.
+    pub attempts: u32,
+    /// How long the repair took.
+    pub took: Duration,
+    /// Until the next try.
+    pub pause: Option<Duration>,
+}
+
+impl Shop {
+    pub fn trouble(&self, why: &str) {
+        self.metrics.journal_failures.inc();
+        self.trouble.tell(why);
+    }
+
+    pub fn well(&self) {
+        self.trouble.is_over();
+    }
+}
+
+pub struct Job {
+    shop: Arc<Shop>,
+    lease: Lease,
+    case: Case,
+    hold: Hold,
+}
+
+/// How the work on an object ended.
+enum End {
+    Repair(Outcome),
+    /// Nobody was asked: it has to wait.
+    Postponed(Duration, String),
+    /// The journal failed, in the middle.
+    Journal(JournalError),
+    /// The process ends, before it began.
+    Untouched,
+    /// The process ends, in the middle.
+    GivenUp,
+}
+
+/// What the journal is to be told.
+enum Word {
+    Postpone { pause: Duration, failed: bool },
+    SetAside(Standing),
+    Nothing,
+}
+
+impl Job {
+    pub fn new(shop: Arc<Shop>, lease: Lease, case: Case, asked: Asked) -> Job {
+        let hold = Hold::new(asked, shop.hold);
+        Job { shop, lease, case, hold }
+    }
+
+    pub async fn run(self, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) {
+        let mut given_up = self.shop.given_up.subscribe();
+        let begun = Instant::now();
+        let end = tokio::select! {
+            biased;
+            _ = given_up.wait_for(|given_up| *given_up) => End::GivenUp,
+            end = self.work(&slots, stop) => end,
+            () = self.hold.keep(&*self.shop.journal, &self.lease, self.shop.rules.settle) => {
+                End::Repair(Outcome::Lost)
+            }
+        };
+        self.hand_over(end, begun.elapsed()).await;
+    }
+
+    async fn work(&self, slots: &Semaphore, mut stop: watch::Receiver<bool>) -> End {
+        let slot = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return End::Untouched,
+            slot = slots.acquire() => slot,
+        };
+        if slot.is_err() {
+            return End::Untouched;
+        }
+        self.shop.metrics.running.inc();
+        let _running = Running(&self.shop.metrics);
+        self.repair().await
+    }
+
+    async fn repair(&self) -> End {
+        let (shop, object) = (&self.shop, &self.lease.object);
+        let Some(place) = shop.places.get(&object.cluster) else {
+            let why = format!("the configuration has no cluster {:?} in a region", object.cluster);
+            return End::Repair(Outcome::Parked { why });
+        };
+        if let Some(backend) = place.closed.first() {
+            return End::Postponed(shop.backoff.max, format!("{backend}: there are no credentials for it"));
+        }
+        let pass = match shop.stores.admit(&place.backends) {
+            Ok(pass) => pass,
+            Err((pause, why)) => {
+                let pause = pause + SPREAD.mul_f64(rand::thread_rng().gen_range(0.0..1.0));
+                return End::Postponed(pause, format!("a backend is left alone for a while: {why}"));
+            }
+        };
+        let repair = Repair {
+            journal: &*shop.journal,
+            stores: &shop.stores,
+            backends: &place.backends,
+            rules: &shop.rules,
+            gate: &self.hold,
+        };
+        let is_elsewhere = |record: &&Record| matches!(record.intent.what, What::Misplaced(_));
+        let sightings: Vec<&Record> = self.case.records.iter().filter(is_elsewhere).collect();
+        let outcome = match sightings.len() == self.case.records.len() && shop.wanted == Wanted::Misplaced {
+            true => Move { repair: &repair, places: &shop.places, stores: &shop.stores }.run(&self.lease, &self.case).await,
+            false => self.keeping(&sightings, repair.run(&self.lease, &self.case).await).await,
+        };
+        drop(pass);
+        outcome.map_or_else(End::Journal, End::Repair)
+    }
+
+    /// That the object is elsewhere too stays to be said, when nothing else has to be said of it any more.
+    async fn keeping(
+        &self,
+        sightings: &[&Record],
+        outcome: Result<Outcome, JournalError>,
+    ) -> Result<Outcome, JournalError> {
+        if matches!(outcome, Ok(Outcome::Resolved { .. })) && !sightings.is_empty() {
+            let again = sightings.iter().map(|record| Change::Diverged((*record).clone())).collect();
+            self.shop.journal.apply(again, self.shop.rules.settle).await?;
+        }
+        outcome
+    }
+
+    /// Tells the journal and everybody else.
+    async fn hand_over(self, end: End, took: Duration) {
+        let (shop, case) = (&self.shop, &self.case);
+        let mut told = Told {
+            object: self.lease.object.clone(),
+            outcome: "again",
+            why: String::new(),
+            changed: 0,
+            attempts: case.attempts,
+            took,
+            pause: None,
+        };
+        let word = self.word(end, &mut told);
+        if let Word::Postpone { pause, .. } = word {
+            told.pause = Some(pause);
+        }
+        self.say(&word, &told.why).await;
+        shop.metrics.ended(told.outcome);
+        (shop.tell)(&told);
+    }
+
+    /// What is to be said of how it ended.
+    fn word(&self, end: End, told: &mut Told) -> Word {
+        let (shop, case) = (&self.shop, &self.case);
+        let (word, outcome, why) = match end {
+            End::Repair(Outcome::Resolved { changed }) => {
+                told.changed = changed;
+                (Word::Nothing, "resolved", String::new())
+            }
+            End::Repair(Outcome::Lost) => {
+                (Word::Nothing, "lost", "the lease ran out, or another worker has it".to_owned())
+            }
+            End::Repair(Outcome::Again { pause, why }) => (Word::Postpone { pause, failed: false }, "again", why),
+            End::Repair(Outcome::Parked { why }) => (Word::SetAside(Standing::Parked), "parked", why),
+            End::Repair(Outcome::Failed { why }) => {
+                told.attempts = case.attempts.saturating_add(1);
+                if shop.max_attempts.is_some_and(|most| told.attempts >= most) {
+                    let why = format!("{} tries failed, the last: {why}", told.attempts);
+                    (Word::SetAside(Standing::Dead), "dead", why)
+                } else {
+                    shop.metrics.backoffs.inc();
+                    let pause = shop.backoff.pause(told.attempts, rand::thread_rng().gen_range(0.0..=1.0));
+                    (Word::Postpone { pause, failed: true }, "failed", why)
+                }
+            }
+            End::Postponed(pause, why) => (Word::Postpone { pause, failed: false }, "postponed", why),
+            End::Journal(error) => {
+                shop.trouble(&error.to_string());
+                (Word::Postpone { pause: shop.backoff.min, failed: false }, "again", error.to_string())
+            }
+            End::Untouched => {
+                (Word::Postpone { pause: Duration::ZERO, failed: false }, "again", "the worker ends".to_owned())
+            }
+            // What was sent may still be on its way.
+            End::GivenUp => {
+                let pause = shop.rules.settle;
+                (Word::Postpone { pause, failed: false }, "again", "the worker ended in the middle".to_owned())
+            }
+        };
+        told.outcome = outcome;
+        told.why = why;
+        word
+    }
+
+    /// Says it to the journal, as long as the lease lasts.
+    async fn say(&self, word: &Word, why: &str) {
+        let (shop, lease) = (&self.shop, &self.lease);
+        let seen: Vec<WriteId> = self.case.records.iter().map(|record| record.id()).collect();
+        loop {
+            let said = async {
+                match word {
+                    Word::Nothing => Ok(()),
+                    Word::Postpone { pause, failed } => shop.journal.postpone(lease, *pause, *failed, why).await,
+                    Word::SetAside(standing) => shop.journal.set_aside(lease, *standing, &seen, why).await,
+                }
+            };
+            match timeout(self.hold.left(), said).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => shop.trouble(&error.to_string()),
+                Err(_) => return log::warn!("{}: the journal was not told in time: {why}", lease.object),
+            }
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// Counted among those that run.
+struct Running<'a>(&'a SyncMetrics);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.dec();
+    }
+}
