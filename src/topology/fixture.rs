@@ -55,6 +55,7 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         trusted_proxies: Default::default(),
         proxy_protocol: false,
         server: Default::default(),
+        journal: None,
         warnings: Vec::new(),
         in_force: Default::default(),
     }
@@ -79,6 +80,7 @@ pub fn region(name: &str, clusters: &[(&str, f64)], domains: &[&str]) -> RegionC
         read_policy: ReadPolicy::One,
         virtual_host_style: VirtualHostStyle::Unified,
         allow_unmerged_listings: false,
+        consistency: Default::default(),
     }
 }
 

@@ -103,7 +103,7 @@ fn the_reference_file_tells_the_true_defaults() {
 #[test]
 fn the_reference_file_names_every_key() {
     let text = reference(|_| false);
-    let ours = "Tracing Endpoint Ratio ServiceName StateDirectory TechnicalEndpointToken TechnicalEndpointListen TechnicalEndpointBodyMaxSize HealthCheckEndpoint AdditionalRequestHeaders AdditionalResponseHeaders \
+    let ours = "Journal SQLite File PostgreSQL RememberedObjects Settle Consistency Tracing Endpoint Ratio ServiceName StateDirectory TechnicalEndpointToken TechnicalEndpointListen TechnicalEndpointBodyMaxSize HealthCheckEndpoint AdditionalRequestHeaders AdditionalResponseHeaders \
         MaxIdleConns MaxIdleConnsPerHost IdleConnTimeout ResponseHeaderTimeout DisableKeepAlives DialTimeout \
         MaxConnsPerBackend BodyMaxSize MaxConcurrentRequests MaintainedBackends SyncLogMethods Backends Cluster \
         Weight Domains Default ReadPolicy VirtualHostStyle UnmergedListings Synclog Mainlog Accesslog \
