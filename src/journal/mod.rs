@@ -11,7 +11,9 @@
 
 mod memory;
 pub mod record;
+mod row;
 mod rules;
+mod sqlite;
 
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ pub use self::{
     memory::Memory,
     record::{Intent, Object, Record, Said, What, WriteId},
     rules::{Clock, system_clock},
+    sqlite::Sqlite,
 };
 
 /// Why the journal could not do what it was asked. Nothing of it was done then; only where an answer did not come in
