@@ -9,15 +9,25 @@
 //! worker:  lease an object -> ask, decide, copy, ask again -> resolve, postpone or park
 //! ```
 
+mod memory;
 pub mod record;
+mod row;
+mod rules;
+mod sqlite;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::record::{Intent, Object, Record, Said, What, WriteId};
+pub use self::{
+    memory::Memory,
+    record::{Intent, Object, Record, Said, What, WriteId},
+    rules::{Clock, system_clock},
+    sqlite::Sqlite,
+};
 
-/// Why the journal could not do what it was asked. Nothing of it was done then.
+/// Why the journal could not do what it was asked. Nothing of it was done then; only where an answer did not come in
+/// time it may have been, or be done yet. Everything can be asked for again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
     /// It may work later: the database is away, the disk is full, another process holds the lock.
@@ -112,6 +122,19 @@ pub struct Filter {
     pub backend: Option<String>,
 }
 
+impl Filter {
+    pub fn takes(&self, case: &Case) -> bool {
+        let is_behind = |backend: &String| {
+            case.records.iter().any(|record| !matches!(record.said(backend), Said::Good { .. }))
+        };
+        self.standing.is_none_or(|standing| standing == case.standing)
+            && self.cluster.as_ref().is_none_or(|cluster| *cluster == case.object.cluster)
+            && self.bucket.as_ref().is_none_or(|bucket| *bucket == case.object.bucket)
+            && self.prefix.as_ref().is_none_or(|prefix| case.object.key.starts_with(prefix))
+            && self.backend.as_ref().is_none_or(is_behind)
+    }
+}
+
 /// How much there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -153,8 +176,7 @@ pub struct Unresolved {
 /// Dropping a future does not undo what it began.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// A new gateway process, by its host's name; the number is unique for ever, and `number` is the first that it
-    /// may give to a write.
+    /// A new gateway process, by its host's name; its number is unique for ever.
     async fn enrol(&self, name: &str) -> Result<i64, JournalError>;
 
     /// The gateway lives. False = it was taken for dead: it must enrol anew, and writes under way are recorded.
@@ -168,7 +190,10 @@ pub trait Journal: Send + Sync {
     async fn adopt(&self, silent: Duration, settle: Duration) -> Result<usize, JournalError>;
 
     /// All of the changes or none, on disk when this returns. A record with unknown replies makes its object due
-    /// after `settle`, another at once; a record whose write is known already replaces it.
+    /// after `settle`, another at once, but no sooner than those before it allow; a record whose write is known
+    /// already replaces it. All changes happen at one moment: of two of one write the last counts, and an intent of
+    /// another gateway that goes in the same call still makes a settled record be kept.
+    /// A gateway that was taken for dead may still bring what it has.
     async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError>;
 
     /// Up to `most` open objects that are due, longest due first, each for `hold`. Nobody else gets them before
@@ -187,10 +212,10 @@ pub trait Journal: Send + Sync {
     async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError>;
 
     /// All backends agree, and these writes are all that the worker knew: the object goes, if it has no other
-    /// record and no intent.
+    /// record and no intent. If it has, the lease goes on.
     async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError>;
 
-    /// Gives the object back, due after `pause`. `failed` counts as a try.
+    /// Gives the object back, due after `pause`. `failed` counts as a try. Without effect if the lease is lost.
     async fn postpone(
         &self,
         lease: &Lease,
@@ -199,7 +224,8 @@ pub trait Journal: Send + Sync {
         why: &str,
     ) -> Result<(), JournalError>;
 
-    /// Sets the object aside, if no record but those `seen` has come; a later record opens it again.
+    /// Sets the object aside, if no record but those `seen` has come; a later record opens it again. If one has
+    /// come, gives it back, due at once. Without effect if the lease is lost.
     async fn set_aside(
         &self,
         lease: &Lease,
@@ -218,10 +244,12 @@ pub trait Journal: Send + Sync {
 
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError>;
 
-    /// Makes an object open and due now, with no tries; false = there is none.
+    /// Makes an object open and due now, or as soon as records of unknown outcome and a lease allow, with no tries;
+    /// false = there is none.
     async fn retry(&self, object: &Object) -> Result<bool, JournalError>;
 
-    /// Forgets an object, for a reason that is kept; false = there is none, or a write to it is under way.
+    /// Forgets an object, for a reason that is kept; false = there is none, or a write to it is under way, or it is
+    /// leased.
     async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError>;
 
     async fn counts(&self) -> Result<Counts, JournalError>;
@@ -229,6 +257,6 @@ pub trait Journal: Send + Sync {
     /// The first `most` objects with records, whatever their standing.
     async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError>;
 
-    /// What has changed since `mark`; waits up to `patience` for something.
+    /// What has changed since `mark`; waits up to `patience` for something, then says that nothing has.
     async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError>;
 }

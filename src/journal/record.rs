@@ -15,14 +15,19 @@ pub struct Object {
 }
 
 impl Object {
-    /// For indexes: the same in all versions of the program. Different objects may share it.
-    pub fn hash(&self) -> i64 {
+    /// For indexes: the same in all versions of the program. No two objects share it.
+    pub fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         for part in [self.cluster.as_bytes(), &self.bucket, &self.key] {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
-        let digest = digest.finalize();
+        digest.finalize().into()
+    }
+
+    /// Its beginning. Different objects may share it.
+    pub fn hash(&self) -> i64 {
+        let digest = self.digest();
         i64::from_be_bytes(std::array::from_fn(|at| digest[at]))
     }
 }
@@ -139,7 +144,7 @@ mod tests {
         assert_eq!(object("main", b"bucket", b"key").hash(), HASH);
         assert_ne!(object("c", b"ab", b"c").hash(), object("c", b"a", b"bc").hash());
     }
-    const HASH: i64 = 0;
+    const HASH: i64 = 1983709777836977451;
 
     #[test]
     fn names_of_objects_cannot_spoil_a_line() {

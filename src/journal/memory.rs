@@ -1,0 +1,477 @@
+//! The journal in memory: what the tables of the other engines are, as maps, for simulations and tests.
+//!
+//! No method ever waits, [`Journal::news`] neither, so that it runs under any executor; its clock is given to it.
+//! What it holds outlives the gateways and workers of a simulation, as a database does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use super::{
+    Case, Change, Clock, Counts, Filter, Intent, Journal, JournalError, Lease, Mark, News, Object, Record,
+    Resolution, Standing, Unresolved, Wanted, WriteId,
+    rules::{Batch, KEPT_EVENTS, are_many, is_divergence, millis, superfluous},
+};
+
+/// See [`Object::digest`].
+type Digest = [u8; 32];
+
+pub struct Memory {
+    clock: Clock,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    gateways: Vec<Gateway>,
+    intents: BTreeMap<WriteId, Intent>,
+    under_way: BTreeMap<Digest, BTreeSet<WriteId>>,
+    objects: BTreeMap<Digest, Entry>,
+    dropped: Vec<(Object, String)>,
+    events: VecDeque<Object>,
+    /// Of all that there ever were, also those that are not kept.
+    event_count: i64,
+    tokens: i64,
+    resolved: u64,
+}
+
+/// Its id is its place, beginning with 1.
+struct Gateway {
+    seen: i64,
+    gone: bool,
+}
+
+struct Entry {
+    object: Object,
+    standing: Standing,
+    records: Vec<Record>,
+    attempts: u32,
+    since: i64,
+    due: i64,
+    /// Before this nobody may decide, because of records of unknown outcome.
+    calm: i64,
+    lease: Option<Held>,
+    reason: String,
+    /// A record has been replaced by another since the object was leased.
+    replaced: bool,
+}
+
+struct Held {
+    worker: String,
+    token: i64,
+    until: i64,
+}
+
+impl Entry {
+    /// While it is leased, or was and may be worked at still.
+    fn is_taken(&self, now: i64) -> bool {
+        self.lease.is_some() && self.due > now
+    }
+
+    /// Gives it back.
+    fn release(&mut self, due: i64) {
+        self.lease = None;
+        self.due = due.max(self.calm);
+    }
+
+    fn knows_only(&self, seen: &[WriteId]) -> bool {
+        !self.replaced && self.records.iter().all(|record| seen.contains(&record.id()))
+    }
+
+    /// A new record, or another form of one. `calm` = nothing happens any more because of it.
+    fn add(&mut self, record: Record, now: i64, calm: i64) {
+        match self.records.iter_mut().find(|known| known.id() == record.id()) {
+            Some(known) => {
+                self.replaced |= *known != record;
+                *known = record;
+            }
+            None => {
+                self.records.push(record);
+                if are_many(self.records.len()) {
+                    let superfluous = superfluous(&self.records);
+                    self.records.retain(|record| !superfluous.contains(&record.id()));
+                }
+            }
+        }
+        self.calm = self.calm.max(calm);
+        let due = now.max(self.calm);
+        self.due = if self.is_taken(now) { due.max(self.due) } else { due };
+        if self.standing != Standing::Open {
+            self.standing = Standing::Open;
+            self.attempts = 0;
+        }
+    }
+}
+
+impl Tables {
+    fn begin(&mut self, intent: Intent) {
+        self.under_way.entry(intent.object.digest()).or_default().insert(intent.id);
+        self.intents.insert(intent.id, intent);
+    }
+
+    fn end(&mut self, id: WriteId) -> Option<Intent> {
+        let intent = self.intents.remove(&id)?;
+        let digest = intent.object.digest();
+        if let Some(ids) = self.under_way.get_mut(&digest) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.under_way.remove(&digest);
+            }
+        }
+        Some(intent)
+    }
+
+    /// Whether a settled write must be kept as a record.
+    fn is_contested(&self, record: &Record) -> bool {
+        let digest = record.intent.object.digest();
+        let is_of_another = |id: &WriteId| id.gateway != record.id().gateway;
+        self.objects.contains_key(&digest)
+            || self.under_way.get(&digest).is_some_and(|ids| ids.iter().any(is_of_another))
+    }
+
+    fn add(&mut self, record: Record, now: i64, settle: Duration) {
+        let calm = if record.is_uncertain() { now + millis(settle) } else { now };
+        let object = record.intent.object.clone();
+        let entry = self.objects.entry(object.digest()).or_insert_with(|| Entry {
+            object: object.clone(),
+            standing: Standing::Open,
+            records: Vec::new(),
+            attempts: 0,
+            since: now,
+            due: now,
+            calm: now,
+            lease: None,
+            reason: String::new(),
+            replaced: false,
+        });
+        entry.add(record, now, calm);
+        self.tell(object);
+    }
+
+    fn tell(&mut self, object: Object) {
+        self.events.push_back(object);
+        self.event_count += 1;
+        if self.events.len() as i64 > KEPT_EVENTS {
+            self.events.pop_front();
+        }
+    }
+
+    /// Intents of a gateway become records; how many.
+    fn orphan(&mut self, gateway: i64, now: i64, settle: Duration) -> usize {
+        let ids = WriteId { gateway, number: i64::MIN }..=WriteId { gateway, number: i64::MAX };
+        let ids: Vec<WriteId> = self.intents.range(ids).map(|(id, _)| *id).collect();
+        let orphans: Vec<Intent> = ids.iter().filter_map(|id| self.end(*id)).collect();
+        for intent in orphans {
+            let known = self.objects.get(&intent.object.digest());
+            if known.is_none_or(|entry| entry.records.iter().all(|record| record.id() != intent.id)) {
+                self.add(Record::orphaned(intent, now), now, settle);
+            }
+        }
+        ids.len()
+    }
+
+    fn gateway(&mut self, id: i64) -> Option<&mut Gateway> {
+        let at = usize::try_from(id).ok()?.checked_sub(1)?;
+        self.gateways.get_mut(at)
+    }
+
+    fn leased(&mut self, lease: &Lease, now: i64) -> Option<&mut Entry> {
+        self.objects.get_mut(&lease.object.digest()).filter(|entry| {
+            let held = entry.lease.as_ref();
+            held.is_some_and(|held| {
+                held.token == lease.token && held.worker == lease.worker && held.until > now
+            })
+        })
+    }
+
+    fn case(&self, digest: &Digest, entry: &Entry) -> Case {
+        Case {
+            object: entry.object.clone(),
+            standing: entry.standing,
+            records: entry.records.clone(),
+            under_way: self.under_way.get(digest).map_or(0, BTreeSet::len),
+            attempts: entry.attempts,
+            since: entry.since,
+            due: entry.due,
+            reason: entry.reason.clone(),
+        }
+    }
+}
+
+impl Memory {
+    pub fn new(clock: Clock) -> Memory {
+        Memory { clock, tables: Mutex::new(Tables::default()) }
+    }
+
+    /// Objects that were dropped, and why.
+    pub fn dropped(&self) -> Vec<(Object, String)> {
+        self.tables().dropped.clone()
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> i64 {
+        (self.clock)()
+    }
+}
+
+#[async_trait]
+impl Journal for Memory {
+    async fn enrol(&self, _name: &str) -> Result<i64, JournalError> {
+        let seen = self.now();
+        let mut tables = self.tables();
+        tables.gateways.push(Gateway { seen, gone: false });
+        Ok(tables.gateways.len() as i64)
+    }
+
+    async fn alive(&self, gateway: i64) -> Result<bool, JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        let gateway = tables.gateway(gateway).filter(|gateway| !gateway.gone);
+        Ok(gateway.is_some_and(|gateway| {
+            gateway.seen = now;
+            true
+        }))
+    }
+
+    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        if let Some(gateway) = tables.gateway(gateway) {
+            gateway.gone = true;
+        }
+        tables.orphan(gateway, now, settle);
+        Ok(())
+    }
+
+    async fn adopt(&self, silent: Duration, settle: Duration) -> Result<usize, JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        let mut adopted = 0;
+        for id in 1..=tables.gateways.len() as i64 {
+            let gateway = tables.gateway(id).filter(|gateway| gateway.seen <= now - millis(silent));
+            if let Some(gateway) = gateway {
+                gateway.gone = true;
+                adopted += tables.orphan(id, now, settle);
+            }
+        }
+        Ok(adopted)
+    }
+
+    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError> {
+        let now = self.now();
+        let batch = Batch::of(changes);
+        let mut tables = self.tables();
+        for id in batch.gateways() {
+            if let Some(gateway) = tables.gateway(id) {
+                gateway.seen = now;
+            }
+        }
+        for intent in batch.begun.into_values() {
+            tables.begin(intent);
+        }
+        for record in batch.diverged.into_values() {
+            tables.add(record, now, settle);
+        }
+        let settled = batch.settled.into_values();
+        let kept: Vec<Record> = settled.filter(|record| tables.is_contested(record)).collect();
+        for record in kept {
+            tables.add(record, now, settle);
+        }
+        for id in batch.ended {
+            tables.end(id);
+        }
+        Ok(())
+    }
+
+    async fn lease(
+        &self,
+        worker: &str,
+        wanted: Wanted,
+        most: usize,
+        hold: Duration,
+        settle: Duration,
+    ) -> Result<Vec<(Lease, Case)>, JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        let is_wanted = |entry: &Entry| {
+            entry.standing == Standing::Open
+                && entry.due <= now
+                && (wanted == Wanted::Misplaced || entry.records.iter().any(is_divergence))
+        };
+        let due = tables.objects.iter().filter(|(_, entry)| is_wanted(entry));
+        let mut due: Vec<(i64, Digest)> = due.map(|(digest, entry)| (entry.due, *digest)).collect();
+        due.sort_unstable();
+        due.truncate(most);
+        tables.tokens += 1;
+        let token = tables.tokens;
+        let mut leases = Vec::with_capacity(due.len());
+        for (_, digest) in due {
+            let Some(entry) = tables.objects.get_mut(&digest) else { continue };
+            let until = now + millis(hold);
+            entry.lease = Some(Held { worker: worker.to_owned(), token, until });
+            entry.due = until + millis(settle);
+            entry.replaced = false;
+            let lease = Lease { object: entry.object.clone(), worker: worker.to_owned(), token };
+            if let Some(entry) = tables.objects.get(&digest) {
+                leases.push((lease, tables.case(&digest, entry)));
+            }
+        }
+        Ok(leases)
+    }
+
+    async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        let Some(entry) = tables.leased(lease, now) else { return Ok(false) };
+        let until = now + millis(hold);
+        if let Some(held) = &mut entry.lease {
+            held.until = until;
+        }
+        entry.due = (until + millis(settle)).max(entry.calm);
+        Ok(true)
+    }
+
+    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        let digest = lease.object.digest();
+        let is_under_way = tables.under_way.contains_key(&digest);
+        let Some(entry) = tables.leased(lease, now) else { return Ok(Resolution::Lost) };
+        if is_under_way || !entry.knows_only(seen) {
+            return Ok(Resolution::Changed);
+        }
+        tables.objects.remove(&digest);
+        tables.resolved += 1;
+        tables.tell(lease.object.clone());
+        Ok(Resolution::Resolved)
+    }
+
+    async fn postpone(
+        &self,
+        lease: &Lease,
+        pause: Duration,
+        failed: bool,
+        why: &str,
+    ) -> Result<(), JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        if let Some(entry) = tables.leased(lease, now) {
+            entry.attempts += u32::from(failed);
+            why.clone_into(&mut entry.reason);
+            entry.release(now + millis(pause));
+        }
+        Ok(())
+    }
+
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        standing: Standing,
+        seen: &[WriteId],
+        why: &str,
+    ) -> Result<(), JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        if let Some(entry) = tables.leased(lease, now) {
+            if entry.knows_only(seen) {
+                entry.standing = standing;
+                why.clone_into(&mut entry.reason);
+            }
+            entry.release(now);
+        }
+        Ok(())
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Object>,
+        most: usize,
+    ) -> Result<Vec<Case>, JournalError> {
+        let after = after.map(Object::digest);
+        let tables = self.tables();
+        let entries = tables.objects.iter().filter(|(digest, _)| after.is_none_or(|after| **digest > after));
+        let cases = entries.map(|(digest, entry)| tables.case(digest, entry));
+        Ok(cases.filter(|case| filter.takes(case)).take(most).collect())
+    }
+
+    async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
+        let digest = object.digest();
+        let tables = self.tables();
+        Ok(tables.objects.get(&digest).map(|entry| tables.case(&digest, entry)))
+    }
+
+    async fn retry(&self, object: &Object) -> Result<bool, JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        let Some(entry) = tables.objects.get_mut(&object.digest()) else { return Ok(false) };
+        entry.standing = Standing::Open;
+        entry.attempts = 0;
+        entry.reason.clear();
+        if !entry.is_taken(now) {
+            entry.release(now);
+        }
+        Ok(true)
+    }
+
+    async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        let digest = object.digest();
+        let is_free = tables.objects.get(&digest).is_some_and(|entry| !entry.is_taken(now));
+        if !is_free || tables.under_way.contains_key(&digest) {
+            return Ok(false);
+        }
+        tables.objects.remove(&digest);
+        tables.dropped.push((object.clone(), reason.to_owned()));
+        tables.tell(object.clone());
+        Ok(true)
+    }
+
+    async fn counts(&self) -> Result<Counts, JournalError> {
+        let now = self.now();
+        let tables = self.tables();
+        let mut counts = Counts {
+            intents: tables.intents.len() as u64,
+            resolved: tables.resolved,
+            oldest: tables.objects.values().filter(|e| e.standing == Standing::Open).map(|e| e.since).min(),
+            ..Counts::default()
+        };
+        for entry in tables.objects.values() {
+            match entry.standing {
+                Standing::Open => counts.open += 1,
+                Standing::Parked => counts.parked += 1,
+                Standing::Dead => counts.dead += 1,
+            }
+            counts.leased += u64::from(entry.lease.as_ref().is_some_and(|held| held.until > now));
+        }
+        Ok(counts)
+    }
+
+    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
+        let tables = self.tables();
+        let objects = tables.objects.values().take(most);
+        let objects = objects.map(|entry| (entry.object.clone(), entry.records.clone())).collect();
+        Ok(Unresolved { objects, whole: tables.objects.len() <= most, mark: Mark(tables.event_count) })
+    }
+
+    async fn news(&self, mark: Mark, _patience: Duration) -> Result<News, JournalError> {
+        let tables = self.tables();
+        let new = tables.event_count - mark.0;
+        if new < 0 || new > tables.events.len() as i64 {
+            return Ok(News::Reload);
+        }
+        let changed = tables.events.iter().rev().take(usize::try_from(new).unwrap_or(0));
+        let changed: BTreeMap<Digest, &Object> = changed.map(|object| (object.digest(), object)).collect();
+        let records = |digest| tables.objects.get(digest).map_or(Vec::new(), |e: &Entry| e.records.clone());
+        let changed = changed.iter().map(|(digest, object)| ((*object).clone(), records(digest))).collect();
+        Ok(News::Changed(changed, Mark(tables.event_count)))
+    }
+}
