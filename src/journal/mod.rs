@@ -9,11 +9,14 @@
 //! worker:  lease an object -> ask, decide, copy, ask again -> resolve, postpone or park
 //! ```
 
+mod batch;
 mod memory;
+mod open;
 pub mod record;
 mod row;
 mod rules;
 mod sqlite;
+mod writer;
 
 use std::time::Duration;
 
@@ -21,9 +24,11 @@ use async_trait::async_trait;
 
 pub use self::{
     memory::Memory,
+    open::{open, opener},
     record::{Intent, Object, Record, Said, What, WriteId},
     rules::{Clock, system_clock},
     sqlite::Sqlite,
+    writer::{Opener, Refused, Writer},
 };
 
 /// Why the journal could not do what it was asked. Nothing of it was done then; only where an answer did not come in

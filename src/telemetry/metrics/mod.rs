@@ -12,6 +12,7 @@ mod backend;
 mod cells;
 mod families;
 mod health;
+mod journal;
 mod log;
 mod process;
 pub mod reading;
@@ -32,6 +33,7 @@ pub use self::{
     backend::{BackendMetrics, CAUSES, Cut, PHASES, ReplyCounters, ReplyOutcome},
     families::Declared,
     health::{EJECTED_FOR, HealthMetrics, STATES},
+    journal::JournalMetrics,
     log::{DestinationMetrics, LogMetrics},
     reloads::Reloads,
     requests::{BrokenBy, Linger, Requests},
@@ -57,6 +59,7 @@ pub struct Metrics {
     health: health::Health,
     logs: Logs,
     spool: SpoolMetrics,
+    journal: JournalMetrics,
 
     pub requests_in_flight: IntGauge,
     pub client_connections: IntGauge,
@@ -100,6 +103,7 @@ impl Metrics {
             health: health::Health::new(&mut f),
             logs: Logs::new(&mut f),
             spool: SpoolMetrics::new(&mut f),
+            journal: JournalMetrics::new(&mut f),
             requests_in_flight: f
                 .gauge("akubra_requests_in_flight", "Client requests that are being served, health checks and what lingers after its answer included."),
             client_connections: f.gauge("akubra_client_connections", "Open connections of clients."),
