@@ -2,12 +2,13 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test deb test-deb e2e-rgw figures load-test deny clean
+.PHONY: help build demo test crash-test deb test-deb e2e-rgw figures load-test deny clean
 
 help:
 	@echo "make build   the program, optimised: target/release/akubra"
 	@echo "make demo    the gateway on 127.0.0.1:8080 in front of S3 servers of its own, to try it"
 	@echo "make test    everything that CI checks"
+	@echo "make crash-test kills gateway and worker 200 times under traffic, with either journal, and compares (minutes)"
 	@echo "make deb     the Debian package, optimised: target/debian/ (installs cargo-deb)"
 	@echo "make test-deb installs, upgrades under traffic and removes the package in a copy of this system (root; minutes)"
 	@echo "make e2e-rgw real clients with Ceph and a second kind of server behind the gateway (installs Ceph; minutes)"
@@ -34,6 +35,11 @@ test:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --all-features --document-private-items
 	$(CARGO) test --locked --features demo --doc
 	$(CARGO) test --locked --workspace --features demo --lib --bins --tests
+
+# What no CI run waits for; AKUBRA_KILLS and AKUBRA_SEED change how often and when.
+crash-test:
+	@scripts/install-missing service
+	$(CARGO) test --profile demo --features demo --locked --test it crash:: -- --ignored --test-threads=1 --nocapture
 
 # scripts/package says what is made for it.
 deb:

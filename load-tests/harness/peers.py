@@ -77,7 +77,7 @@ Regions:
     Clusters:
       - Cluster: cluster
         Weight: 1
-    Default: true
+    Default: true{consistency}
 threads: 1
 StateDirectory: {folder}/{name}.state
 upgrade_sock: {folder}/{name}.upgrade
@@ -142,11 +142,13 @@ class Lab:
         file.write_text(template.format(name=file.stem, **values))
         return file
 
-    def akubra(self, name="akubra", program=None, one=None, two=None, silent=False, synclog=""):
-        """The gateway with all its logs and metrics, or with none; `synclog` are more destinations of that log."""
+    def akubra(self, name="akubra", program=None, one=None, two=None, silent=False, synclog="", consistency=None):
+        """The gateway with all its logs and metrics, or with none; `synclog` are more destinations of that log. With a
+        `consistency` it has a journal in SQLite."""
         port, metrics = free_port(), f"{LOOPBACK}:{free_port()}"
         values = {"one": (one or self.one).address, "two": (two or self.two).address, "metrics": metrics}
         values["synclog"] = synclog
+        values["consistency"] = f"\n    Consistency: {consistency}\nJournal: {{}}" if consistency else ""
         file = self.write(f"{name}.yaml", _GATEWAY + (_SILENT if silent else _TELLS), port, **values)
         process = self.gateway(name, file, port, program)
         process.metrics = None if silent else metrics

@@ -8,7 +8,7 @@ import re
 import statistics
 import subprocess
 
-from . import figures, synclog
+from . import figures, journal, synclog
 from .figures import MIB
 from .measure import CASES, Result
 
@@ -145,6 +145,9 @@ class Sheet:
             measured = f"{outage['lost']} and {outage['twice']} of {outage['records']:,}"
             yield name, "0", measured, outage["lost"] == 0 and outage["twice"] == 0
 
+        if found := self.figures.get("journal"):
+            yield from journal.rows(found)
+
     def figure_lines(self):
         rows = list(self.rows())
         if rows:
@@ -190,6 +193,8 @@ class Sheet:
                 f"{records['cpu'] * 1e3:.3f} ms of CPU time per request, PostgreSQL {records['database_cpu'] * 1e3:.3f} ms. "
                 f"After the outage the {outage['waiting']:,} records that waited were delivered in {outage['catching_up']:.1f} s."
             )
+        if found := self.figures.get("journal"):
+            yield from journal.lines(found)
         if self.figures:
             yield ""
 

@@ -36,6 +36,7 @@ struct Tables {
     /// Of all that there ever were, also those that are not kept.
     event_count: i64,
     tokens: i64,
+    turns: i64,
     resolved: u64,
 }
 
@@ -83,9 +84,11 @@ impl Entry {
     }
 
     /// A new record, or another form of one. `calm` = nothing happens any more because of it.
-    fn add(&mut self, record: Record, now: i64, calm: i64) {
+    fn add(&mut self, mut record: Record, now: i64, calm: i64) {
         match self.records.iter_mut().find(|known| known.id() == record.id()) {
             Some(known) => {
+                record.intent.turn = known.intent.turn;
+                record.turn = known.turn;
                 self.replaced |= *known != record;
                 *known = record;
             }
@@ -108,7 +111,14 @@ impl Entry {
 }
 
 impl Tables {
-    fn begin(&mut self, intent: Intent) {
+    fn turn(&mut self) -> i64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    fn begin(&mut self, mut intent: Intent, turn: i64) {
+        // Of another one the first bytes may have been sent before.
+        intent.turn = intent.strong.then_some(turn);
         self.under_way.entry(intent.object.digest()).or_default().insert(intent.id);
         self.intents.insert(intent.id, intent);
     }
@@ -133,7 +143,11 @@ impl Tables {
             || self.under_way.get(&digest).is_some_and(|ids| ids.iter().any(is_of_another))
     }
 
-    fn add(&mut self, record: Record, now: i64, settle: Duration) {
+    fn add(&mut self, mut record: Record, turn: i64, now: i64, settle: Duration) {
+        if let Some(intent) = self.intents.get(&record.id()) {
+            record.intent.turn = intent.turn;
+        }
+        record.turn = Some(turn);
         let calm = if record.is_uncertain() { now + millis(settle) } else { now };
         let object = record.intent.object.clone();
         let entry = self.objects.entry(object.digest()).or_insert_with(|| Entry {
@@ -165,10 +179,11 @@ impl Tables {
         let ids = WriteId { gateway, number: i64::MIN }..=WriteId { gateway, number: i64::MAX };
         let ids: Vec<WriteId> = self.intents.range(ids).map(|(id, _)| *id).collect();
         let orphans: Vec<Intent> = ids.iter().filter_map(|id| self.end(*id)).collect();
+        let turn = self.turn();
         for intent in orphans {
             let known = self.objects.get(&intent.object.digest());
             if known.is_none_or(|entry| entry.records.iter().all(|record| record.id() != intent.id)) {
-                self.add(Record::orphaned(intent, now), now, settle);
+                self.add(Record::orphaned(intent, now), turn, now, settle);
             }
         }
         ids.len()
@@ -273,16 +288,17 @@ impl Journal for Memory {
                 gateway.seen = now;
             }
         }
+        let turn = tables.turn();
         for intent in batch.begun.into_values() {
-            tables.begin(intent);
+            tables.begin(intent, turn);
         }
         for record in batch.diverged.into_values() {
-            tables.add(record, now, settle);
+            tables.add(record, turn, now, settle);
         }
         let settled = batch.settled.into_values();
         let kept: Vec<Record> = settled.filter(|record| tables.is_contested(record)).collect();
         for record in kept {
-            tables.add(record, now, settle);
+            tables.add(record, turn, now, settle);
         }
         for id in batch.ended {
             tables.end(id);

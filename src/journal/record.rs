@@ -81,6 +81,10 @@ pub struct Intent {
     pub begun: i64,
     /// Every write to the object that may have reached a backend is in the journal (`Consistency: strong`).
     pub strong: bool,
+    /// The journal's turn at which it was on disk, before anything was sent (`Consistency: strong`). The journal
+    /// itself numbers its turns: one of a smaller number was over before the other began.
+    #[serde(default)]
+    pub turn: Option<i64>,
 }
 
 /// What a backend said of a write.
@@ -105,6 +109,9 @@ pub struct Record {
     pub commit: Option<i64>,
     /// When the last reply was in, or the gateway was found dead; in milliseconds since 1970.
     pub ended: i64,
+    /// The journal's turn at which it became a record.
+    #[serde(default)]
+    pub turn: Option<i64>,
     /// By the backends' endpoints ([`crate::config::BackendUrl`]); one that is not named has said [`Said::Unknown`].
     pub replies: Vec<(String, Said)>,
 }
@@ -112,7 +119,7 @@ pub struct Record {
 impl Record {
     /// A write whose gateway died: whatever it asked for may have happened anywhere.
     pub fn orphaned(intent: Intent, now: i64) -> Record {
-        Record { ended: now.max(intent.begun), intent, commit: None, replies: Vec::new() }
+        Record { ended: now.max(intent.begun), intent, commit: None, turn: None, replies: Vec::new() }
     }
 
     pub fn id(&self) -> WriteId {

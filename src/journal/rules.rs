@@ -146,13 +146,14 @@ mod tests {
             length: None,
             begun: 0,
             strong: true,
+            turn: None,
         };
         let said = |good: bool| match good {
             true => Said::Good { etag: None, version: None },
             false => Said::NotApplied,
         };
         let replies = replies.iter().map(|(name, good)| ((*name).to_owned(), said(*good))).collect();
-        Record { intent, commit, ended: 0, replies }
+        Record { intent, commit, ended: 0, turn: None, replies }
     }
 
     fn numbers(records: &[Record]) -> Vec<i64> {

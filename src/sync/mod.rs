@@ -1,8 +1,11 @@
 //! What makes backends agree: `akubra sync`, a process of its own.
 //!
 //! For an object of the journal it asks all backends of the home cluster what they hold ([`Stores`]), decides by a pure
-//! function of that and the records (`decide`), copies or deletes, asks again, and only then forgets the records
-//! (`repair`). It never guesses: what no rule decides is parked with the reason.
+//! function of that and the records ([`decide`]), copies or deletes, asks again, and only then forgets the records
+//! ([`repair`]). It never guesses: what no rule decides is parked with the reason.
+
+pub mod decide;
+pub mod repair;
 
 use async_trait::async_trait;
 

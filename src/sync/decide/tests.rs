@@ -1,0 +1,248 @@
+//! One row per rule: records and states in, decision out.
+
+use super::*;
+use crate::journal::{Intent, Object, WriteId};
+
+const BOUND: i64 = 5_000;
+const A: &str = "http://a:80";
+const B: &str = "http://b:80";
+const C: &str = "http://c:80";
+
+fn md5(content: u8) -> String {
+    format!("{content:02x}").repeat(16)
+}
+
+fn held(content: u8, modified: i64) -> Held {
+    let etag = md5(content);
+    Held {
+        md5: md5_of(&etag),
+        etag,
+        version: None,
+        modified,
+        length: 10,
+        object_version: None,
+        metadata: Vec::new(),
+    }
+}
+
+fn has(content: u8, modified: i64) -> State {
+    State::Present(held(content, modified))
+}
+
+fn states(all: &[(&str, State)]) -> Vec<(String, State)> {
+    all.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect()
+}
+
+fn good(content: u8) -> Said {
+    Said::Good { etag: Some(format!("\"{}\"", md5(content))), version: None }
+}
+
+fn deleted() -> Said {
+    Said::Good { etag: None, version: None }
+}
+
+/// A write of gateway 1, number and commit alike, that lasted a second from `begun`.
+fn record(number: i64, what: What, begun: i64, replies: &[(&str, Said)]) -> Record {
+    let object = Object { cluster: "main".into(), bucket: b"b".to_vec(), key: b"k".to_vec() };
+    Record {
+        intent: Intent {
+            id: WriteId { gateway: 1, number },
+            object,
+            what,
+            region: "r".into(),
+            req_id: String::new(),
+            length: Some(10),
+            begun,
+            strong: false,
+            turn: None,
+        },
+        commit: Some(number),
+        turn: None,
+        ended: begun + 1_000,
+        replies: replies.iter().map(|(name, said)| ((*name).to_owned(), said.clone())).collect(),
+    }
+}
+
+fn by_gateway(gateway: i64, mut record: Record) -> Record {
+    record.intent.id.gateway = gateway;
+    record
+}
+
+fn strong(mut record: Record) -> Record {
+    record.intent.strong = true;
+    record
+}
+
+fn copy(source: &str, targets: &[&str]) -> Decision {
+    Decision::Copy { source: source.into(), targets: names(targets) }
+}
+
+fn delete(targets: &[&str]) -> Decision {
+    Decision::Delete { targets: names(targets) }
+}
+
+fn names(all: &[&str]) -> Vec<String> {
+    all.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn agreed() -> Decision {
+    Decision::Agreed { attributes: Vec::new() }
+}
+
+#[track_caller]
+fn check(records: &[Record], all: &[(&str, State)], expected: Decision) {
+    assert_eq!(decide(records, &states(all), BOUND), expected);
+}
+
+#[track_caller]
+fn parked(records: &[Record], all: &[(&str, State)], part: &str) {
+    match decide(records, &states(all), BOUND) {
+        Decision::Park(reason) if reason.contains(part) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+const T: i64 = 1_000_000;
+const LATER: i64 = T + 100_000;
+
+#[test]
+fn a_backend_that_took_the_newest_write_and_holds_it_is_the_source() {
+    let put = record(1, What::Put, T, &[(A, good(2)), (B, Said::NotApplied)]);
+    check(&[put.clone()], &[(A, has(2, T)), (B, has(1, T - 9))], copy(A, &[B]));
+    check(&[put.clone()], &[(A, has(2, T)), (B, State::Absent)], copy(A, &[B]));
+    check(&[put.clone()], &[(A, has(2, T)), (B, has(2, LATER))], agreed());
+    let newer = record(2, What::Put, T, &[(A, Said::NotApplied), (B, good(3))]);
+    check(&[newer, put], &[(A, has(2, T)), (B, has(3, T))], copy(B, &[A]));
+}
+
+#[test]
+fn an_older_write_that_came_late_does_not_win() {
+    let lost = record(1, What::Put, T, &[(A, good(1)), (B, Said::Unknown)]);
+    let newer = record(2, What::Put, T + 2_000, &[(A, good(2)), (B, good(2))]);
+    check(&[lost.clone(), newer], &[(A, has(2, T)), (B, has(1, LATER))], copy(A, &[B]));
+    let gone = record(2, What::Delete, T + 2_000, &[(A, deleted()), (B, deleted())]);
+    check(&[lost, gone], &[(A, State::Absent), (B, has(1, LATER))], delete(&[B]));
+}
+
+#[test]
+fn a_recorded_delete_is_carried_out_and_nothing_else_deletes() {
+    let gone = record(1, What::Delete, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    check(&[gone.clone()], &[(A, State::Absent), (B, has(1, T - 100))], delete(&[B]));
+    check(&[gone.clone()], &[(A, State::Absent), (B, State::Absent)], agreed());
+    // In another cluster it was deleted; here every backend was away.
+    let missed = record(1, What::Delete, T, &[(A, Said::NotApplied), (B, Said::NotApplied)]);
+    check(&[missed], &[(A, has(1, T - 100)), (B, has(1, T - 100))], delete(&[A, B]));
+    // Absent without a DELETE: lost, or never had.
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::Unknown)]);
+    check(&[put], &[(A, State::Absent), (B, has(1, T))], copy(B, &[A]));
+    let seen = record(1, What::Seen, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    check(&[seen], &[(A, has(1, T)), (B, State::Absent)], copy(A, &[B]));
+    // Written again after the DELETE, by whom nobody knows.
+    check(&[gone], &[(A, State::Absent), (B, has(1, LATER))], copy(B, &[A]));
+}
+
+#[test]
+fn a_put_after_a_delete_wins() {
+    let gone = record(1, What::Delete, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    let put = record(2, What::Put, T + 10, &[(A, good(2)), (B, Said::NotApplied)]);
+    check(&[gone, put], &[(A, has(2, T)), (B, has(1, T - 100))], copy(A, &[B]));
+}
+
+#[test]
+fn a_write_whose_outcome_nobody_knows_is_told_by_time_or_left_to_a_human() {
+    let lost = record(1, What::Put, T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
+    check(&[lost.clone()], &[(A, has(2, T)), (B, has(1, T - 100_000))], copy(A, &[B]));
+    check(&[lost.clone()], &[(A, has(1, T - 100_000)), (B, has(1, T - 100_000))], agreed());
+    check(&[lost.clone()], &[(A, has(2, T)), (B, State::Absent)], copy(A, &[B]));
+    // B has what was there before, and A something else: the write.
+    check(&[lost], &[(A, has(2, T)), (B, has(1, T - 1_000))], copy(A, &[B]));
+    let unknown = record(1, What::Put, T, &[]);
+    parked(&[unknown], &[(A, has(2, T)), (B, has(1, T - 1_000))], "nothing tells");
+}
+
+#[test]
+fn writes_through_two_gateways_are_ordered_by_more_than_their_clocks_may_differ() {
+    let one = record(1, What::Put, T, &[(A, good(1)), (B, good(1))]);
+    let far = by_gateway(2, record(1, What::Put, T + 20_000, &[(A, good(2)), (B, good(2))]));
+    check(&[one.clone(), far], &[(A, has(2, T)), (B, has(1, T))], copy(A, &[B]));
+    let near = by_gateway(2, record(1, What::Put, T + 2_000, &[(A, good(2)), (B, good(2))]));
+    parked(&[one.clone(), near.clone()], &[(A, has(2, T)), (B, has(1, T))], "nothing tells");
+    check(&[one.clone(), near.clone()], &[(A, has(2, T)), (B, has(2, T))], agreed());
+    let version =
+        |content, version| State::Present(Held { object_version: Some(version), ..held(content, T) });
+    check(&[one, near], &[(A, version(2, 7)), (B, version(1, 8))], copy(B, &[A]));
+}
+
+#[test]
+fn the_journal_itself_orders_writes_whose_gateway_died() {
+    let mut orphan = record(1, What::Put, T, &[]);
+    (orphan.commit, orphan.ended, orphan.turn) = (None, T + 60_000, Some(7));
+    let mut next = by_gateway(2, strong(record(1, What::Put, T + 500, &[(A, good(2)), (B, good(2))])));
+    parked(&[orphan.clone(), next.clone()], &[(A, has(2, T)), (B, has(1, T))], "nothing tells");
+    next.intent.turn = Some(8);
+    check(&[orphan, next], &[(A, has(2, T)), (B, has(1, T))], copy(A, &[B]));
+}
+
+#[test]
+fn what_was_acknowledged_and_is_nowhere_is_not_replaced_by_what_is_older() {
+    let put = record(1, What::Put, T, &[(A, good(2)), (B, Said::NotApplied)]);
+    parked(&[put], &[(A, State::Absent), (B, has(1, T - 100_000))], "took a newer write");
+}
+
+#[test]
+fn what_is_certain_does_not_wait_for_a_backend_that_is_away() {
+    let put = record(1, What::Put, T, &[(A, good(2)), (B, Said::NotApplied), (C, Said::NotApplied)]);
+    let away = || State::Unknown("c: refused".into());
+    check(&[put.clone()], &[(A, has(2, T)), (B, State::Absent), (C, away())], copy(A, &[B]));
+    let wait = Decision::Wait("c: refused".into());
+    check(&[put.clone()], &[(A, has(2, T)), (B, has(2, T)), (C, away())], wait.clone());
+    // The one that took it is away.
+    check(
+        &[put],
+        &[(A, away()), (B, has(1, T - 9)), (C, has(3, T - 9))],
+        Decision::Wait("c: refused".into()),
+    );
+    let gone = record(1, What::Delete, T, &[(A, deleted())]);
+    check(&[gone], &[(A, State::Absent), (B, State::Absent), (C, away())], wait);
+}
+
+#[test]
+fn contents_whose_tags_cannot_be_compared_are_read() {
+    let multipart = |length| State::Present(Held { etag: "abc-2".into(), md5: None, length, ..held(1, T) });
+    let seen = record(1, What::Seen, T, &[(A, deleted()), (C, Said::NotApplied)]);
+    let all = [(A, multipart(10)), (B, has(1, T)), (C, State::Absent)];
+    check(&[seen.clone()], &all, Decision::Digest(names(&[A])));
+    parked(&[seen], &[(A, multipart(11)), (B, has(1, T)), (C, State::Absent)], "nothing tells");
+    // Each holds what it took.
+    let said = |etag: &str| Said::Good { etag: Some(etag.into()), version: None };
+    let put = record(1, What::Put, T, &[(A, said("abc-2")), (B, good(1)), (C, Said::NotApplied)]);
+    let all = [(A, multipart(10)), (B, has(1, T)), (C, State::Absent)];
+    check(&[put], &all, copy(A, &[C]));
+}
+
+#[test]
+fn good_replies_that_disagree_are_for_a_human() {
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, good(2))]);
+    parked(&[strong(put)], &[(A, has(1, T)), (B, has(2, T))], "nothing tells");
+}
+
+#[test]
+fn sub_resources_are_compared_once_the_object_agrees() {
+    let tags = || What::Attribute("tagging".into());
+    let first = record(1, tags(), T, &[(A, deleted()), (B, Said::NotApplied)]);
+    let attribute = |source: Option<&str>| Decision::Agreed {
+        attributes: vec![Attribute { name: "tagging".into(), source: source.map(str::to_owned) }],
+    };
+    let same = [(A, has(1, T)), (B, has(1, T))];
+    check(&[first.clone()], &same, attribute(Some(A)));
+    let second = record(2, tags(), T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
+    check(&[first.clone(), second], &same, attribute(None));
+    let put = record(3, What::Put, T, &[(A, good(1)), (B, good(1))]);
+    check(&[first, put], &same, agreed());
+}
+
+#[test]
+fn what_cannot_be_brought_to_another_backend_is_for_a_human() {
+    parked(&[record(1, What::Bucket("PUT".into()), T, &[])], &[], "PUT of a bucket");
+    parked(&[record(1, What::Version("DELETE".into()), T, &[])], &[], "DELETE of one version");
+}

@@ -1,0 +1,247 @@
+//! One object, from a lease to its resolution: ask, decide, change, ask again.
+//!
+//! Only what is seen after the last change counts: a record is forgotten when a round of questions found all backends
+//! in agreement. What is copied goes under conditions (the source as it was seen, the target as it was seen), and behind
+//! a [`Gate`] that closes when the lease is lost.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::{
+    Gate, Md5, State, StoreError, Stores,
+    decide::{Attribute, Decision, decide},
+};
+use crate::journal::{Case, Journal, JournalError, Lease, Object, Resolution, WriteId};
+
+/// Rounds of one repair: each begins with asking all backends. A client that keeps writing is not chased for ever.
+const ROUNDS: usize = 8;
+/// Before a write that is under way is looked after again.
+const WRITING: Duration = Duration::from_secs(2);
+
+/// What the rules of a repair leave to the configuration.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// How far the clocks of gateways and backends may be apart.
+    pub clock_bound: Duration,
+    /// After which a request whose outcome is unknown does not happen any more.
+    pub settle: Duration,
+}
+
+/// How a repair ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All backends agree, and the journal has forgotten the object. `changed` = backends that were written to.
+    Resolved { changed: usize },
+    /// Nothing is wrong, but it is too early: a write is under way, or may still arrive.
+    Again { pause: Duration, why: String },
+    /// It could not be done now.
+    Failed { why: String },
+    /// No rule decides, or a backend refuses.
+    Parked { why: String },
+    /// Another worker has the object by now.
+    Lost,
+}
+
+/// What a repair needs.
+pub struct Repair<'a> {
+    pub journal: &'a dyn Journal,
+    pub stores: &'a dyn Stores,
+    /// Of the home cluster, by endpoint.
+    pub backends: &'a [String],
+    pub rules: &'a Rules,
+    pub gate: &'a dyn Gate,
+}
+
+/// Digests that were read or copied, by backend and ETag.
+type Digests = HashMap<(String, String), Md5>;
+
+/// What one round came to.
+enum Round {
+    /// Ask again.
+    Next,
+    End(Outcome),
+}
+
+impl Repair<'_> {
+    /// Repairs one object. The caller gives the lease back as the outcome says; after `Resolved` it is gone.
+    pub async fn run(&self, lease: &Lease, case: &Case) -> Result<Outcome, JournalError> {
+        let object = &lease.object;
+        if case.under_way > 0 {
+            return Ok(Outcome::Again { pause: WRITING, why: "a write is under way".into() });
+        }
+        let mut digests = Digests::new();
+        let mut changed = 0;
+        for _ in 0..ROUNDS {
+            let states = self.ask(object, &digests).await;
+            let bound = self.rules.clock_bound.as_millis() as i64;
+            let round = match decide(&case.records, &states, bound) {
+                Decision::Agreed { attributes } => match self.attributes(object, &attributes).await {
+                    Ok(0) => Round::End(self.resolve(lease, case, changed).await?),
+                    Ok(more) => {
+                        changed += more;
+                        Round::Next
+                    }
+                    Err(outcome) => Round::End(outcome),
+                },
+                Decision::Copy { source, targets } => {
+                    let round = self.copy(object, &states, &source, &targets, &mut digests).await;
+                    changed += targets.len();
+                    round
+                }
+                Decision::Delete { targets } => {
+                    changed += targets.len();
+                    self.delete(object, &states, &targets).await
+                }
+                Decision::Digest(backends) => self.read(object, &states, &backends, &mut digests).await,
+                Decision::Wait(why) => Round::End(Outcome::Failed { why }),
+                Decision::Park(why) => Round::End(Outcome::Parked { why }),
+            };
+            if let Round::End(outcome) = round {
+                return Ok(outcome);
+            }
+        }
+        let why = format!("it changed {ROUNDS} times while it was looked at");
+        Ok(Outcome::Again { pause: WRITING, why })
+    }
+
+    async fn resolve(&self, lease: &Lease, case: &Case, changed: usize) -> Result<Outcome, JournalError> {
+        let seen: Vec<WriteId> = case.records.iter().map(|record| record.id()).collect();
+        Ok(match self.journal.resolve(lease, &seen).await? {
+            Resolution::Resolved => Outcome::Resolved { changed },
+            Resolution::Changed => {
+                Outcome::Again { pause: Duration::ZERO, why: "it was written to meanwhile".into() }
+            }
+            Resolution::Lost => Outcome::Lost,
+        })
+    }
+
+    /// What all backends hold.
+    async fn ask(&self, object: &Object, digests: &Digests) -> Vec<(String, State)> {
+        let states = self.backends.iter().map(|backend| async move {
+            let mut state = self.stores.state(backend, object).await;
+            if let State::Present(held) = &mut state
+                && held.md5.is_none()
+            {
+                held.md5 = digests.get(&(backend.clone(), held.etag.clone())).copied();
+            }
+            (backend.clone(), state)
+        });
+        futures_util::future::join_all(states).await
+    }
+
+    async fn copy(
+        &self,
+        object: &Object,
+        states: &[(String, State)],
+        source: &str,
+        targets: &[String],
+        digests: &mut Digests,
+    ) -> Round {
+        let Some(State::Present(held)) = state_of(states, source) else { return Round::Next };
+        let mut problem = None;
+        for target in targets {
+            let Some(over) = state_of(states, target) else { continue };
+            match self.stores.copy(object, (source, held), (target, over), self.gate).await {
+                Ok(copied) => {
+                    digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
+                    digests.insert((target.clone(), copied.etag), copied.md5);
+                }
+                Err(error) => problem = worst(problem, self.problem(error)),
+            }
+        }
+        problem.map_or(Round::Next, Round::End)
+    }
+
+    async fn delete(&self, object: &Object, states: &[(String, State)], targets: &[String]) -> Round {
+        let mut problem = None;
+        for target in targets {
+            let Some(State::Present(held)) = state_of(states, target) else { continue };
+            if let Err(error) = self.stores.delete(object, (target, held), self.gate).await {
+                problem = worst(problem, self.problem(error));
+            }
+        }
+        problem.map_or(Round::Next, Round::End)
+    }
+
+    async fn read(
+        &self,
+        object: &Object,
+        states: &[(String, State)],
+        backends: &[String],
+        digests: &mut Digests,
+    ) -> Round {
+        for backend in backends {
+            let Some(State::Present(held)) = state_of(states, backend) else { continue };
+            match self.stores.md5(backend, object, held).await {
+                Ok(md5) => _ = digests.insert((backend.clone(), held.etag.clone()), md5),
+                Err(error) => {
+                    if let Some(outcome) = self.problem(error) {
+                        return Round::End(outcome);
+                    }
+                }
+            }
+        }
+        Round::Next
+    }
+
+    /// Compares sub-resources and brings them to what the newest write to them made; returns how many were written.
+    async fn attributes(&self, object: &Object, attributes: &[Attribute]) -> Result<usize, Outcome> {
+        let mut written = 0;
+        for Attribute { name, source } in attributes {
+            let mut values = Vec::new();
+            for backend in self.backends {
+                match self.stores.attribute(backend, object, name).await {
+                    Ok(value) => values.push((backend, value)),
+                    Err(StoreError::Changed(_)) => return Ok(1),
+                    Err(error) => {
+                        let failed = || Outcome::Failed { why: format!("?{name} was changed meanwhile") };
+                        return Err(self.problem(error).unwrap_or_else(failed));
+                    }
+                }
+            }
+            if values.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+                continue;
+            }
+            let right = source.as_ref().and_then(|source| values.iter().find(|(name, _)| *name == source));
+            let Some((_, right)) = right else {
+                let why = format!("nothing tells on which backend ?{name} is newer");
+                return Err(Outcome::Parked { why });
+            };
+            for (backend, _) in values.iter().filter(|(_, value)| value != right) {
+                if !self.gate.may_go_on().await {
+                    return Err(Outcome::Lost);
+                }
+                let set = self.stores.set_attribute(backend, object, name, right.as_deref()).await;
+                if let Some(outcome) = set.err().and_then(|error| self.problem(error)) {
+                    return Err(outcome);
+                }
+                written += 1;
+            }
+        }
+        Ok(written)
+    }
+
+    /// What a failure means for the repair; `None` = ask again.
+    fn problem(&self, error: StoreError) -> Option<Outcome> {
+        match error {
+            StoreError::Changed(_) => None,
+            StoreError::Failed(why) => Some(Outcome::Failed { why }),
+            StoreError::Unknown(why) => Some(Outcome::Again { pause: self.rules.settle, why }),
+            StoreError::Refused(why) => Some(Outcome::Parked { why }),
+        }
+    }
+}
+
+fn state_of<'a>(states: &'a [(String, State)], backend: &str) -> Option<&'a State> {
+    states.iter().find(|(name, _)| name == backend).map(|(_, state)| state)
+}
+
+/// What may still happen must be waited for, whatever else there is; then what may get better by itself.
+fn worst(known: Option<Outcome>, more: Option<Outcome>) -> Option<Outcome> {
+    let weight = |outcome: &Option<Outcome>| match outcome {
+        Some(Outcome::Again { .. }) => 3,
+        Some(Outcome::Failed { .. }) => 2,
+        Some(_) => 1,
+        None => 0,
+    };
+    if weight(&more) > weight(&known) { more } else { known }
+}

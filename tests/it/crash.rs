@@ -1,0 +1,302 @@
+//! Real crashes: gateway and worker are killed at random moments under traffic, over backends that misbehave. Then
+//! everything is repaired, and every object of every backend is compared with what its client was told.
+//!
+//! Each key belongs to one client, which makes one request at a time: so it is known what may be there in the end, the
+//! last write that was acknowledged, or one after it whose outcome nobody was told.
+//!
+//! `make crash-test` runs them; `AKUBRA_KILLS` says how many kills, `AKUBRA_SEED` which moments.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::{net::TcpStream, sync::watch, time::Instant};
+
+use crate::fixture::{
+    AfterEarly, Behaviour, Client, Endpoint, Gateway, Misbehaving, Phase, Postgres, Region, Setup,
+    run_without_limit,
+};
+
+const CLIENTS: usize = 8;
+const KEYS: usize = 6;
+/// For everything to be repaired once nothing fails any more: gateways that died are found dead after a minute.
+const REPAIRED_WITHIN: Duration = Duration::from_secs(240);
+
+/// What a client asked for, and whether it was told that it was done.
+#[derive(Debug, Clone)]
+struct Write {
+    /// `None` = a DELETE.
+    body: Option<Vec<u8>>,
+    acknowledged: bool,
+}
+
+type History = BTreeMap<String, Vec<Write>>;
+
+/// One client: its keys, one request at a time, on whatever gateway serves.
+async fn client(
+    name: usize,
+    address: watch::Receiver<SocketAddr>,
+    on: Arc<AtomicBool>,
+    seed: u64,
+) -> History {
+    let mut random = StdRng::seed_from_u64(seed ^ name as u64);
+    let mut history = History::new();
+    let mut connection: Option<Client> = None;
+    let mut number = 0;
+    while on.load(Relaxed) {
+        if connection.is_none() {
+            let now = *address.borrow();
+            match TcpStream::connect(now).await {
+                Ok(stream) => connection = Some(Client::from(stream, now)),
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            }
+        }
+        let target = format!("/bucket/{name}-{}", random.gen_range(0..KEYS));
+        number += 1;
+        let body = random.gen_bool(0.8).then(|| {
+            let length = [20, 4096, 200_000][random.gen_range(0..3)];
+            format!("{target} {number} ").into_bytes().into_iter().cycle().take(length).collect::<Vec<u8>>()
+        });
+        let Some(open) = &mut connection else { continue };
+        let method = if body.is_some() { "PUT" } else { "DELETE" };
+        let bytes = body.as_deref().unwrap_or_default();
+        let length = bytes.len().to_string();
+        let mut request = open.head_text(method, &target, &[("Content-Length", &length)]).into_bytes();
+        request.extend_from_slice(bytes);
+        open.try_send(&request).await;
+        let reply = tokio::time::timeout(Duration::from_secs(20), open.reply_or_end(method)).await;
+        let status = reply.as_ref().ok().and_then(|reply| Some(reply.as_ref()?.status));
+        let closes = match &reply {
+            Ok(Some(reply)) => reply.header("connection") == Some("close"),
+            _ => true,
+        };
+        if closes {
+            connection = None;
+        }
+        let acknowledged = status.is_some_and(|status| (200..300).contains(&status));
+        history.entry(target).or_default().push(Write { body, acknowledged });
+    }
+    history
+}
+
+/// Makes the backends misbehave, one or two at a time, until it is told to stop; then they are good.
+async fn trouble(backends: Arc<Vec<Misbehaving>>, on: Arc<AtomicBool>, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed ^ 0xbad);
+    while on.load(Relaxed) {
+        let sick = &backends[random.gen_range(0..backends.len())];
+        match random.gen_range(0..7) {
+            0 => sick.refuse().await,
+            1 => sick.will(Behaviour::answers(503)),
+            2 => sick.will(Behaviour::resets(Phase::AfterBody)),
+            3 => sick.will(Behaviour::resets(Phase::AfterAnswerHead)),
+            4 => sick.will(Behaviour::answers_early(500, AfterEarly::Close)),
+            5 => sick.will(Behaviour::hangs(Phase::AfterBody)),
+            _ => sick.will(Behaviour::closes(Phase::MidBody(1000))),
+        }
+        tokio::time::sleep(Duration::from_millis(random.gen_range(50..600))).await;
+        well(sick);
+        tokio::time::sleep(Duration::from_millis(random.gen_range(0..300))).await;
+    }
+    backends.iter().for_each(well);
+}
+
+fn well(backend: &Misbehaving) {
+    backend.listen_again();
+    backend.will(Behaviour::good());
+    backend.release();
+}
+
+/// `akubra sync` as a child process. Ends with its value.
+struct Worker(Child);
+
+impl Worker {
+    fn start(gateway: &Gateway, arguments: &[&str]) -> Worker {
+        let log = |name| File::options().create(true).append(true).open(gateway.log_file(name)).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_akubra"))
+            .arg("sync")
+            .arg("-c")
+            .arg(gateway.log_file("akubra.yaml"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log("sync.stdout"))
+            .stderr(log("sync.stderr"))
+            .spawn()
+            .unwrap();
+        Worker(child)
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// What `akubra journal counts` says.
+fn counts(gateway: &Gateway) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_akubra"))
+        .args(["journal", "-c"])
+        .arg(gateway.log_file("akubra.yaml"))
+        .args(["counts", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+struct Plan {
+    journal: String,
+    postgres: Option<Postgres>,
+}
+
+async fn survives(mut plan: Plan) {
+    let (kills, seed) = (from_environment("AKUBRA_KILLS", 200), from_environment("AKUBRA_SEED", 1));
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut backends = Vec::new();
+    for _ in 0..3 {
+        backends.push(Misbehaving::start().await);
+    }
+    let backends = Arc::new(backends);
+    let urls: Vec<_> = backends.iter().map(|backend| backend.url()).collect();
+    let all: Vec<&dyn Endpoint> = backends.iter().map(|backend| backend as &dyn Endpoint).collect();
+    let setup = Setup::new()
+        .cluster("main", &all)
+        .region(Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong"))
+        .set_yaml(
+            "Clusters",
+            &format!(
+                "main: {{Backends: {urls:?}, Credentials: {{AccessKey: AKIATEST, SecretKey: test-secret}}}}"
+            ),
+        )
+        .set_yaml("Journal", &plan.journal)
+        .set_yaml("Sync", "{BackoffMin: 100ms, BackoffMax: 2s, Hold: 5s, ClockBound: 1s}")
+        .set("ResponseHeaderTimeout", "1s")
+        .set("SlowBackendTimeout", "1s")
+        .logging("akubra=info");
+    let mut gateway = setup.start().await;
+    let mut worker = Worker::start(&gateway, &[]);
+    let (moved, address) = watch::channel(gateway.address());
+    let (writing, sick) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|name| tokio::spawn(client(name, address.clone(), writing.clone(), seed))).collect();
+    let troubled = tokio::spawn(trouble(backends.clone(), sick.clone(), seed));
+    let takeovers = AtomicU64::new(0);
+    for kill in 0..kills {
+        tokio::time::sleep(Duration::from_millis(random.gen_range(20..700))).await;
+        if kill % 50 == 25 {
+            let successor = gateway.hand_over().await;
+            takeovers.fetch_add(1, Relaxed);
+            gateway.signal("KILL");
+            gateway.exit_status().await;
+            gateway = successor;
+            continue;
+        }
+        if let (30, Some(postgres)) = (kill % 60, &mut plan.postgres) {
+            postgres.stop().await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            postgres.go_on().await;
+        }
+        if random.gen_bool(0.7) {
+            gateway.signal("KILL");
+            gateway.exit_status().await;
+            gateway = gateway.again().await;
+            moved.send_replace(gateway.address());
+        } else {
+            worker.kill();
+            worker = Worker::start(&gateway, &[]);
+        }
+    }
+    writing.store(false, Relaxed);
+    let mut history = History::new();
+    for client in clients {
+        history.extend(client.await.unwrap());
+    }
+    sick.store(false, Relaxed);
+    troubled.await.unwrap();
+    let deadline = Instant::now() + REPAIRED_WITHIN;
+    let counted = loop {
+        let counted = counts(&gateway);
+        let left = |name: &str| counted[name].as_u64().unwrap();
+        if left("open") + left("intents") == 0 {
+            break counted;
+        }
+        assert!(Instant::now() < deadline, "not repaired within {REPAIRED_WITHIN:?}: {counted}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    drop(worker);
+    let writes: usize = history.values().map(Vec::len).sum();
+    let acknowledged = history.values().flatten().filter(|write| write.acknowledged).count();
+    let wrong: Vec<String> =
+        history.iter().filter_map(|(target, writes)| judge(target, writes, &backends)).collect();
+    println!(
+        "{kills} kills, {} takeovers among them; {writes} writes to {} objects, {acknowledged} acknowledged; \
+         afterwards {counted}; wrong: {}",
+        takeovers.load(Relaxed),
+        history.len(),
+        wrong.len()
+    );
+    assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
+    assert_eq!(counted["parked"].as_u64().unwrap() + counted["dead"].as_u64().unwrap(), 0, "{counted}");
+    gateway.stop().await;
+}
+
+/// What is wrong with an object, if anything is.
+fn judge(target: &str, writes: &[Write], backends: &[Misbehaving]) -> Option<String> {
+    let held: Vec<Option<Vec<u8>>> =
+        backends.iter().map(|backend| backend.stored_bytes(target).map(|bytes| bytes.to_vec())).collect();
+    let name = |body: &Option<Vec<u8>>| {
+        body.as_ref().map_or("nothing".to_owned(), |body| {
+            String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned()
+        })
+    };
+    if held.windows(2).any(|pair| pair[0] != pair[1]) {
+        return Some(format!("{target}: backends differ: {:?}", held.iter().map(name).collect::<Vec<_>>()));
+    }
+    let last = writes.iter().rposition(|write| write.acknowledged);
+    let allowed = &writes[last.unwrap_or(0)..];
+    let fresh = last.is_none() && held[0].is_none();
+    let right = fresh || allowed.iter().any(|write| write.body == held[0]);
+    (!right).then(|| {
+        let known: Vec<_> = allowed.iter().map(|write| name(&write.body)).collect();
+        format!("{target}: holds {:?}, and could only be one of {known:?}", name(&held[0]))
+    })
+}
+
+#[test]
+#[ignore = "takes minutes: make crash-test"]
+fn nothing_is_lost_with_the_journal_in_sqlite() {
+    run_without_limit(survives(Plan { journal: "{SQLite: {}, Settle: 2s}".into(), postgres: None }));
+}
+
+#[test]
+#[ignore = "takes minutes: make crash-test"]
+fn nothing_is_lost_with_the_journal_in_postgres() {
+    run_without_limit(async {
+        let postgres = Postgres::start().await;
+        postgres.execute("GRANT CREATE ON SCHEMA public TO akubra").await;
+        let journal = format!("{{PostgreSQL: {{{}}}, Settle: 2s}}", postgres.block());
+        survives(Plan { journal, postgres: Some(postgres) }).await;
+    });
+}
