@@ -10,6 +10,7 @@
 //! ```
 
 mod memory;
+pub mod postgres;
 pub mod record;
 mod row;
 mod rules;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 
 pub use self::{
     memory::Memory,
+    postgres::Postgres,
     record::{Intent, Object, Record, Said, What, WriteId},
     rules::{Clock, system_clock},
     sqlite::Sqlite,

@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params, 
 
 use crate::journal::{
     Case, Counts, Filter, Mark, News, Object, Record, Unresolved, WriteId,
-    rules::KEPT_EVENTS,
     row::{record, standing},
+    rules::KEPT_EVENTS,
 };
 
 /// Objects of a page of a list, before the filter's part that is no SQL.

@@ -27,7 +27,8 @@ pub fn lease(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, 
     let until = terms.now + terms.hold;
     let mut leases = Vec::with_capacity(due.len());
     for (_, id) in due {
-        let sql = "UPDATE objects SET worker = ?2, token = ?3, held = ?4, due = ?5, replaced = 0 WHERE id = ?1";
+        let sql =
+            "UPDATE objects SET worker = ?2, token = ?3, held = ?4, due = ?5, replaced = 0 WHERE id = ?1";
         let values = params![id, terms.worker, token, until, until + terms.settle];
         tables.prepare_cached(sql)?.execute(values)?;
         let case = by_id(tables, id)?;
@@ -46,12 +47,11 @@ fn due(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(i64, i64)>> {
     let most = i64::try_from(terms.most).unwrap_or(i64::MAX);
     let mut due = Vec::new();
     for lane in lanes {
-        let sql = "SELECT due, id FROM objects WHERE standing = 0 AND lane = ?1 AND due <= ?2
+        let sql = "SELECT due, id FROM objects WHERE standing = 0 AND diverged = ?1 AND due <= ?2
             ORDER BY due, id LIMIT ?3";
         let mut statement = tables.prepare_cached(sql)?;
-        let rows = statement.query_map(params![lane, terms.now, most], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+        let rows =
+            statement.query_map(params![lane, terms.now, most], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for row in rows {
             due.push(row?);
         }
@@ -72,9 +72,9 @@ fn leased(tables: &Transaction<'_>, lease: &Lease, now: i64) -> Result<Option<Le
     let sql = "SELECT id, calm, replaced FROM objects
         WHERE digest = ?1 AND token = ?2 AND worker = ?3 AND held > ?4";
     let values = params![lease.object.digest(), lease.token, lease.worker, now];
-    let leased = tables.prepare_cached(sql)?.query_row(values, |row| {
-        Ok(Leased { id: row.get(0)?, calm: row.get(1)?, replaced: row.get(2)? })
-    });
+    let leased = tables
+        .prepare_cached(sql)?
+        .query_row(values, |row| Ok(Leased { id: row.get(0)?, calm: row.get(1)?, replaced: row.get(2)? }));
     leased.optional()
 }
 
@@ -164,7 +164,8 @@ pub fn drop_object(tables: &Transaction<'_>, object: &Object, reason: &str, now:
         return Ok(false);
     }
     let records = row::records_payload(&records_of(tables, id, object)?).map_err(super::cases::unreadable)?;
-    let sql = "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let sql =
+        "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let Object { cluster, bucket, key } = object;
     tables.prepare_cached(sql)?.execute(params![cluster, bucket, key, now, reason, records])?;
     remove(tables, id, object)?;

@@ -146,9 +146,8 @@ impl Journal for Sqlite {
         why: &str,
     ) -> Result<(), JournalError> {
         let (lease, pause, why) = (lease.clone(), millis(pause), why.to_owned());
-        let postpone = move |tables: &Transaction<'_>, now| {
-            leases::postpone(tables, &lease, now, pause, failed, &why)
-        };
+        let postpone =
+            move |tables: &Transaction<'_>, now| leases::postpone(tables, &lease, now, pause, failed, &why);
         self.write(Safety::Process, postpone).await
     }
 

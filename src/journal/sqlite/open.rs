@@ -31,9 +31,7 @@ pub fn open(path: &Path) -> Result<Connection, JournalError> {
     made.map_err(|error| JournalError::Unavailable(format!("{}: {error}", path.display())))?;
     connect(path).map_err(|error| match error {
         Refusal::Sqlite(error) => match told(&error) {
-            JournalError::Unavailable(why) => {
-                JournalError::Unavailable(format!("{}: {why}", path.display()))
-            }
+            JournalError::Unavailable(why) => JournalError::Unavailable(format!("{}: {why}", path.display())),
             JournalError::Unusable(why) => JournalError::Unusable(format!("{}: {why}", path.display())),
         },
         Refusal::Other(why) => JournalError::Unusable(format!("{}: {why}", path.display())),

@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension, Result, Transaction, params, types::Type};
 use super::cases::{records_of, unreadable};
 use crate::journal::{
     Intent, Object, Record, WriteId,
-    rules::{Batch, KEPT_EVENTS, are_many, superfluous},
     row::{self, Row},
+    rules::{Batch, KEPT_EVENTS, are_many, superfluous},
 };
 
 /// So many events are left to become too old before they are deleted.
@@ -103,7 +103,8 @@ fn add<'a>(
         let known = known(tables, row.id, record)?;
         row.add(record, known.as_ref(), now, settle);
         let payload = row::record_payload(record).map_err(unwritable)?;
-        let sql = "INSERT INTO records (object, gateway, number, position, payload) VALUES (?1, ?2, ?3, ?4, ?5)
+        let sql =
+            "INSERT INTO records (object, gateway, number, position, payload) VALUES (?1, ?2, ?3, ?4, ?5)
             ON CONFLICT DO UPDATE SET payload = excluded.payload";
         let WriteId { gateway, number } = record.id();
         tables.prepare_cached(sql)?.execute(params![row.id, gateway, number, row.appended, payload])?;
@@ -119,7 +120,8 @@ fn add<'a>(
 }
 
 fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
-    let sql = "SELECT id, standing, lane, due, calm, token IS NOT NULL, replaced, attempts, records, appended
+    let sql =
+        "SELECT id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records, appended
         FROM objects WHERE digest = ?1";
     let row = tables.prepare_cached(sql)?.query_row([object.digest()], |row| {
         Ok(Row {
@@ -138,7 +140,7 @@ fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
     if let Some(row) = row.optional()? {
         return Ok(row);
     }
-    let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, lane, due, calm, replaced, attempts,
+    let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
         since, reason, records, appended) VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?5, 0, 0, ?5, '', 0, 0)";
     let Object { cluster, bucket, key } = object;
     let id = tables.prepare_cached(sql)?.insert(params![object.digest(), cluster, bucket, key, now])?;
@@ -146,7 +148,8 @@ fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
 }
 
 fn store(tables: &Transaction<'_>, row: &Row) -> Result<()> {
-    let sql = "UPDATE objects SET standing = ?2, lane = ?3, due = ?4, calm = ?5, replaced = ?6, attempts = ?7,
+    let sql =
+        "UPDATE objects SET standing = ?2, diverged = ?3, due = ?4, calm = ?5, replaced = ?6, attempts = ?7,
         records = ?8, appended = ?9 WHERE id = ?1";
     let Row { id, diverged, due, calm, replaced, attempts, records, appended, .. } = row;
     let standing = row::code(row.standing);
