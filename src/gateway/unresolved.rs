@@ -257,8 +257,9 @@ mod tests {
             length: None,
             begun: 0,
             strong: false,
+            turn: None,
         };
-        Record { intent, commit, ended: number, replies }
+        Record { intent, commit, ended: number, turn: None, replies }
     }
 
     #[test]

@@ -252,6 +252,7 @@ mod tests {
             length: None,
             begun: 0,
             strong: false,
+            turn: None,
         }
     }
 

@@ -12,6 +12,7 @@
 mod batch;
 mod memory;
 mod open;
+pub mod postgres;
 pub mod record;
 mod row;
 mod rules;
@@ -25,6 +26,7 @@ use async_trait::async_trait;
 pub use self::{
     memory::Memory,
     open::{open, opener},
+    postgres::Postgres,
     record::{Intent, Object, Record, Said, What, WriteId},
     rules::{Clock, system_clock},
     sqlite::Sqlite,

@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
-use super::{Journal, JournalError, sqlite::Sqlite, writer::Opener};
-use crate::config::JournalEngine;
+use super::{Journal, JournalError, Postgres, Sqlite, postgres::Settings, writer::Opener};
+use crate::config::{JournalEngine, Login};
 
 /// Opens the journal; the directory of its file is made if there is none.
 pub async fn open(engine: &JournalEngine) -> Result<Arc<dyn Journal>, JournalError> {
@@ -15,7 +15,11 @@ pub async fn open(engine: &JournalEngine) -> Result<Arc<dyn Journal>, JournalErr
             let opened = spawn_blocking(move || open_file(&file)).await;
             opened.map_err(|error| JournalError::Unavailable(error.to_string()))?
         }
-        JournalEngine::Postgres(_) => Err(JournalError::Unusable("PostgreSQL".into())),
+        JournalEngine::Postgres(login) => {
+            let Login { user, password, dbname, host, port } = login.clone();
+            let settings = Settings { host, port, user, password, dbname };
+            Ok(Arc::new(Postgres::connect(settings).await?))
+        }
     }
 }
 

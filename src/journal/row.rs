@@ -132,8 +132,8 @@ pub fn intent(id: WriteId, object: Object, payload: &[u8]) -> Result<Intent, ser
 pub fn record(id: WriteId, object: Object, payload: &[u8]) -> Result<Record, serde_json::Error> {
     let Payload { what, region, req_id, length, begun, strong, commit, ended, replies } =
         serde_json::from_slice(payload)?;
-    let intent = Intent { id, object, what, region, req_id, length, begun, strong };
-    Ok(Record { intent, commit, ended, replies })
+    let intent = Intent { id, object, what, region, req_id, length, begun, strong, turn: None };
+    Ok(Record { intent, commit, ended, turn: None, replies })
 }
 
 /// Records of an object that is dropped: for whoever wants to know what was known.

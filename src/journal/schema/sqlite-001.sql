@@ -25,7 +25,7 @@ CREATE TABLE objects (
     bucket BLOB NOT NULL,
     key BLOB NOT NULL,
     standing INTEGER NOT NULL,
-    lane INTEGER NOT NULL,
+    diverged INTEGER NOT NULL,
     due INTEGER NOT NULL,
     calm INTEGER NOT NULL,
     worker TEXT,
@@ -38,7 +38,7 @@ CREATE TABLE objects (
     records INTEGER NOT NULL,
     appended INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX objects_due ON objects (lane, due) WHERE standing = 0;
+CREATE INDEX objects_due ON objects (diverged, due) WHERE standing = 0;
 CREATE INDEX objects_since ON objects (since) WHERE standing = 0;
 CREATE INDEX objects_held ON objects (held) WHERE token IS NOT NULL;
 

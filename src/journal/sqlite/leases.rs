@@ -47,7 +47,7 @@ fn due(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(i64, i64)>> {
     let most = i64::try_from(terms.most).unwrap_or(i64::MAX);
     let mut due = Vec::new();
     for lane in lanes {
-        let sql = "SELECT due, id FROM objects WHERE standing = 0 AND lane = ?1 AND due <= ?2
+        let sql = "SELECT due, id FROM objects WHERE standing = 0 AND diverged = ?1 AND due <= ?2
             ORDER BY due, id LIMIT ?3";
         let mut statement = tables.prepare_cached(sql)?;
         let rows =

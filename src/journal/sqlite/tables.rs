@@ -120,7 +120,8 @@ fn add<'a>(
 }
 
 fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
-    let sql = "SELECT id, standing, lane, due, calm, token IS NOT NULL, replaced, attempts, records, appended
+    let sql =
+        "SELECT id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records, appended
         FROM objects WHERE digest = ?1";
     let row = tables.prepare_cached(sql)?.query_row([object.digest()], |row| {
         Ok(Row {
@@ -139,8 +140,7 @@ fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
     if let Some(row) = row.optional()? {
         return Ok(row);
     }
-    let sql =
-        "INSERT INTO objects (digest, cluster, bucket, key, standing, lane, due, calm, replaced, attempts,
+    let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
         since, reason, records, appended) VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?5, 0, 0, ?5, '', 0, 0)";
     let Object { cluster, bucket, key } = object;
     let id = tables.prepare_cached(sql)?.insert(params![object.digest(), cluster, bucket, key, now])?;
@@ -149,7 +149,7 @@ fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
 
 fn store(tables: &Transaction<'_>, row: &Row) -> Result<()> {
     let sql =
-        "UPDATE objects SET standing = ?2, lane = ?3, due = ?4, calm = ?5, replaced = ?6, attempts = ?7,
+        "UPDATE objects SET standing = ?2, diverged = ?3, due = ?4, calm = ?5, replaced = ?6, attempts = ?7,
         records = ?8, appended = ?9 WHERE id = ?1";
     let Row { id, diverged, due, calm, replaced, attempts, records, appended, .. } = row;
     let standing = row::code(row.standing);
