@@ -12,15 +12,21 @@ const GIB: u64 = 1 << 30;
 /// A spool holds a few segments and some large records at least.
 const SMALLEST_SPOOL: (u64, &str) = (1 << 20, "1MiB");
 
-/// A database as the synclog's destination.
+/// Where a PostgreSQL is, and as whom.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub struct Login {
     pub user: String,
     pub password: Option<Secret>,
     pub dbname: String,
     /// A name, an address, or the directory of a unix socket.
     pub host: String,
     pub port: u16,
+}
+
+/// A database as the synclog's destination.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub login: Login,
     pub insert: Insert,
     /// Most bytes of records that wait for it.
     pub spool: u64,
@@ -28,16 +34,24 @@ pub struct Database {
 
 pub fn read(log: &mut MapReader) -> Option<Database> {
     let mut map = log.get("database")?.map()?;
+    let login = login(&mut map);
+    let insert = match map.get("inserttmpl") {
+        Some(at) => template(&at),
+        None => insert::translate(insert::DEFAULT).ok(),
+    };
+    let spool = map.read("spool", GIB, spool);
+    map.finish();
+    Some(Database { login: login?, insert: insert?, spool })
+}
+
+/// The keys that say where it is. All of them are read, whatever is wrong with one.
+pub fn login(map: &mut MapReader) -> Option<Login> {
     let user = map.require("user", "write the role that inserts").and_then(|at| name(&at));
     // Whatever is wrong with it, its text is in no message.
     let password = map.get("password").and_then(|at| at.nonempty()).map(Secret::new);
     let dbname = map.require("dbname", "write the database's name").and_then(|at| name(&at));
     let host = map.read("host", "localhost".to_owned(), name);
     let port = map.read("port", PORT, port);
-    let insert = match map.get("inserttmpl") {
-        Some(at) => template(&at),
-        None => insert::translate(insert::DEFAULT).ok(),
-    };
     map.get("sslmode").and_then(|at| match at.text()? {
         text if text.value == "disable" => Some(()),
         text => at.error(format!(
@@ -45,9 +59,7 @@ pub fn read(log: &mut MapReader) -> Option<Database> {
             text.shown
         )),
     });
-    let spool = map.read("spool", GIB, spool);
-    map.finish();
-    Some(Database { user: user?, password, dbname: dbname?, host, port, insert: insert?, spool })
+    Some(Login { user: user?, password, dbname: dbname?, host, port })
 }
 
 fn name(at: &At) -> Option<String> {

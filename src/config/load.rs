@@ -16,7 +16,7 @@ use super::{
     Config, ConfigError, ConfigErrors, InForce, Listen, MirrorConfig, Technical, Transport,
     env::{self, Variables},
     errors::Report,
-    headers, health, logging, metrics, proxies,
+    headers, health, journal, logging, metrics, proxies,
     reader::{At, MapReader, Text},
     regions, secret, server, sync, tracing, tree,
     validate::{self, Listener},
@@ -118,11 +118,18 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
     let (sync, sync_listener) = sync::read(top);
     validate::listeners(&[listen, technical, exporter, sync_listener].into_iter().flatten().collect::<Vec<_>>(), report);
     let mirror = read_mirror(top);
+    let state_directory = top.read("StateDirectory", PathBuf::from(STATE_DIRECTORY), directory);
+    let journal = journal::read(top, &state_directory);
+    // One that has errors is one that was meant.
+    if top.get("Journal").is_none() && !top.is_unknown("Journal") {
+        validate::consistencies(&regions);
+    }
     let (trusted_proxies, proxy_protocol) = proxies::read(top);
 
     Some(Config {
         metrics,
-        state_directory: top.read("StateDirectory", PathBuf::from(STATE_DIRECTORY), directory),
+        state_directory,
+        journal,
         health_check_endpoint: top
             .get("HealthCheckEndpoint")
             .and_then(|at| health_path(&at, technical_endpoint.is_some())),
@@ -223,7 +230,7 @@ pub fn listener(at: &At, name: &'static str) -> Option<Listener> {
 }
 
 /// An absolute path: a daemon changes its directory.
-fn directory(at: &At) -> Option<PathBuf> {
+pub fn directory(at: &At) -> Option<PathBuf> {
     let Text { value, shown, .. } = at.text()?;
     if !value.starts_with('/') {
         return at.error(format!("{shown} is not an absolute path; write one such as {STATE_DIRECTORY}"));

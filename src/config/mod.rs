@@ -14,6 +14,7 @@ mod headers;
 mod health;
 mod in_force;
 mod insert;
+mod journal;
 mod load;
 mod logging;
 mod metrics;
@@ -33,7 +34,7 @@ pub mod units;
 mod validate;
 
 pub use address::AddressError;
-pub use database::Database;
+pub use database::{Database, Login};
 pub use errors::{ConfigError, ConfigErrors};
 pub use in_force::InForce;
 pub use insert::{FIELDS, Insert, Piece};
@@ -95,6 +96,8 @@ pub struct Config {
     pub proxy_protocol: bool,
     /// Pingora's own keys of the same file.
     pub server: Arc<ServerConf>,
+    /// What backends may not agree on is kept there; `None` = nowhere but in the synclog.
+    pub journal: Option<JournalConfig>,
     /// What works and is hardly meant, each with line and path.
     pub warnings: Vec<String>,
     /// The file as it may be shown.
@@ -305,6 +308,38 @@ pub struct RegionConfig {
     pub virtual_host_style: VirtualHostStyle,
     /// `UnmergedListings: allow`
     pub allow_unmerged_listings: bool,
+    /// Other than `None` only with a journal.
+    pub consistency: Consistency,
+}
+
+/// When the journal learns of a write, and so what a crash can lose of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// When backends do not agree on it.
+    #[default]
+    None,
+    /// While it begins.
+    Weak,
+    /// Before anything of it goes to a backend.
+    Strong,
+}
+
+/// The journal of writes that backends may not agree on.
+#[derive(Debug, Clone)]
+pub struct JournalConfig {
+    pub engine: JournalEngine,
+    /// Objects that a gateway keeps in memory, at most; others it asks for.
+    pub remembered_objects: usize,
+    /// After so long a request whose connection is closed does not happen any more.
+    pub settle: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub enum JournalEngine {
+    /// A file, for the processes of one machine.
+    Sqlite(PathBuf),
+    /// For gateways and workers on many.
+    Postgres(Login),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,8 +2,9 @@
 //! [`validate`](super::validate) to compare with each other.
 
 use super::{
-    BackendUrl, ClusterConfig, ReadPolicy, RegionConfig, VirtualHostStyle,
+    BackendUrl, ClusterConfig, Consistency, ReadPolicy, RegionConfig, VirtualHostStyle,
     address::parse_domain,
+    journal::CONSISTENCIES,
     reader::{At, MapReader, Text},
 };
 
@@ -27,6 +28,7 @@ pub struct RegionDraft<'a> {
     read_policy: ReadPolicy,
     virtual_host_style: VirtualHostStyle,
     allow_unmerged_listings: bool,
+    pub consistency: Option<(At<'a>, Consistency)>,
 }
 
 /// A cluster's place in a region.
@@ -57,6 +59,7 @@ impl From<RegionDraft<'_>> for RegionConfig {
             read_policy: draft.read_policy,
             virtual_host_style: draft.virtual_host_style,
             allow_unmerged_listings: draft.allow_unmerged_listings,
+            consistency: draft.consistency.map(|(_, consistency)| consistency).unwrap_or_default(),
         }
     }
 }
@@ -145,6 +148,9 @@ fn read_region<'a>(name: &'a str, at: At<'a>) -> Option<RegionDraft<'a>> {
         }),
         allow_unmerged_listings: map
             .read("UnmergedListings", false, |at| at.one_of(&[("refuse", false), ("allow", true)])),
+        consistency: map
+            .get("Consistency")
+            .and_then(|at| at.one_of(&CONSISTENCIES).map(|consistency| (at, consistency))),
         at,
     };
     map.finish();

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    BackendUrl, Listen,
+    BackendUrl, Consistency, Listen,
     errors::{Report, printable, quoted},
     reader::Text,
     regions::{ClusterDraft, RegionDraft},
@@ -91,6 +91,15 @@ pub fn regions(regions: &[RegionDraft], clusters: &[ClusterDraft], report: &Repo
                 report.error(&format!("{path}.Default"), line, message);
             }
             default = default.or(Some(region));
+        }
+    }
+}
+
+/// Where no journal is, none can be told of a write.
+pub fn consistencies(regions: &[RegionDraft]) {
+    for (at, consistency) in regions.iter().filter_map(|region| region.consistency.as_ref()) {
+        if *consistency != Consistency::None {
+            at.error::<()>("there is no Journal to tell of writes; write Journal: {}, or none here");
         }
     }
 }

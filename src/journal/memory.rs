@@ -37,6 +37,7 @@ struct Tables {
     event_count: i64,
     tokens: i64,
     turns: i64,
+    ids: i64,
     resolved: u64,
 }
 
@@ -47,6 +48,8 @@ struct Gateway {
 }
 
 struct Entry {
+    /// In the order in which they came.
+    id: i64,
     object: Object,
     standing: Standing,
     records: Vec<Record>,
@@ -150,17 +153,22 @@ impl Tables {
         record.turn = Some(turn);
         let calm = if record.is_uncertain() { now + millis(settle) } else { now };
         let object = record.intent.object.clone();
-        let entry = self.objects.entry(object.digest()).or_insert_with(|| Entry {
-            object: object.clone(),
-            standing: Standing::Open,
-            records: Vec::new(),
-            attempts: 0,
-            since: now,
-            due: now,
-            calm: now,
-            lease: None,
-            reason: String::new(),
-            replaced: false,
+        let ids = &mut self.ids;
+        let entry = self.objects.entry(object.digest()).or_insert_with(|| {
+            *ids += 1;
+            Entry {
+                id: *ids,
+                object: object.clone(),
+                standing: Standing::Open,
+                records: Vec::new(),
+                attempts: 0,
+                since: now,
+                due: now,
+                calm: now,
+                lease: None,
+                reason: String::new(),
+                replaced: false,
+            }
         });
         entry.add(record, now, calm);
         self.tell(object);
@@ -322,13 +330,14 @@ impl Journal for Memory {
                 && (wanted == Wanted::Misplaced || entry.records.iter().any(is_divergence))
         };
         let due = tables.objects.iter().filter(|(_, entry)| is_wanted(entry));
-        let mut due: Vec<(i64, Digest)> = due.map(|(digest, entry)| (entry.due, *digest)).collect();
+        let mut due: Vec<(i64, i64, Digest)> =
+            due.map(|(digest, entry)| (entry.due, entry.id, *digest)).collect();
         due.sort_unstable();
         due.truncate(most);
         tables.tokens += 1;
         let token = tables.tokens;
         let mut leases = Vec::with_capacity(due.len());
-        for (_, digest) in due {
+        for (_, _, digest) in due {
             let Some(entry) = tables.objects.get_mut(&digest) else { continue };
             let until = now + millis(hold);
             entry.lease = Some(Held { worker: worker.to_owned(), token, until });

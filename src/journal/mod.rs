@@ -9,9 +9,15 @@
 //! worker:  lease an object -> ask, decide, copy, ask again -> resolve, postpone or park
 //! ```
 
+mod batch;
 mod memory;
+mod open;
+pub mod postgres;
 pub mod record;
+mod row;
 mod rules;
+mod sqlite;
+mod writer;
 
 use std::time::Duration;
 
@@ -19,8 +25,12 @@ use async_trait::async_trait;
 
 pub use self::{
     memory::Memory,
+    open::{open, opener},
+    postgres::Postgres,
     record::{Intent, Object, Record, Said, What, WriteId},
     rules::{Clock, system_clock},
+    sqlite::Sqlite,
+    writer::{Opener, Refused, Writer},
 };
 
 /// Why the journal could not do what it was asked. Nothing of it was done then; only where an answer did not come in

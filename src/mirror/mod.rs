@@ -141,6 +141,7 @@ impl Mirror {
             answers: Vec::new(),
             length,
             received: 0,
+            committed: None,
         };
         run.until_decided(body).await
     }
@@ -195,6 +196,7 @@ struct Run<'a> {
     /// Length of the body, if it is known beforehand.
     length: Option<u64>,
     received: u64,
+    committed: Option<i64>,
 }
 
 impl Run<'_> {
@@ -285,7 +287,8 @@ impl Run<'_> {
             None => live.iter().for_each(|sub| sub.queue.commit(None)),
             Some(object) => {
                 let places = live.iter().map(|sub| (sub.backend.id, sub.progress.aborted.clone()));
-                let tickets = self.mirror.order.enter(object, places.collect());
+                let (number, tickets) = self.mirror.order.enter(object, places.collect());
+                self.committed = Some(number);
                 for (sub, ticket) in live.iter().zip(tickets) {
                     sub.queue.commit(Some(ticket));
                 }
@@ -336,6 +339,7 @@ impl Run<'_> {
             background: self.mirror.background.clone(),
             config: self.config,
             stop: self.mirror.stop.clone(),
+            committed: self.committed,
         }
     }
 }
@@ -351,9 +355,16 @@ pub struct Rest {
     background: Arc<Background>,
     config: MirrorConfig,
     stop: Arc<Latch>,
+    committed: Option<i64>,
 }
 
 impl Rest {
+    /// Its number among the writes of objects that this process has committed; `None` if it was not committed, or is of
+    /// no object.
+    pub fn committed(&self) -> Option<i64> {
+        self.committed
+    }
+
     /// Whether all replies are in.
     pub fn is_done(&self) -> bool {
         self.subs.live().next().is_none()

@@ -18,7 +18,7 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -40,6 +40,8 @@ pub struct Order {
     hasher: RandomState,
     /// Entries in all: while there are none, reads need not look.
     entries: AtomicUsize,
+    /// Of the last commit.
+    commits: AtomicI64,
 }
 
 #[derive(Debug, Default)]
@@ -76,15 +78,23 @@ impl Order {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             entries: AtomicUsize::new(0),
+            commits: AtomicI64::new(0),
         })
     }
 
-    /// Takes a place in line on each backend, at once. The latches are set when a later write loses patience.
-    pub fn enter(self: &Arc<Self>, object: &Object, backends: Vec<(BackendId, Arc<Latch>)>) -> Vec<Ticket> {
+    /// Takes a place in line on each backend, at once, and a number: of two writes to an object the one with the smaller
+    /// number is before the other. The latches are set when a later write loses patience.
+    pub fn enter(
+        self: &Arc<Self>,
+        object: &Object,
+        backends: Vec<(BackendId, Arc<Latch>)>,
+    ) -> (i64, Vec<Ticket>) {
         let mut shard = self.shard(object);
+        // Under the lock, so that numbers and places agree.
+        let number = 1 + self.commits.fetch_add(1, Relaxed);
         let line = shard.unfinished.entry(object.clone()).or_default();
         let mut own: Vec<(BackendId, Option<Arc<Place>>)> = Vec::with_capacity(backends.len());
-        backends
+        let tickets = backends
             .into_iter()
             .map(|(backend, aborted)| {
                 let place = Arc::new(Place { aborted, ..Place::default() });
@@ -103,7 +113,8 @@ impl Order {
                 own.push((backend, before.clone()));
                 Ticket { order: self.clone(), object: object.clone(), place, before }
             })
-            .collect()
+            .collect();
+        (number, tickets)
     }
 
     /// The last committed write to the object that is under way on the backend: a write that follows it does not
@@ -268,7 +279,7 @@ mod tests {
     }
 
     fn enter(order: &Arc<Order>, object: &Object, backends: &[BackendId]) -> Vec<Ticket> {
-        order.enter(object, backends.iter().map(|id| (*id, Arc::default())).collect())
+        order.enter(object, backends.iter().map(|id| (*id, Arc::default())).collect()).1
     }
 
     #[tokio::test(start_paused = true)]

@@ -134,6 +134,7 @@ fn region(config: &RegionConfig, clusters: &HashMap<&str, Arc<Cluster>>) -> Regi
         read_policy: config.read_policy,
         virtual_host_style: config.virtual_host_style,
         allow_unmerged_listings: config.allow_unmerged_listings,
+        consistency: config.consistency,
     }
 }
 

@@ -56,6 +56,7 @@ pub fn config(clusters: Vec<ClusterConfig>, regions: Vec<RegionConfig>) -> Confi
         trusted_proxies: Default::default(),
         proxy_protocol: false,
         server: Default::default(),
+        journal: None,
         warnings: Vec::new(),
         in_force: Default::default(),
     }
@@ -80,6 +81,7 @@ pub fn region(name: &str, clusters: &[(&str, f64)], domains: &[&str]) -> RegionC
         read_policy: ReadPolicy::One,
         virtual_host_style: VirtualHostStyle::Unified,
         allow_unmerged_listings: false,
+        consistency: Default::default(),
     }
 }
 

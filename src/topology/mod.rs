@@ -23,7 +23,7 @@ pub use build::{Identities, Overridden};
 pub use by_backend::{ByBackend, Change};
 pub use host::host_name;
 
-use crate::config::{BackendUrl, ReadPolicy, VirtualHostStyle};
+use crate::config::{BackendUrl, Consistency, ReadPolicy, VirtualHostStyle};
 
 /// A small number that stands for one endpoint as long as the process lives ([`Identities`]).
 pub type BackendId = usize;
@@ -74,6 +74,7 @@ pub struct Region {
     pub read_policy: ReadPolicy,
     pub virtual_host_style: VirtualHostStyle,
     pub allow_unmerged_listings: bool,
+    pub consistency: Consistency,
 }
 
 impl Region {

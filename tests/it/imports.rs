@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "config/units.rs",
     "config/insert.rs",
     "synclog/record.rs",
+    "journal/batch.rs",
     "journal/record.rs",
     "sync/decide.rs",
     "s3/request.rs",

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::config::{Config, Secret};
+use crate::config::{Config, Consistency, JournalConfig, JournalEngine, Secret};
 
 /// The keys, and their values as text that is compared and never shown.
 type Part = (&'static str, fn(&Config) -> String);
@@ -45,7 +45,15 @@ const NEXT_PROCESS: &[Part] = &[
     part!("the technical endpoint", technical),
     ("TechnicalEndpointToken", |config| told_apart(config.technical.as_ref().and_then(|t| t.token.as_ref()))),
     ("the synclog's database password", |config| {
-        told_apart(config.logging.synclog.database.as_ref().and_then(|database| database.password.as_ref()))
+        let database = config.logging.synclog.database.as_ref();
+        told_apart(database.and_then(|database| database.login.password.as_ref()))
+    }),
+    part!("Journal", journal),
+    ("the journal's database password", |config| match &config.journal {
+        Some(JournalConfig { engine: JournalEngine::Postgres(login), .. }) => {
+            told_apart(login.password.as_ref())
+        }
+        _ => String::new(),
     }),
     part!("Metrics", metrics),
     part!("HealthCheckEndpoint", health_check_endpoint),
@@ -94,6 +102,11 @@ pub fn keep_what_needs_a_takeover(running: &Config, new: &mut Config) -> Vec<&'s
     new.logging = running.logging.clone();
     new.logging.mainlog.level = level;
     new.server = Arc::clone(&running.server);
+    new.journal = running.journal.clone();
+    if new.journal.is_none() {
+        // It comes with the journal.
+        new.regions.iter_mut().for_each(|region| region.consistency = Consistency::None);
+    }
     different
 }
 
@@ -123,6 +136,13 @@ mod tests {
         assert_eq!(
             postponed,
             ["destinations of logs", "Pingora's keys (threads, grace_period_seconds, ...)"]
+        );
+        let mut new = config("Listen: ':1'\nthreads: 1\nJournal: {}\nLogging: {Synclog: {stderr: true}}\n");
+        new.regions[0].consistency = Consistency::Strong;
+        assert_eq!(keep_what_needs_a_takeover(&running, &mut new), ["Journal"]);
+        assert!(
+            changed(&running, &new).iter().all(|key| *key != "Regions"),
+            "nobody would be told of writes"
         );
         assert!(keep_what_needs_a_takeover(&running, &mut running.clone()).is_empty());
         assert!(changed(&running, &running.clone()).is_empty());

@@ -64,8 +64,14 @@ fn each_mistake_in_a_syslog_is_named() {
 fn a_database_has_the_originals_keys_and_ours() {
     let config = parse(&with("database: {user: u, dbname: d}")).unwrap();
     let database = config.logging.synclog.database.unwrap();
-    assert_eq!((database.user.as_str(), database.dbname.as_str(), &database.password), ("u", "d", &None));
-    assert_eq!((database.host.as_str(), database.port, database.spool), ("localhost", 5432, 1 << 30));
+    assert_eq!(
+        (database.login.user.as_str(), database.login.dbname.as_str(), &database.login.password),
+        ("u", "d", &None)
+    );
+    assert_eq!(
+        (database.login.host.as_str(), database.login.port, database.spool),
+        ("localhost", 5432, 1 << 30)
+    );
     assert_eq!(Ok(&database.insert), insert::translate(insert::DEFAULT).as_ref());
     assert!(config.warnings.is_empty());
 
@@ -73,8 +79,11 @@ fn a_database_has_the_originals_keys_and_ours() {
         spool: 10MiB, inserttmpl: \"INSERT INTO t VALUES ('{{.path}}');\"";
     let config = Config::parse(&with(&format!("database: {{{keys}}}")), &|_| Some("hunter2".into())).unwrap();
     let database = config.logging.synclog.database.as_ref().unwrap();
-    assert_eq!(database.password.as_ref().map(Secret::reveal), Some("hunter2"));
-    assert_eq!((database.host.as_str(), database.port, database.spool), ("/run/postgresql", 5433, 10 << 20));
+    assert_eq!(database.login.password.as_ref().map(Secret::reveal), Some("hunter2"));
+    assert_eq!(
+        (database.login.host.as_str(), database.login.port, database.spool),
+        ("/run/postgresql", 5433, 10 << 20)
+    );
     assert_eq!(database.insert.sql, "INSERT INTO t VALUES ($1)");
     assert!(!format!("{config:?}").contains("hunter2"));
 }

@@ -1,6 +1,7 @@
 //! The configuration as a whole: defaults, what is refused and where, any input.
 
 mod in_force;
+mod journal;
 mod logging;
 mod secrets;
 mod shipped;

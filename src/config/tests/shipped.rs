@@ -103,9 +103,7 @@ fn the_reference_file_tells_the_true_defaults() {
 #[test]
 fn the_reference_file_names_every_key() {
     let text = reference(|_| false);
-    let ours = "Sync Concurrency ConcurrencyPerBackend BandwidthPerBackend ClockBound CopyACL \
-        ObjectVersionHeaderName MultipartThreshold PartSize MaxAttempts BackoffMin BackoffMax Hold \
-        Tracing Endpoint Ratio ServiceName StateDirectory TechnicalEndpointToken TechnicalEndpointListen TechnicalEndpointBodyMaxSize HealthCheckEndpoint AdditionalRequestHeaders AdditionalResponseHeaders \
+    let ours = "Journal SQLite File PostgreSQL RememberedObjects Settle Consistency Tracing Endpoint Ratio ServiceName StateDirectory TechnicalEndpointToken TechnicalEndpointListen TechnicalEndpointBodyMaxSize HealthCheckEndpoint AdditionalRequestHeaders AdditionalResponseHeaders \
         MaxIdleConns MaxIdleConnsPerHost IdleConnTimeout ResponseHeaderTimeout DisableKeepAlives DialTimeout \
         MaxConnsPerBackend BodyMaxSize MaxConcurrentRequests MaintainedBackends SyncLogMethods Backends Cluster \
         Weight Domains Default ReadPolicy VirtualHostStyle UnmergedListings Synclog Mainlog Accesslog \
@@ -113,7 +111,9 @@ fn the_reference_file_names_every_key() {
         inserttmpl ReplicaBuffer ReplayBuffer \
         SlowBackendTimeout HealthCheck Type Path Timeout Healthy Unhealthy Ejection Enabled ConsecutiveFailures \
         ErrorRate MinRequests Window Latency LatencyPercentile Time MaxTime MaxEjected BackgroundTimeout BackgroundRequests BackgroundBytes CompareETags ClientReadTimeout \
-        ClientWriteTimeout ClientHeaderTimeout ClientIdleTimeout TrustedProxies ProxyProtocol MaxClientConnections Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug";
+        ClientWriteTimeout ClientHeaderTimeout ClientIdleTimeout TrustedProxies ProxyProtocol MaxClientConnections Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug \
+        Sync Concurrency ConcurrencyPerBackend BandwidthPerBackend ClockBound CopyACL ObjectVersionHeaderName \
+        MultipartThreshold PartSize MaxAttempts BackoffMin BackoffMax Hold";
     for key in ours.split_whitespace().chain(server::KEYS) {
         let names = |line: &str| line.trim_start_matches([' ', '#', '-']).starts_with(&format!("{key}:"));
         assert!(text.lines().any(names), "{key}");

@@ -292,7 +292,7 @@ impl Task {
         let (database, folder) = (&self.database, self.spool.folder().display());
         self.trouble.error(format_args!(
             "{SYNCLOG}: nothing is delivered to the database {}@{}:{}/{}: {error}; records wait in {folder}",
-            database.user, database.host, database.port, database.dbname
+            database.login.user, database.login.host, database.login.port, database.login.dbname
         ));
         self.rest(self.pause).await;
         self.pause = (self.pause * 2).min(LAST_RETRY);

@@ -65,16 +65,16 @@ impl Session {
     async fn connect(database: &Arc<Database>) -> Result<Session, String> {
         let mut config = tokio_postgres::Config::new();
         config
-            .host(&database.host)
-            .port(database.port)
-            .user(&database.user)
-            .dbname(&database.dbname)
+            .host(&database.login.host)
+            .port(database.login.port)
+            .user(&database.login.user)
+            .dbname(&database.login.dbname)
             .application_name("akubra")
             .ssl_mode(SslMode::Disable)
             .connect_timeout(CONNECT)
             .keepalives_idle(BATCH)
             .tcp_user_timeout(BATCH);
-        if let Some(password) = &database.password {
+        if let Some(password) = &database.login.password {
             config.password(password.reveal());
         }
         let (client, connection) = config.connect(NoTls).await.map_err(|error| told(&error))?;

@@ -12,6 +12,7 @@ mod backend;
 mod cells;
 mod families;
 mod health;
+mod journal;
 mod log;
 mod process;
 pub mod reading;
@@ -33,6 +34,7 @@ pub use self::{
     backend::{BackendMetrics, CAUSES, Cut, PHASES, ReplyCounters, ReplyOutcome},
     families::Declared,
     health::{EJECTED_FOR, HealthMetrics, STATES},
+    journal::JournalMetrics,
     log::{DestinationMetrics, LogMetrics},
     reloads::Reloads,
     requests::{BrokenBy, Linger, Requests},
@@ -60,6 +62,7 @@ pub struct Metrics {
     logs: Logs,
     spool: SpoolMetrics,
     sync: SyncMetrics,
+    journal: JournalMetrics,
 
     pub requests_in_flight: IntGauge,
     pub client_connections: IntGauge,
@@ -104,6 +107,7 @@ impl Metrics {
             logs: Logs::new(&mut f),
             spool: SpoolMetrics::new(&mut f),
             sync: SyncMetrics::new(&mut f),
+            journal: JournalMetrics::new(&mut f),
             requests_in_flight: f
                 .gauge("akubra_requests_in_flight", "Client requests that are being served, health checks and what lingers after its answer included."),
             client_connections: f.gauge("akubra_client_connections", "Open connections of clients."),

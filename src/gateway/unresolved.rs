@@ -1,0 +1,316 @@
+//! What a gateway knows of the objects in its journal: who has the newest write, and that there is one at all.
+//!
+//! As the journal has no news that is not here after a moment, most requests learn of nothing by one look at a
+//! counter. What the gateway itself found is here at once, and stays until the journal knows it, too. There is room for
+//! a number of objects; if there are more, the memory is not whole, and says so.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use crate::{
+    journal::{Object, Record, Said, What, WriteId},
+    telemetry::metrics::{JournalMetrics, METRICS},
+};
+
+const SHARDS: usize = 64;
+
+pub struct Unresolved {
+    shards: Vec<Mutex<HashMap<Object, Entry>>>,
+    hasher: RandomState,
+    count: AtomicUsize,
+    most: usize,
+    whole: AtomicBool,
+    metrics: JournalMetrics,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    known: Known,
+    /// What this gateway had to say last, until the journal is known to have it.
+    own: Option<(u64, Known)>,
+}
+
+/// What the records of one object say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    newest: Option<Newest>,
+    /// By reads: endpoints of backends that had it.
+    seen: Option<Vec<String>>,
+    /// It was found on another cluster.
+    pub misplaced: bool,
+}
+
+/// The newest write of the whole object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Newest {
+    id: WriteId,
+    commit: Option<i64>,
+    ended: i64,
+    /// Endpoints of backends that took it.
+    has: Vec<String>,
+}
+
+impl Newest {
+    fn is_newer_than(&self, other: &Newest) -> bool {
+        match (self.commit, other.commit) {
+            (Some(own), Some(others)) if self.id.gateway == other.id.gateway => own >= others,
+            _ => self.ended >= other.ended,
+        }
+    }
+}
+
+impl Known {
+    pub fn of(records: &[Record]) -> Known {
+        let mut known = Known::default();
+        records.iter().for_each(|record| known.add(record));
+        known
+    }
+
+    fn add(&mut self, record: &Record) {
+        let good = record.replies.iter().filter(|(_, said)| matches!(said, Said::Good { .. }));
+        let good = || good.map(|(endpoint, _)| endpoint.clone()).collect();
+        let newest = match record.intent.what {
+            What::Put | What::Delete => {
+                Newest { id: record.id(), commit: record.commit, ended: record.ended, has: good() }
+            }
+            What::Seen => return self.seen = Some(good()),
+            What::Misplaced(_) => return self.misplaced = true,
+            What::Attribute(_) | What::Version(_) | What::Bucket(_) => return,
+        };
+        self.take(newest);
+    }
+
+    fn take(&mut self, newest: Newest) {
+        if self.newest.as_ref().is_none_or(|known| known.id == newest.id || newest.is_newer_than(known)) {
+            self.newest = Some(newest);
+        }
+    }
+
+    fn join(&mut self, other: &Known) {
+        if let Some(newest) = &other.newest {
+            self.take(newest.clone());
+        }
+        self.seen = self.seen.take().or_else(|| other.seen.clone());
+        self.misplaced |= other.misplaced;
+    }
+
+    /// Whether a backend does not have what is newest, as far as is known.
+    pub fn lags(&self, endpoint: &str) -> bool {
+        let has = self.newest.as_ref().map(|newest| &newest.has).or(self.seen.as_ref());
+        has.is_some_and(|has| has.iter().all(|known| known != endpoint))
+    }
+
+    /// Whether a read has told already that backends do not agree.
+    pub fn was_seen(&self) -> bool {
+        self.seen.is_some()
+    }
+}
+
+impl Unresolved {
+    /// Nothing is known at first, and that is not all.
+    pub fn new(most: usize) -> Unresolved {
+        METRICS.limit("RememberedObjects", most as u64);
+        Unresolved {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            count: AtomicUsize::new(0),
+            most,
+            whole: AtomicBool::new(false),
+            metrics: JournalMetrics::of_process(),
+        }
+    }
+
+    /// Whether what is not here is not in the journal.
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Relaxed)
+    }
+
+    /// Whether any object could be here.
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Relaxed) == 0
+    }
+
+    pub fn of(&self, object: &Object) -> Option<Known> {
+        if self.is_empty() {
+            return None;
+        }
+        self.shard(object).get(object).map(|entry| entry.known.clone())
+    }
+
+    pub fn knows(&self, object: &Object) -> bool {
+        !self.is_empty() && self.shard(object).contains_key(object)
+    }
+
+    /// Takes what this gateway has to say itself. `until` = what the journal must have taken to know it.
+    pub fn note(&self, record: &Record, until: u64) {
+        self.change(&record.intent.object, |entry| {
+            entry.known.add(record);
+            let (known_until, own) = entry.own.get_or_insert_default();
+            own.add(record);
+            *known_until = until.max(*known_until);
+        });
+    }
+
+    /// Takes what the journal has of an object. `taken` = up to where it surely had this gateway's own by then.
+    pub fn learn(&self, object: &Object, records: &[Record], taken: u64) -> bool {
+        if !records.is_empty() {
+            return self.change(object, |entry| entry.learn(records, taken));
+        }
+        let mut shard = self.shard(object);
+        let Some(entry) = shard.get_mut(object) else { return true };
+        entry.learn(records, taken);
+        if entry.own.is_none() {
+            shard.remove(object);
+            self.counted(self.count.fetch_sub(1, Relaxed) - 1);
+        }
+        true
+    }
+
+    /// Takes all that the journal has, or as much of it as it gave.
+    pub fn learn_all(&self, objects: &[(Object, Vec<Record>)], whole: bool, taken: u64) {
+        self.set_whole(false);
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = shard.len();
+            shard.retain(|_, entry| {
+                entry.learn(&[], taken);
+                entry.own.is_some()
+            });
+            self.count.fetch_sub(before - shard.len(), Relaxed);
+        }
+        let mut fit = true;
+        for (object, records) in objects {
+            fit &= self.learn(object, records, taken);
+        }
+        self.set_whole(whole && fit);
+        self.counted(self.count.load(Relaxed));
+    }
+
+    pub fn set_whole(&self, whole: bool) {
+        self.whole.store(whole, Relaxed);
+        self.metrics.whole.set(i64::from(whole));
+    }
+
+    /// False = there is no room for it.
+    fn change(&self, object: &Object, change: impl FnOnce(&mut Entry)) -> bool {
+        let mut shard = self.shard(object);
+        if let Some(entry) = shard.get_mut(object) {
+            change(entry);
+            return true;
+        }
+        if self.count.fetch_add(1, Relaxed) >= self.most {
+            self.count.fetch_sub(1, Relaxed);
+            self.set_whole(false);
+            return false;
+        }
+        change(shard.entry(object.clone()).or_default());
+        self.counted(self.count.load(Relaxed));
+        true
+    }
+
+    fn counted(&self, count: usize) {
+        self.metrics.remembered.set(count as i64);
+    }
+
+    fn shard(&self, object: &Object) -> MutexGuard<'_, HashMap<Object, Entry>> {
+        let at = self.hasher.hash_one(object) as usize % SHARDS;
+        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn learn(&mut self, records: &[Record], taken: u64) {
+        self.own = self.own.take().filter(|(until, _)| *until > taken);
+        self.known = Known::of(records);
+        if let Some((_, own)) = &self.own {
+            self.known.join(own);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Intent;
+
+    fn object(key: &str) -> Object {
+        Object { cluster: "c".into(), bucket: b"b".into(), key: key.into() }
+    }
+
+    fn record(number: i64, what: What, commit: Option<i64>, good: &[&str]) -> Record {
+        let id = WriteId { gateway: 1, number };
+        let said = |endpoint: &&str| ((*endpoint).to_owned(), Said::Good { etag: None, version: None });
+        let mut replies: Vec<_> = good.iter().map(said).collect();
+        replies.push(("http://failed:80".to_owned(), Said::NotApplied));
+        let intent = Intent {
+            id,
+            object: object("k"),
+            what,
+            region: "r".into(),
+            req_id: String::new(),
+            length: None,
+            begun: 0,
+            strong: false,
+            turn: None,
+        };
+        Record { intent, commit, ended: number, turn: None, replies }
+    }
+
+    #[test]
+    fn who_lags_is_told_by_the_write_that_was_committed_last() {
+        let first = record(9, What::Put, Some(1), &["http://a:80"]);
+        let last = record(2, What::Delete, Some(2), &["http://b:80"]);
+        let others =
+            [record(10, What::Attribute("acl".into()), Some(3), &["http://c:80"]), record(11, What::Seen, None, &[])];
+        for records in [[first.clone(), last.clone()], [last, first]] {
+            let known = Known::of(&[&records[..], &others].concat());
+            let lags = |endpoint| known.lags(endpoint);
+            assert_eq!([lags("http://a:80"), lags("http://b:80"), lags("http://c:80")], [true, false, true]);
+            assert!(known.was_seen() && !known.misplaced);
+        }
+        let seen = Known::of(&[record(1, What::Seen, None, &["http://a:80"])]);
+        assert!(!seen.lags("http://a:80") && seen.lags("http://b:80"));
+        let misplaced = Known::of(&[record(1, What::Misplaced("old".into()), None, &[])]);
+        assert!(misplaced.misplaced && !misplaced.lags("http://a:80"));
+    }
+
+    #[test]
+    fn what_the_gateway_found_itself_stays_until_the_journal_has_it() {
+        let memory = Unresolved::new(10);
+        let own = record(1, What::Put, Some(1), &["http://a:80"]);
+        memory.note(&own, 5);
+        memory.learn(&object("k"), &[], 4);
+        assert!(memory.knows(&object("k")) && memory.of(&object("k")).unwrap().lags("http://b:80"));
+        memory.learn_all(&[], true, 4);
+        assert!(memory.knows(&object("k")) && memory.is_whole());
+        memory.learn(&object("k"), &[own], 4);
+        memory.learn(&object("k"), &[], 5);
+        assert!(memory.is_empty() && memory.of(&object("k")).is_none());
+        memory.note(&record(1, What::Put, Some(1), &[]), 6);
+        memory.learn_all(&[(object("other"), vec![record(2, What::Put, None, &[])])], true, 6);
+        assert!(!memory.knows(&object("k")) && memory.knows(&object("other")));
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_not_whole() {
+        let memory = Unresolved::new(2);
+        assert!(!memory.is_whole());
+        memory.learn_all(&[], true, 0);
+        let other = vec![record(1, What::Put, None, &[])];
+        for key in ["1", "2"] {
+            memory.learn(&object(key), &other, 0);
+        }
+        assert!(memory.is_whole());
+        memory.learn(&object("3"), &other, 0);
+        memory.note(&record(1, What::Put, None, &[]), 1);
+        assert!(!memory.is_whole() && memory.knows(&object("2")) && !memory.knows(&object("k")));
+        memory.learn(&object("2"), &[], 0);
+        assert!(!memory.is_whole() && !memory.knows(&object("2")));
+    }
+}

@@ -1,0 +1,194 @@
+//! What is read from the tables.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+
+use super::session::{Result, Session, first};
+use crate::journal::{
+    Case, Counts, Filter, Mark, News, Object, Record, Unresolved, WriteId,
+    row::{record, standing},
+    rules::KEPT_EVENTS,
+};
+
+/// Objects of a page of a list, before the filter's part that is no SQL.
+const PAGE: i64 = 256;
+/// Objects whose records are asked for at once.
+const CHUNK: usize = 1024;
+
+/// An object's row, and its case but for records and writes under way.
+pub struct Found {
+    id: i64,
+    digest: Vec<u8>,
+    case: Case,
+}
+
+/// From a row of `id, cluster, bucket, key, standing, attempts, since, due, reason, digest`.
+pub fn found(row: &Row) -> Result<Found> {
+    let case = Case {
+        object: Object { cluster: row.try_get(1)?, bucket: row.try_get(2)?, key: row.try_get(3)? },
+        standing: standing(row.try_get::<_, i16>(4)?.into()),
+        records: Vec::new(),
+        under_way: 0,
+        attempts: u32::try_from(row.try_get::<_, i64>(5)?).unwrap_or(u32::MAX),
+        since: row.try_get(6)?,
+        due: row.try_get(7)?,
+        reason: row.try_get(8)?,
+    };
+    Ok(Found { id: row.try_get(0)?, digest: row.try_get(9)?, case })
+}
+
+pub async fn complete(session: &mut Session, found: Vec<Found>) -> Result<Vec<Case>> {
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<(i64, &Object)> = found.iter().map(|found| (found.id, &found.case.object)).collect();
+    let mut records = records_of(session, &names).await?;
+    let digests: Vec<&[u8]> = found.iter().map(|found| found.digest.as_slice()).collect();
+    let sql = "SELECT digest, count(*) FROM intents WHERE digest = ANY($1) GROUP BY digest";
+    let mut under_way: HashMap<Vec<u8>, i64> = HashMap::new();
+    for row in &session.query(sql, &[&digests]).await? {
+        under_way.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    let cases = found.into_iter().map(|Found { id, digest, mut case }| {
+        case.records = records.remove(&id).unwrap_or_default();
+        case.under_way = under_way.get(&digest).map_or(0, |count| usize::try_from(*count).unwrap_or(0));
+        case
+    });
+    Ok(cases.collect())
+}
+
+/// Of each in the order in which they came.
+pub async fn records_of(
+    session: &mut Session,
+    objects: &[(i64, &Object)],
+) -> Result<HashMap<i64, Vec<Record>>> {
+    let names: HashMap<i64, &Object> = objects.iter().copied().collect();
+    let ids: Vec<i64> = objects.iter().map(|(id, _)| *id).collect();
+    let sql = "SELECT object, gateway, number, payload FROM records WHERE object = ANY($1)
+        ORDER BY object, position";
+    let mut records: HashMap<i64, Vec<Record>> = HashMap::with_capacity(ids.len());
+    for row in &session.query(sql, &[&ids]).await? {
+        let object: i64 = row.try_get(0)?;
+        let id = WriteId { gateway: row.try_get(1)?, number: row.try_get(2)? };
+        if let Some(name) = names.get(&object) {
+            let record = record(id, (*name).clone(), row.try_get(3)?)?;
+            records.entry(object).or_default().push(record);
+        }
+    }
+    Ok(records)
+}
+
+/// How many writes to an object are.
+pub async fn under_way(session: &mut Session, digest: &[u8]) -> Result<i64> {
+    first(&session.query("SELECT count(*) FROM intents WHERE digest = $1", &[&digest]).await?)
+}
+
+pub async fn show(session: &mut Session, object: &Object) -> Result<Option<Case>> {
+    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest FROM objects
+        WHERE digest = $1";
+    let rows = session.query(sql, &[&object.digest().as_slice()]).await?;
+    let found = rows.iter().map(found).collect::<Result<Vec<Found>>>()?;
+    Ok(complete(session, found).await?.pop())
+}
+
+/// One page of objects behind a digest, with the last digest that was looked at if there may be more. What the
+/// filter asks of object and standing is seen before records are read.
+pub async fn list(
+    session: &mut Session,
+    filter: &Filter,
+    after: &[u8],
+    most: usize,
+) -> Result<(Vec<Case>, Option<Vec<u8>>)> {
+    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest FROM objects
+        WHERE digest > $1 ORDER BY digest LIMIT $2";
+    let rows = session.query(sql, &[&after, &PAGE]).await?;
+    let rows = rows.iter().map(found).collect::<Result<Vec<Found>>>()?;
+    let mut last = rows.last().map(|found| found.digest.clone()).filter(|_| rows.len() as i64 == PAGE);
+    let names = Filter { backend: None, ..filter.clone() };
+    let named = rows.into_iter().filter(|found| names.takes(&found.case)).collect();
+    let mut cases = complete(session, named).await?;
+    cases.retain(|case| filter.takes(case));
+    if cases.len() > most {
+        cases.truncate(most);
+    }
+    if cases.len() == most {
+        last = cases.last().map(|case| case.object.digest().to_vec());
+    }
+    Ok((cases, last))
+}
+
+pub async fn counts(session: &mut Session, now: i64) -> Result<Counts> {
+    let sql = "SELECT sum(open)::bigint, sum(parked)::bigint, sum(dead)::bigint, sum(resolved)::bigint,
+        (SELECT count(*) FROM objects WHERE token IS NOT NULL AND held > $1),
+        (SELECT count(*) FROM intents),
+        (SELECT min(since) FROM objects WHERE standing = 0) FROM counters";
+    let rows = session.query(sql, &[&now]).await?;
+    let Some(row) = rows.first() else { return Ok(Counts::default()) };
+    Ok(Counts {
+        open: number(row, 0)?,
+        parked: number(row, 1)?,
+        dead: number(row, 2)?,
+        resolved: number(row, 3)?,
+        leased: number(row, 4)?,
+        intents: number(row, 5)?,
+        oldest: row.try_get(6)?,
+    })
+}
+
+fn number(row: &Row, column: usize) -> Result<u64> {
+    Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0))
+}
+
+/// In a transaction that sees one state of the database.
+pub async fn unresolved(session: &mut Session, most: usize) -> Result<Unresolved> {
+    let mark = newest(session).await?;
+    let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+    let sql = "SELECT id, cluster, bucket, key FROM objects ORDER BY digest LIMIT $1";
+    let rows = session.query(sql, &[&limit]).await?;
+    let whole = rows.len() <= most;
+    let mut objects = Vec::with_capacity(rows.len().min(most));
+    for row in rows.iter().take(most) {
+        let object = Object { cluster: row.try_get(1)?, bucket: row.try_get(2)?, key: row.try_get(3)? };
+        objects.push((row.try_get(0)?, object));
+    }
+    Ok(Unresolved { objects: with_records(session, objects).await?, whole, mark })
+}
+
+async fn with_records(
+    session: &mut Session,
+    objects: Vec<(i64, Object)>,
+) -> Result<Vec<(Object, Vec<Record>)>> {
+    let mut records = HashMap::with_capacity(objects.len());
+    for chunk in objects.chunks(CHUNK) {
+        let names: Vec<(i64, &Object)> = chunk.iter().map(|(id, object)| (*id, object)).collect();
+        records.extend(records_of(session, &names).await?);
+    }
+    let records = objects.into_iter().map(|(id, object)| (object, records.remove(&id).unwrap_or_default()));
+    Ok(records.collect())
+}
+
+/// The number of the newest event that there ever was.
+async fn newest(session: &mut Session) -> Result<Mark> {
+    Ok(Mark(first(&session.query("SELECT coalesce(max(id), 0) FROM events", &[]).await?)?))
+}
+
+/// In a transaction that sees one state of the database.
+pub async fn news(session: &mut Session, mark: Mark) -> Result<News> {
+    let newest = newest(session).await?;
+    if mark == newest {
+        return Ok(News::Changed(Vec::new(), mark));
+    }
+    if mark.0 > newest.0 || newest.0 - mark.0 > KEPT_EVENTS {
+        return Ok(News::Reload);
+    }
+    let sql = "SELECT DISTINCT e.digest, e.cluster, e.bucket, e.key, o.id FROM events e
+        LEFT JOIN objects o ON o.digest = e.digest WHERE e.id > $1 ORDER BY e.digest";
+    let mut objects = Vec::new();
+    for row in &session.query(sql, &[&mark.0]).await? {
+        let object = Object { cluster: row.try_get(1)?, bucket: row.try_get(2)?, key: row.try_get(3)? };
+        // No object has the number 0.
+        objects.push((row.try_get::<_, Option<i64>>(4)?.unwrap_or(0), object));
+    }
+    Ok(News::Changed(with_records(session, objects).await?, newest))
+}

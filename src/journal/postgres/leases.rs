@@ -1,0 +1,177 @@
+//! Leases: who repairs which object, and what comes of it.
+
+use super::{
+    cases::{Found, complete, found, records_of, under_way},
+    session::{Result, Session},
+    tables::tell,
+};
+use crate::journal::{Case, Lease, Object, Resolution, Standing, Wanted, WriteId, row};
+
+pub struct Terms<'a> {
+    pub worker: &'a str,
+    pub wanted: Wanted,
+    pub most: usize,
+    pub hold: i64,
+    pub settle: i64,
+}
+
+pub async fn lease(session: &mut Session, terms: &Terms<'_>, now: i64) -> Result<Vec<(Lease, Case)>> {
+    // Each half finds its objects in the index, in their order; what others have locked is not waited for.
+    let sql = "WITH diverged AS (
+            SELECT id, due FROM objects WHERE standing = 0 AND diverged AND due <= $1
+            ORDER BY due, id LIMIT $2 FOR UPDATE SKIP LOCKED
+        ), misplaced AS (
+            SELECT id, due FROM objects WHERE $3 AND standing = 0 AND NOT diverged AND due <= $1
+            ORDER BY due, id LIMIT $2 FOR UPDATE SKIP LOCKED
+        ), due AS (
+            SELECT id, due FROM diverged UNION ALL SELECT id, due FROM misplaced ORDER BY due, id LIMIT $2
+        ), token AS MATERIALIZED (SELECT nextval('akubra_journal.tokens') AS token)
+        UPDATE objects o SET worker = $4, token = token.token, held = $5, due = $6, replaced = false
+        FROM due, token WHERE o.id = due.id
+        RETURNING o.id, o.cluster, o.bucket, o.key, o.standing, o.attempts, o.since, o.due, o.reason, o.digest,
+            o.token, due.due";
+    let most = i64::try_from(terms.most).unwrap_or(i64::MAX);
+    let is_misplaced_wanted = terms.wanted == Wanted::Misplaced;
+    let until = now + terms.hold;
+    let due = until + terms.settle;
+    let rows = session.query(sql, &[&now, &most, &is_misplaced_wanted, &terms.worker, &until, &due]).await?;
+    let mut leased = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let order: (i64, i64) = (row.try_get(11)?, row.try_get(0)?);
+        let token: i64 = row.try_get(10)?;
+        leased.push((order, token, found(row)?));
+    }
+    leased.sort_by_key(|(order, _, _)| *order);
+    let (tokens, found): (Vec<i64>, Vec<Found>) =
+        leased.into_iter().map(|(_, token, found)| (token, found)).unzip();
+    let cases = complete(session, found).await?;
+    let leases = tokens.into_iter().zip(cases).map(|(token, case)| {
+        (Lease { object: case.object.clone(), worker: terms.worker.to_owned(), token }, case)
+    });
+    Ok(leases.collect())
+}
+
+/// The object of a lease that has not run out.
+struct Leased {
+    id: i64,
+    calm: i64,
+    replaced: bool,
+}
+
+async fn leased(session: &mut Session, lease: &Lease, now: i64) -> Result<Option<Leased>> {
+    let sql = "SELECT id, calm, replaced FROM objects
+        WHERE digest = $1 AND token = $2 AND worker = $3 AND held > $4 FOR UPDATE";
+    let digest = lease.object.digest();
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&digest.as_slice(), &lease.token, &lease.worker, &now];
+    let rows = session.query(sql, &values).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Leased { id: row.try_get(0)?, calm: row.try_get(1)?, replaced: row.try_get(2)? }))
+}
+
+impl Leased {
+    async fn knows_only(&self, session: &mut Session, seen: &[WriteId]) -> Result<bool> {
+        let sql = "SELECT gateway, number FROM records WHERE object = $1";
+        for row in &session.query(sql, &[&self.id]).await? {
+            if !seen.contains(&WriteId { gateway: row.try_get(0)?, number: row.try_get(1)? }) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.replaced)
+    }
+
+    async fn release(&self, session: &mut Session, due: i64) -> Result<()> {
+        let sql = "UPDATE objects SET worker = NULL, token = NULL, held = NULL, due = $2 WHERE id = $1";
+        session.execute(sql, &[&self.id, &due.max(self.calm)]).await?;
+        Ok(())
+    }
+}
+
+pub async fn renew(session: &mut Session, lease: &Lease, now: i64, hold: i64, settle: i64) -> Result<bool> {
+    let Some(leased) = leased(session, lease, now).await? else { return Ok(false) };
+    let (held, due) = (now + hold, (now + hold + settle).max(leased.calm));
+    let sql = "UPDATE objects SET held = $2, due = $3 WHERE id = $1";
+    session.execute(sql, &[&leased.id, &held, &due]).await?;
+    Ok(true)
+}
+
+pub async fn resolve(session: &mut Session, lease: &Lease, seen: &[WriteId], now: i64) -> Result<Resolution> {
+    // While its row is locked no record can come. Intents are counted before records are: a write that ends
+    // in between is seen among those.
+    let Some(leased) = leased(session, lease, now).await? else { return Ok(Resolution::Lost) };
+    let digest = lease.object.digest();
+    if under_way(session, &digest).await? > 0 || !leased.knows_only(session, seen).await? {
+        return Ok(Resolution::Changed);
+    }
+    remove(session, leased.id).await?;
+    let sql = "UPDATE counters SET resolved = resolved + 1 WHERE slot = pg_backend_pid() % 32";
+    session.execute(sql, &[]).await?;
+    tell(session, std::iter::once(&lease.object)).await?;
+    Ok(Resolution::Resolved)
+}
+
+async fn remove(session: &mut Session, id: i64) -> Result<()> {
+    session.execute("DELETE FROM records WHERE object = $1", &[&id]).await?;
+    session.execute("DELETE FROM objects WHERE id = $1", &[&id]).await?;
+    Ok(())
+}
+
+pub async fn postpone(
+    session: &mut Session,
+    lease: &Lease,
+    pause: i64,
+    failed: bool,
+    why: &str,
+    now: i64,
+) -> Result<()> {
+    let Some(leased) = leased(session, lease, now).await? else { return Ok(()) };
+    let sql = "UPDATE objects SET attempts = attempts + $2, reason = $3 WHERE id = $1";
+    session.execute(sql, &[&leased.id, &i64::from(failed), &why]).await?;
+    leased.release(session, now + pause).await
+}
+
+pub async fn set_aside(
+    session: &mut Session,
+    lease: &Lease,
+    standing: Standing,
+    seen: &[WriteId],
+    why: &str,
+    now: i64,
+) -> Result<()> {
+    let Some(leased) = leased(session, lease, now).await? else { return Ok(()) };
+    if leased.knows_only(session, seen).await? {
+        let sql = "UPDATE objects SET standing = $2, reason = $3 WHERE id = $1";
+        session.execute(sql, &[&leased.id, &row::code(standing), &why]).await?;
+    }
+    leased.release(session, now).await
+}
+
+pub async fn retry(session: &mut Session, object: &Object, now: i64) -> Result<bool> {
+    let sql = "UPDATE objects SET
+            due = CASE WHEN token IS NOT NULL AND due > $2 THEN due ELSE greatest($2, calm) END,
+            worker = CASE WHEN token IS NOT NULL AND due > $2 THEN worker END,
+            token = CASE WHEN token IS NOT NULL AND due > $2 THEN token END,
+            held = CASE WHEN token IS NOT NULL AND due > $2 THEN held END,
+            standing = 0, attempts = 0, reason = '' WHERE digest = $1";
+    Ok(session.execute(sql, &[&object.digest().as_slice(), &now]).await? > 0)
+}
+
+pub async fn drop_object(session: &mut Session, object: &Object, reason: &str, now: i64) -> Result<bool> {
+    let sql = "SELECT id FROM objects WHERE digest = $1 AND NOT (token IS NOT NULL AND due > $2) FOR UPDATE";
+    let digest = object.digest();
+    let rows = session.query(sql, &[&digest.as_slice(), &now]).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    let id: i64 = row.try_get(0)?;
+    if under_way(session, &digest).await? > 0 {
+        return Ok(false);
+    }
+    let records = records_of(session, &[(id, object)]).await?.remove(&id).unwrap_or_default();
+    let records = row::records_payload(&records)?;
+    let sql =
+        "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES ($1, $2, $3, $4, $5, $6)";
+    let Object { cluster, bucket, key } = object;
+    session.execute(sql, &[cluster, bucket, key, &now, &reason, &records]).await?;
+    remove(session, id).await?;
+    tell(session, std::iter::once(object)).await?;
+    Ok(true)
+}

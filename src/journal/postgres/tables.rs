@@ -1,0 +1,309 @@
+//! How changes of writes get into the tables: a few statements for all changes of a call, whatever their number.
+//!
+//! Rows of objects are locked in the order of their digests, and what all transactions share (the events' order, the
+//! counters) after them, so that no two wait for one another.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::session::{Failure, Result, Session, first};
+use crate::journal::{
+    Intent, Object, Record, WriteId,
+    row::{self, Row},
+    rules::{Batch, KEPT_EVENTS, are_many, superfluous},
+};
+
+/// Events are numbered by one transaction at a time, until its commit: whoever has seen a number has seen all before.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172043)";
+/// So many events are left to become too old before they are deleted.
+const SWEEP: i64 = 512;
+
+type Digest = [u8; 32];
+
+pub async fn apply(session: &mut Session, batch: &Batch, now: i64, settle: i64) -> Result<()> {
+    begin(session, batch, now).await?;
+    let contested = contested(session, batch).await?;
+    let kept = contested.iter().filter_map(|id| batch.settled.get(id));
+    add(session, batch.diverged.values().chain(kept), now, settle).await?;
+    end(session, batch.ended.iter().copied()).await
+}
+
+async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
+    if batch.begun.is_empty() {
+        return Ok(());
+    }
+    let gateways: Vec<i64> = batch.gateways().into_iter().collect();
+    let sql = "UPDATE gateways SET seen = $2 WHERE id = ANY($1)";
+    session.execute(sql, &[&gateways, &now]).await?;
+    let intents: Vec<&Intent> = batch.begun.values().collect();
+    let gateways: Vec<i64> = intents.iter().map(|intent| intent.id.gateway).collect();
+    let numbers: Vec<i64> = intents.iter().map(|intent| intent.id.number).collect();
+    let names = Names::of(intents.iter().map(|intent| &intent.object));
+    let payloads = intents.iter().map(|intent| row::intent_payload(intent));
+    let payloads = payloads.collect::<std::result::Result<Vec<Vec<u8>>, serde_json::Error>>()?;
+    let sql = "INSERT INTO intents (gateway, number, digest, cluster, bucket, key, payload)
+        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::bytea[], $6::bytea[],
+            $7::bytea[])
+        ON CONFLICT (gateway, number) DO UPDATE SET digest = excluded.digest, cluster = excluded.cluster,
+            bucket = excluded.bucket, key = excluded.key, payload = excluded.payload";
+    let Names { digests, clusters, buckets, keys } = &names;
+    session.execute(sql, &[&gateways, &numbers, digests, clusters, buckets, keys, &payloads]).await?;
+    Ok(())
+}
+
+async fn end(session: &mut Session, ended: impl Iterator<Item = WriteId>) -> Result<()> {
+    let (gateways, numbers): (Vec<i64>, Vec<i64>) = ended.map(|id| (id.gateway, id.number)).unzip();
+    if gateways.is_empty() {
+        return Ok(());
+    }
+    let sql = "DELETE FROM intents i USING unnest($1::bigint[], $2::bigint[]) AS e (gateway, number)
+        WHERE i.gateway = e.gateway AND i.number = e.number";
+    session.execute(sql, &[&gateways, &numbers]).await?;
+    Ok(())
+}
+
+/// Settled writes that must be kept as records. One statement, which sees a write of another gateway either under way
+/// or recorded.
+async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<WriteId>> {
+    if batch.settled.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<WriteId> = batch.settled.keys().copied().collect();
+    let digests: Vec<Digest> = batch.settled.values().map(|record| record.intent.object.digest()).collect();
+    let diverged: Vec<Digest> = batch.diverged.values().map(|record| record.intent.object.digest()).collect();
+    let blobs: Vec<&[u8]> = digests.iter().map(|digest| digest.as_slice()).collect();
+    let gateways: Vec<i64> = ids.iter().map(|id| id.gateway).collect();
+    let sql =
+        "SELECT place FROM unnest($1::bytea[], $2::bigint[]) WITH ORDINALITY AS s (digest, gateway, place)
+        WHERE EXISTS (SELECT FROM objects o WHERE o.digest = s.digest)
+            OR EXISTS (SELECT FROM intents i WHERE i.digest = s.digest AND i.gateway <> s.gateway)";
+    let rows = session.query(sql, &[&blobs, &gateways]).await?;
+    let mut contested = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let place: i64 = row.try_get(0)?;
+        let at = usize::try_from(place - 1).ok();
+        contested.extend(at.and_then(|at| ids.get(at)).copied());
+    }
+    for (id, digest) in ids.iter().zip(&digests) {
+        if diverged.contains(digest) && !contested.contains(id) {
+            contested.push(*id);
+        }
+    }
+    Ok(contested)
+}
+
+/// Intents of gateways become records; how many. Writes that are recorded already stay so.
+pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i64) -> Result<usize> {
+    // First: what they begin meanwhile waits for this.
+    let sql = "UPDATE gateways SET gone = true WHERE id = ANY($1)";
+    session.execute(sql, &[&gateways]).await?;
+    let sql = "SELECT i.gateway, i.number, i.cluster, i.bucket, i.key, i.payload, EXISTS (
+            SELECT FROM objects o JOIN records r ON r.object = o.id
+            WHERE o.digest = i.digest AND r.gateway = i.gateway AND r.number = i.number)
+        FROM intents i WHERE i.gateway = ANY($1) ORDER BY i.gateway, i.number FOR UPDATE OF i";
+    let rows = session.query(sql, &[&gateways]).await?;
+    let (mut ids, mut unknown) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        let id = WriteId { gateway: row.try_get(0)?, number: row.try_get(1)? };
+        let object = Object { cluster: row.try_get(2)?, bucket: row.try_get(3)?, key: row.try_get(4)? };
+        ids.push(id);
+        if !row.try_get::<_, bool>(6)? {
+            let intent = row::intent(id, object, row.try_get(5)?)?;
+            unknown.push(Record::orphaned(intent, now));
+        }
+    }
+    add(session, unknown.iter(), now, settle).await?;
+    end(session, ids.iter().copied()).await?;
+    Ok(ids.len())
+}
+
+/// An object whose records change.
+struct Changing<'a> {
+    object: &'a Object,
+    row: Row,
+    records: Vec<&'a Record>,
+    is_many: bool,
+}
+
+async fn add<'a>(
+    session: &mut Session,
+    records: impl Iterator<Item = &'a Record>,
+    now: i64,
+    settle: i64,
+) -> Result<()> {
+    let mut objects: BTreeMap<Digest, Changing<'a>> = BTreeMap::new();
+    for record in records {
+        let object = &record.intent.object;
+        let new = || Changing { object, row: Row::new(now), records: Vec::new(), is_many: false };
+        objects.entry(object.digest()).or_insert_with(new).records.push(record);
+    }
+    if objects.is_empty() {
+        return Ok(());
+    }
+    lock(session, &mut objects, now).await?;
+    let known = known(session, &objects).await?;
+    let mut written: Vec<(i64, &Record, i64)> = Vec::new();
+    for changing in objects.values_mut() {
+        for record in &changing.records {
+            let known = known.get(&(changing.row.id, record.id()));
+            changing.row.add(record, known, now, settle);
+            changing.is_many |=
+                known.is_none() && are_many(usize::try_from(changing.row.records).unwrap_or(0));
+            written.push((changing.row.id, record, changing.row.appended));
+        }
+    }
+    write(session, &written).await?;
+    for changing in objects.values_mut().filter(|changing| changing.is_many) {
+        changing.row.records -= compact(session, changing.row.id, changing.object).await?;
+    }
+    store(session, objects.values().map(|changing| &changing.row)).await?;
+    tell(session, objects.values().map(|changing| changing.object)).await
+}
+
+/// Makes the rows that are missing, and locks all.
+async fn lock(session: &mut Session, objects: &mut BTreeMap<Digest, Changing<'_>>, now: i64) -> Result<()> {
+    let Names { digests, clusters, buckets, keys } = Names::of(objects.values().map(|c| c.object));
+    let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
+            since, reason, records, appended)
+        SELECT digest, cluster, bucket, key, 0, false, $5, $5, false, 0, $5, '', 0, 0
+        FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS n (digest, cluster, bucket, key)
+        ORDER BY digest ON CONFLICT (digest) DO NOTHING";
+    session.execute(sql, &[&digests, &clusters, &buckets, &keys, &now]).await?;
+    let sql =
+        "SELECT digest, id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records,
+        appended FROM objects WHERE digest = ANY($1) ORDER BY digest FOR UPDATE";
+    let rows = session.query(sql, &[&digests]).await?;
+    if rows.len() < objects.len() {
+        // One was resolved between the two.
+        return Err(Failure::Again);
+    }
+    for row in &rows {
+        let digest: &[u8] = row.try_get(0)?;
+        let Some(changing) = objects.get_mut(digest) else { continue };
+        changing.row = Row {
+            id: row.try_get(1)?,
+            standing: row::standing(row.try_get::<_, i16>(2)?.into()),
+            diverged: row.try_get(3)?,
+            due: row.try_get(4)?,
+            calm: row.try_get(5)?,
+            leased: row.try_get(6)?,
+            replaced: row.try_get(7)?,
+            attempts: u32::try_from(row.try_get::<_, i64>(8)?).unwrap_or(u32::MAX),
+            records: row.try_get(9)?,
+            appended: row.try_get(10)?,
+        };
+    }
+    Ok(())
+}
+
+/// What is there of the same writes.
+async fn known(
+    session: &mut Session,
+    objects: &BTreeMap<Digest, Changing<'_>>,
+) -> Result<HashMap<(i64, WriteId), Record>> {
+    let mut names = HashMap::new();
+    let (mut ids, mut gateways, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    for changing in objects.values() {
+        names.insert(changing.row.id, changing.object);
+        for record in &changing.records {
+            ids.push(changing.row.id);
+            gateways.push(record.id().gateway);
+            numbers.push(record.id().number);
+        }
+    }
+    let sql = "SELECT r.object, r.gateway, r.number, r.payload FROM records r
+        JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS n (object, gateway, number)
+            ON r.object = n.object AND r.gateway = n.gateway AND r.number = n.number";
+    let mut known = HashMap::new();
+    for row in &session.query(sql, &[&ids, &gateways, &numbers]).await? {
+        let object: i64 = row.try_get(0)?;
+        let id = WriteId { gateway: row.try_get(1)?, number: row.try_get(2)? };
+        if let Some(name) = names.get(&object) {
+            known.insert((object, id), row::record(id, (*name).clone(), row.try_get(3)?)?);
+        }
+    }
+    Ok(known)
+}
+
+/// Records with the objects that they belong to, and their places there.
+async fn write(session: &mut Session, records: &[(i64, &Record, i64)]) -> Result<()> {
+    let objects: Vec<i64> = records.iter().map(|(object, _, _)| *object).collect();
+    let gateways: Vec<i64> = records.iter().map(|(_, record, _)| record.id().gateway).collect();
+    let numbers: Vec<i64> = records.iter().map(|(_, record, _)| record.id().number).collect();
+    let places: Vec<i64> = records.iter().map(|(_, _, place)| *place).collect();
+    let payloads = records.iter().map(|(_, record, _)| row::record_payload(record));
+    let payloads = payloads.collect::<std::result::Result<Vec<Vec<u8>>, serde_json::Error>>()?;
+    let sql = "INSERT INTO records (object, gateway, number, position, payload)
+        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
+        ON CONFLICT (object, gateway, number) DO UPDATE SET payload = excluded.payload";
+    session.execute(sql, &[&objects, &gateways, &numbers, &places, &payloads]).await?;
+    Ok(())
+}
+
+async fn store(session: &mut Session, rows: impl Iterator<Item = &Row> + Clone) -> Result<()> {
+    let ids: Vec<i64> = rows.clone().map(|row| row.id).collect();
+    let standings: Vec<i16> = rows.clone().map(|row| row::code(row.standing)).collect();
+    let diverged: Vec<bool> = rows.clone().map(|row| row.diverged).collect();
+    let due: Vec<i64> = rows.clone().map(|row| row.due).collect();
+    let calm: Vec<i64> = rows.clone().map(|row| row.calm).collect();
+    let replaced: Vec<bool> = rows.clone().map(|row| row.replaced).collect();
+    let attempts: Vec<i64> = rows.clone().map(|row| row.attempts.into()).collect();
+    let records: Vec<i64> = rows.clone().map(|row| row.records).collect();
+    let appended: Vec<i64> = rows.map(|row| row.appended).collect();
+    let sql = "UPDATE objects o SET standing = n.standing, diverged = n.diverged, due = n.due, calm = n.calm,
+            replaced = n.replaced, attempts = n.attempts, records = n.records, appended = n.appended
+        FROM unnest($1::bigint[], $2::smallint[], $3::boolean[], $4::bigint[], $5::bigint[], $6::boolean[],
+            $7::bigint[], $8::bigint[], $9::bigint[])
+            AS n (id, standing, diverged, due, calm, replaced, attempts, records, appended)
+        WHERE o.id = n.id";
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
+        [&ids, &standings, &diverged, &due, &calm, &replaced, &attempts, &records, &appended];
+    session.execute(sql, &values).await?;
+    Ok(())
+}
+
+async fn compact(session: &mut Session, id: i64, object: &Object) -> Result<i64> {
+    let records = super::cases::records_of(session, &[(id, object)]).await?;
+    let superfluous = records.get(&id).map_or(Vec::new(), |records| superfluous(records));
+    let (gateways, numbers): (Vec<i64>, Vec<i64>) =
+        superfluous.iter().map(|write| (write.gateway, write.number)).unzip();
+    let sql = "DELETE FROM records r USING unnest($2::bigint[], $3::bigint[]) AS e (gateway, number)
+        WHERE r.object = $1 AND r.gateway = e.gateway AND r.number = e.number";
+    session.execute(sql, &[&id, &gateways, &numbers]).await?;
+    Ok(superfluous.len() as i64)
+}
+
+/// Objects, their records or their absence have changed. The last that a transaction does.
+pub async fn tell(session: &mut Session, objects: impl Iterator<Item = &Object> + Clone) -> Result<()> {
+    session.query(LOCK, &[]).await?;
+    let Names { digests, clusters, buckets, keys } = Names::of(objects);
+    let sql = "INSERT INTO events (digest, cluster, bucket, key)
+        SELECT * FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[])";
+    session.execute(sql, &[&digests, &clusters, &buckets, &keys]).await?;
+    let sql = "SELECT coalesce(max(id), 0) FROM events";
+    let newest: i64 = first(&session.query(sql, &[]).await?)?;
+    if newest % SWEEP < digests.len() as i64 {
+        let sql = "DELETE FROM events WHERE id <= $1";
+        session.execute(sql, &[&(newest - KEPT_EVENTS - SWEEP)]).await?;
+    }
+    session.query("SELECT pg_notify('akubra_journal', '')", &[]).await?;
+    Ok(())
+}
+
+/// Names of objects, as columns.
+struct Names<'a> {
+    digests: Vec<Vec<u8>>,
+    clusters: Vec<&'a str>,
+    buckets: Vec<&'a [u8]>,
+    keys: Vec<&'a [u8]>,
+}
+
+impl<'a> Names<'a> {
+    fn of(objects: impl Iterator<Item = &'a Object> + Clone) -> Names<'a> {
+        Names {
+            digests: objects.clone().map(|object| object.digest().to_vec()).collect(),
+            clusters: objects.clone().map(|object| object.cluster.as_str()).collect(),
+            buckets: objects.clone().map(|object| object.bucket.as_slice()).collect(),
+            keys: objects.map(|object| object.key.as_slice()).collect(),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What an engine with tables keeps of an object and of a write, apart from their names.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Intent, Object, Record, Said, Standing, What, WriteId, rules::is_divergence};
+
+/// The columns of an object that a new record changes.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub id: i64,
+    pub standing: Standing,
+    /// Whether a record says that backends may not agree.
+    pub diverged: bool,
+    pub due: i64,
+    /// Before this nobody may decide, because of records of unknown outcome.
+    pub calm: i64,
+    /// It has been leased, and not given back.
+    pub leased: bool,
+    /// A record was replaced by another since then.
+    pub replaced: bool,
+    pub attempts: u32,
+    pub records: i64,
+    /// How many there ever were.
+    pub appended: i64,
+}
+
+impl Row {
+    /// Of an object that is not in the journal yet, and has no record.
+    pub fn new(now: i64) -> Row {
+        Row {
+            id: 0,
+            standing: Standing::Open,
+            diverged: false,
+            due: now,
+            calm: now,
+            leased: false,
+            replaced: false,
+            attempts: 0,
+            records: 0,
+            appended: 0,
+        }
+    }
+
+    /// A record has come; `known` is what is there of the same write.
+    pub fn add(&mut self, record: &Record, known: Option<&Record>, now: i64, settle: i64) {
+        match known {
+            Some(known) => self.replaced |= known != record,
+            None => {
+                self.records += 1;
+                self.appended += 1;
+            }
+        }
+        self.diverged |= is_divergence(record);
+        let calm = if record.is_uncertain() { now + settle } else { now };
+        self.calm = self.calm.max(calm);
+        let due = now.max(self.calm);
+        let is_taken = self.leased && self.due > now;
+        self.due = if is_taken { due.max(self.due) } else { due };
+        if self.standing != Standing::Open {
+            self.standing = Standing::Open;
+            self.attempts = 0;
+        }
+    }
+}
+
+pub fn code(standing: Standing) -> i16 {
+    match standing {
+        Standing::Open => 0,
+        Standing::Parked => 1,
+        Standing::Dead => 2,
+    }
+}
+
+pub fn standing(code: i64) -> Standing {
+    match code {
+        1 => Standing::Parked,
+        2 => Standing::Dead,
+        _ => Standing::Open,
+    }
+}
+
+/// A write but for what has columns of its own: the object and the id.
+#[derive(Debug, Serialize, Deserialize)]
+struct Payload {
+    what: What,
+    region: String,
+    req_id: String,
+    length: Option<u64>,
+    begun: i64,
+    strong: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    commit: Option<i64>,
+    #[serde(default)]
+    ended: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replies: Vec<(String, Said)>,
+}
+
+/// JSON.
+pub fn intent_payload(intent: &Intent) -> Result<Vec<u8>, serde_json::Error> {
+    payload(intent, None, 0, Vec::new())
+}
+
+/// JSON.
+pub fn record_payload(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
+    payload(&record.intent, record.commit, record.ended, record.replies.clone())
+}
+
+fn payload(
+    intent: &Intent,
+    commit: Option<i64>,
+    ended: i64,
+    replies: Vec<(String, Said)>,
+) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&Payload {
+        what: intent.what.clone(),
+        region: intent.region.clone(),
+        req_id: intent.req_id.clone(),
+        length: intent.length,
+        begun: intent.begun,
+        strong: intent.strong,
+        commit,
+        ended,
+        replies,
+    })
+}
+
+pub fn intent(id: WriteId, object: Object, payload: &[u8]) -> Result<Intent, serde_json::Error> {
+    Ok(record(id, object, payload)?.intent)
+}
+
+pub fn record(id: WriteId, object: Object, payload: &[u8]) -> Result<Record, serde_json::Error> {
+    let Payload { what, region, req_id, length, begun, strong, commit, ended, replies } =
+        serde_json::from_slice(payload)?;
+    let intent = Intent { id, object, what, region, req_id, length, begun, strong, turn: None };
+    Ok(Record { intent, commit, ended, turn: None, replies })
+}
+
+/// Records of an object that is dropped: for whoever wants to know what was known.
+pub fn records_payload(records: &[Record]) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(records)
+}

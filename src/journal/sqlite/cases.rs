@@ -1,0 +1,174 @@
+//! What is read from the tables.
+
+use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params, types::Type};
+
+use crate::journal::{
+    Case, Counts, Filter, Mark, News, Object, Record, Unresolved, WriteId,
+    row::{record, standing},
+    rules::KEPT_EVENTS,
+};
+
+/// Objects of a page of a list, before the filter's part that is no SQL.
+const PAGE: u32 = 256;
+const COLUMNS: &str = "id, cluster, bucket, key, standing, attempts, since, due, reason, digest";
+
+/// An object's row, and its case but for records and writes under way.
+struct Found {
+    id: i64,
+    digest: [u8; 32],
+    case: Case,
+}
+
+fn found(row: &Row<'_>) -> Result<Found> {
+    let case = Case {
+        object: Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? },
+        standing: standing(row.get(4)?),
+        records: Vec::new(),
+        under_way: 0,
+        attempts: row.get(5)?,
+        since: row.get(6)?,
+        due: row.get(7)?,
+        reason: row.get(8)?,
+    };
+    Ok(Found { id: row.get(0)?, digest: row.get(9)?, case })
+}
+
+fn complete(tables: &Transaction<'_>, found: Found) -> Result<Case> {
+    let Found { id, digest, mut case } = found;
+    case.records = records_of(tables, id, &case.object)?;
+    case.under_way = under_way(tables, &digest)?;
+    Ok(case)
+}
+
+/// In the order in which they came.
+pub fn records_of(tables: &Connection, id: i64, object: &Object) -> Result<Vec<Record>> {
+    let sql = "SELECT gateway, number, payload FROM records WHERE object = ?1 ORDER BY position";
+    let mut statement = tables.prepare_cached(sql)?;
+    let rows = statement.query_map([id], |row| {
+        let write = WriteId { gateway: row.get(0)?, number: row.get(1)? };
+        let payload: Vec<u8> = row.get(2)?;
+        record(write, object.clone(), &payload).map_err(unreadable)
+    })?;
+    rows.collect()
+}
+
+/// How many writes to an object are.
+pub fn under_way(tables: &Connection, digest: &[u8; 32]) -> Result<usize> {
+    let sql = "SELECT count(*) FROM intents WHERE digest = ?1";
+    let count: u32 = tables.prepare_cached(sql)?.query_row([digest], |row| row.get(0))?;
+    Ok(count as usize)
+}
+
+pub fn by_id(tables: &Transaction<'_>, id: i64) -> Result<Case> {
+    let sql = format!("SELECT {COLUMNS} FROM objects WHERE id = ?1");
+    let found = tables.prepare_cached(&sql)?.query_row([id], found)?;
+    complete(tables, found)
+}
+
+pub fn show(tables: &Transaction<'_>, digest: &[u8; 32]) -> Result<Option<Case>> {
+    let sql = format!("SELECT {COLUMNS} FROM objects WHERE digest = ?1");
+    let found = tables.prepare_cached(&sql)?.query_row([digest], found).optional()?;
+    found.map(|found| complete(tables, found)).transpose()
+}
+
+/// One page of objects behind a digest, with the last digest that was looked at if there may be more. What the
+/// filter asks of object and standing is seen before records are read.
+pub fn list(
+    tables: &Transaction<'_>,
+    filter: &Filter,
+    after: &[u8],
+    most: usize,
+) -> Result<(Vec<Case>, Option<[u8; 32]>)> {
+    let sql = format!("SELECT {COLUMNS} FROM objects WHERE digest > ?1 ORDER BY digest LIMIT ?2");
+    let mut statement = tables.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![after, PAGE], found)?;
+    let rows = rows.collect::<Result<Vec<Found>>>()?;
+    let mut last = rows.last().map(|found| found.digest).filter(|_| rows.len() == PAGE as usize);
+    let mut cases = Vec::new();
+    let names = Filter { backend: None, ..filter.clone() };
+    for found in rows.into_iter().filter(|found| names.takes(&found.case)) {
+        let digest = found.digest;
+        let case = complete(tables, found)?;
+        if filter.takes(&case) {
+            cases.push(case);
+        }
+        if cases.len() == most {
+            last = Some(digest);
+            break;
+        }
+    }
+    Ok((cases, last))
+}
+
+pub fn counts(tables: &Transaction<'_>, now: i64) -> Result<Counts> {
+    let sql = "SELECT open, parked, dead, resolved,
+        (SELECT count(*) FROM objects WHERE token IS NOT NULL AND held > ?1),
+        (SELECT count(*) FROM intents),
+        (SELECT min(since) FROM objects WHERE standing = 0) FROM counters";
+    tables.prepare_cached(sql)?.query_row([now], |row| {
+        Ok(Counts {
+            open: number(row, 0)?,
+            parked: number(row, 1)?,
+            dead: number(row, 2)?,
+            resolved: number(row, 3)?,
+            leased: number(row, 4)?,
+            intents: number(row, 5)?,
+            oldest: row.get(6)?,
+        })
+    })
+}
+
+fn number(row: &Row<'_>, column: usize) -> Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}
+
+pub fn unresolved(tables: &Transaction<'_>, most: usize) -> Result<Unresolved> {
+    let mark = newest(tables)?;
+    let sql = "SELECT id, cluster, bucket, key FROM objects ORDER BY digest LIMIT ?1";
+    let mut statement = tables.prepare_cached(sql)?;
+    let mut rows = statement.query([i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1)])?;
+    let mut objects = Vec::new();
+    while let Some(row) = rows.next()? {
+        if objects.len() == most {
+            return Ok(Unresolved { objects, whole: false, mark });
+        }
+        let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
+        let records = records_of(tables, row.get(0)?, &object)?;
+        objects.push((object, records));
+    }
+    Ok(Unresolved { objects, whole: true, mark })
+}
+
+/// The number of the newest event that there ever was.
+fn newest(tables: &Transaction<'_>) -> Result<Mark> {
+    let sql = "SELECT coalesce(max(id), 0) FROM events";
+    tables.prepare_cached(sql)?.query_row([], |row| row.get(0)).map(Mark)
+}
+
+pub fn news(tables: &Transaction<'_>, mark: Mark) -> Result<News> {
+    let newest = newest(tables)?;
+    if mark == newest {
+        return Ok(News::Changed(Vec::new(), mark));
+    }
+    if mark.0 > newest.0 || newest.0 - mark.0 > KEPT_EVENTS {
+        return Ok(News::Reload);
+    }
+    let sql = "SELECT DISTINCT e.digest, e.cluster, e.bucket, e.key, o.id FROM events e
+        LEFT JOIN objects o ON o.digest = e.digest WHERE e.id > ?1 ORDER BY e.digest";
+    let mut statement = tables.prepare_cached(sql)?;
+    let mut rows = statement.query([mark.0])?;
+    let mut changed = Vec::new();
+    while let Some(row) = rows.next()? {
+        let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
+        let records = match row.get::<_, Option<i64>>(4)? {
+            Some(id) => records_of(tables, id, &object)?,
+            None => Vec::new(),
+        };
+        changed.push((object, records));
+    }
+    Ok(News::Changed(changed, newest))
+}
+
+pub fn unreadable(error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error.into())
+}

@@ -1,0 +1,173 @@
+//! Leases: who repairs which object, and what comes of it.
+
+use rusqlite::{OptionalExtension, Result, Transaction, params};
+
+use super::{
+    cases::{by_id, records_of, under_way},
+    tables::remove,
+};
+use crate::journal::{Case, Lease, Object, Resolution, Standing, Wanted, WriteId, row};
+
+pub struct Terms<'a> {
+    pub worker: &'a str,
+    pub wanted: Wanted,
+    pub most: usize,
+    pub now: i64,
+    pub hold: i64,
+    pub settle: i64,
+}
+
+pub fn lease(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, Case)>> {
+    let due = due(tables, terms)?;
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = "UPDATE counters SET tokens = tokens + 1 RETURNING tokens";
+    let token: i64 = tables.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    let until = terms.now + terms.hold;
+    let mut leases = Vec::with_capacity(due.len());
+    for (_, id) in due {
+        let sql =
+            "UPDATE objects SET worker = ?2, token = ?3, held = ?4, due = ?5, replaced = 0 WHERE id = ?1";
+        let values = params![id, terms.worker, token, until, until + terms.settle];
+        tables.prepare_cached(sql)?.execute(values)?;
+        let case = by_id(tables, id)?;
+        let worker = terms.worker.to_owned();
+        leases.push((Lease { object: case.object.clone(), worker, token }, case));
+    }
+    Ok(leases)
+}
+
+/// When they have been due, and ids.
+fn due(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(i64, i64)>> {
+    let lanes: &[i64] = match terms.wanted {
+        Wanted::Diverged => &[1],
+        Wanted::Misplaced => &[0, 1],
+    };
+    let most = i64::try_from(terms.most).unwrap_or(i64::MAX);
+    let mut due = Vec::new();
+    for lane in lanes {
+        let sql = "SELECT due, id FROM objects WHERE standing = 0 AND diverged = ?1 AND due <= ?2
+            ORDER BY due, id LIMIT ?3";
+        let mut statement = tables.prepare_cached(sql)?;
+        let rows =
+            statement.query_map(params![lane, terms.now, most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for row in rows {
+            due.push(row?);
+        }
+    }
+    due.sort_unstable();
+    due.truncate(terms.most);
+    Ok(due)
+}
+
+/// The object of a lease that has not run out.
+struct Leased {
+    id: i64,
+    calm: i64,
+    replaced: bool,
+}
+
+fn leased(tables: &Transaction<'_>, lease: &Lease, now: i64) -> Result<Option<Leased>> {
+    let sql = "SELECT id, calm, replaced FROM objects
+        WHERE digest = ?1 AND token = ?2 AND worker = ?3 AND held > ?4";
+    let values = params![lease.object.digest(), lease.token, lease.worker, now];
+    let leased = tables
+        .prepare_cached(sql)?
+        .query_row(values, |row| Ok(Leased { id: row.get(0)?, calm: row.get(1)?, replaced: row.get(2)? }));
+    leased.optional()
+}
+
+impl Leased {
+    fn knows_only(&self, tables: &Transaction<'_>, seen: &[WriteId]) -> Result<bool> {
+        let sql = "SELECT gateway, number FROM records WHERE object = ?1";
+        let mut statement = tables.prepare_cached(sql)?;
+        let mut rows = statement.query([self.id])?;
+        while let Some(row) = rows.next()? {
+            if !seen.contains(&WriteId { gateway: row.get(0)?, number: row.get(1)? }) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.replaced)
+    }
+
+    fn release(&self, tables: &Transaction<'_>, due: i64) -> Result<()> {
+        let sql = "UPDATE objects SET worker = NULL, token = NULL, held = NULL, due = ?2 WHERE id = ?1";
+        tables.prepare_cached(sql)?.execute(params![self.id, due.max(self.calm)])?;
+        Ok(())
+    }
+}
+
+pub fn renew(tables: &Transaction<'_>, lease: &Lease, now: i64, hold: i64, settle: i64) -> Result<bool> {
+    let Some(leased) = leased(tables, lease, now)? else { return Ok(false) };
+    let due = (now + hold + settle).max(leased.calm);
+    let sql = "UPDATE objects SET held = ?2, due = ?3 WHERE id = ?1";
+    tables.prepare_cached(sql)?.execute(params![leased.id, now + hold, due])?;
+    Ok(true)
+}
+
+pub fn resolve(tables: &Transaction<'_>, lease: &Lease, seen: &[WriteId], now: i64) -> Result<Resolution> {
+    let Some(leased) = leased(tables, lease, now)? else { return Ok(Resolution::Lost) };
+    if under_way(tables, &lease.object.digest())? > 0 || !leased.knows_only(tables, seen)? {
+        return Ok(Resolution::Changed);
+    }
+    remove(tables, leased.id, &lease.object)?;
+    tables.prepare_cached("UPDATE counters SET resolved = resolved + 1")?.execute([])?;
+    Ok(Resolution::Resolved)
+}
+
+pub fn postpone(
+    tables: &Transaction<'_>,
+    lease: &Lease,
+    now: i64,
+    pause: i64,
+    failed: bool,
+    why: &str,
+) -> Result<()> {
+    let Some(leased) = leased(tables, lease, now)? else { return Ok(()) };
+    let sql = "UPDATE objects SET attempts = attempts + ?2, reason = ?3 WHERE id = ?1";
+    tables.prepare_cached(sql)?.execute(params![leased.id, failed, why])?;
+    leased.release(tables, now + pause)
+}
+
+pub fn set_aside(
+    tables: &Transaction<'_>,
+    lease: &Lease,
+    standing: Standing,
+    seen: &[WriteId],
+    why: &str,
+    now: i64,
+) -> Result<()> {
+    let Some(leased) = leased(tables, lease, now)? else { return Ok(()) };
+    if leased.knows_only(tables, seen)? {
+        let sql = "UPDATE objects SET standing = ?2, reason = ?3 WHERE id = ?1";
+        tables.prepare_cached(sql)?.execute(params![leased.id, row::code(standing), why])?;
+    }
+    leased.release(tables, now)
+}
+
+pub fn retry(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<bool> {
+    let sql = "UPDATE objects SET
+            due = CASE WHEN token IS NOT NULL AND due > ?2 THEN due ELSE max(?2, calm) END,
+            worker = CASE WHEN token IS NOT NULL AND due > ?2 THEN worker END,
+            token = CASE WHEN token IS NOT NULL AND due > ?2 THEN token END,
+            held = CASE WHEN token IS NOT NULL AND due > ?2 THEN held END,
+            standing = 0, attempts = 0, reason = '' WHERE digest = ?1";
+    Ok(tables.prepare_cached(sql)?.execute(params![object.digest(), now])? > 0)
+}
+
+pub fn drop_object(tables: &Transaction<'_>, object: &Object, reason: &str, now: i64) -> Result<bool> {
+    let sql = "SELECT id FROM objects WHERE digest = ?1 AND NOT (token IS NOT NULL AND due > ?2)";
+    let free = tables.prepare_cached(sql)?.query_row(params![object.digest(), now], |row| row.get(0));
+    let Some(id) = free.optional()? else { return Ok(false) };
+    if under_way(tables, &object.digest())? > 0 {
+        return Ok(false);
+    }
+    let records = row::records_payload(&records_of(tables, id, object)?).map_err(super::cases::unreadable)?;
+    let sql =
+        "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let Object { cluster, bucket, key } = object;
+    tables.prepare_cached(sql)?.execute(params![cluster, bucket, key, now, reason, records])?;
+    remove(tables, id, object)?;
+    Ok(true)
+}

@@ -1,0 +1,225 @@
+//! The journal in a file of this machine: SQLite with a write-ahead log.
+//!
+//! Several processes may have it open: a gateway and its successor, workers, the command line. What changes it is done
+//! by one thread and what reads it by another, so that a long list makes no write wait; [`apply`](Journal::apply) is
+//! on disk when it is done, what workers do (a lease, a resolution) at least survives the processes: where the machine
+//! stops, no worker goes on.
+
+mod cases;
+mod leases;
+mod open;
+mod tables;
+mod thread;
+
+use std::{path::Path, time::Duration};
+
+use async_trait::async_trait;
+use rusqlite::{Transaction, params};
+use tokio::time::{Instant, sleep};
+
+use self::{
+    leases::Terms,
+    thread::{Safety, Thread},
+};
+use super::{
+    Case, Change, Clock, Counts, Filter, Journal, JournalError, Lease, Mark, News, Object, Resolution,
+    Standing, Unresolved, Wanted, WriteId,
+    rules::{Batch, millis, system_clock},
+};
+
+/// How often it is looked for news of other processes.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub struct Sqlite {
+    clock: Clock,
+    writer: Thread,
+    reader: Thread,
+}
+
+impl Sqlite {
+    /// Makes the file, with mode 0600, if there is none. Blocks while others migrate it.
+    pub fn open(path: &Path) -> Result<Sqlite, JournalError> {
+        Sqlite::open_by(path, system_clock())
+    }
+
+    /// By a clock that all processes which use the file agree on.
+    pub fn open_by(path: &Path, clock: Clock) -> Result<Sqlite, JournalError> {
+        let writer = Thread::spawn(path, "journal")?;
+        let reader = Thread::spawn(path, "journal-reader")?;
+        Ok(Sqlite { clock, writer, reader })
+    }
+
+    /// The work gets the time at which it has the lock.
+    async fn write<T: Send + 'static>(
+        &self,
+        safety: Safety,
+        work: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let clock = self.clock.clone();
+        self.writer.run(move |file| file.write(safety, |tables| work(tables, clock()))).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        self.reader.run(move |file| file.read(work)).await
+    }
+}
+
+#[async_trait]
+impl Journal for Sqlite {
+    async fn enrol(&self, name: &str) -> Result<i64, JournalError> {
+        let name = name.to_owned();
+        let enrol = move |tables: &Transaction<'_>, now| {
+            let sql = "INSERT INTO gateways (name, seen, gone) VALUES (?1, ?2, 0)";
+            tables.prepare_cached(sql)?.insert(params![name, now])
+        };
+        self.write(Safety::Disk, enrol).await
+    }
+
+    async fn alive(&self, gateway: i64) -> Result<bool, JournalError> {
+        let alive = move |tables: &Transaction<'_>, now| {
+            let sql = "UPDATE gateways SET seen = ?2 WHERE id = ?1 AND gone = 0";
+            tables.prepare_cached(sql)?.execute(params![gateway, now])
+        };
+        Ok(self.write(Safety::Process, alive).await? > 0)
+    }
+
+    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {
+        let settle = millis(settle);
+        let leave = move |tables: &Transaction<'_>, now| tables::orphan(tables, gateway, now, settle);
+        self.write(Safety::Disk, leave).await.map(|_| ())
+    }
+
+    async fn adopt(&self, silent: Duration, settle: Duration) -> Result<usize, JournalError> {
+        let (silent, settle) = (millis(silent), millis(settle));
+        let adopt = move |tables: &Transaction<'_>, now| {
+            let sql = "SELECT id FROM gateways WHERE seen <= ?1
+                AND (gone = 0 OR EXISTS (SELECT 1 FROM intents WHERE gateway = gateways.id))";
+            let mut statement = tables.prepare_cached(sql)?;
+            let gateways = statement.query_map([now - silent], |row| row.get(0))?;
+            let gateways = gateways.collect::<rusqlite::Result<Vec<i64>>>()?;
+            gateways.into_iter().map(|gateway| tables::orphan(tables, gateway, now, settle)).sum()
+        };
+        self.write(Safety::Disk, adopt).await
+    }
+
+    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError> {
+        let (batch, settle) = (Batch::of(changes), millis(settle));
+        let apply = move |tables: &Transaction<'_>, now| tables::apply(tables, &batch, now, settle);
+        self.write(Safety::Disk, apply).await
+    }
+
+    async fn lease(
+        &self,
+        worker: &str,
+        wanted: Wanted,
+        most: usize,
+        hold: Duration,
+        settle: Duration,
+    ) -> Result<Vec<(Lease, Case)>, JournalError> {
+        let (worker, hold, settle) = (worker.to_owned(), millis(hold), millis(settle));
+        let lease = move |tables: &Transaction<'_>, now| {
+            leases::lease(tables, &Terms { worker: &worker, wanted, most, now, hold, settle })
+        };
+        self.write(Safety::Process, lease).await
+    }
+
+    async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError> {
+        let (lease, hold, settle) = (lease.clone(), millis(hold), millis(settle));
+        let renew = move |tables: &Transaction<'_>, now| leases::renew(tables, &lease, now, hold, settle);
+        self.write(Safety::Process, renew).await
+    }
+
+    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
+        let (lease, seen) = (lease.clone(), seen.to_vec());
+        let resolve = move |tables: &Transaction<'_>, now| leases::resolve(tables, &lease, &seen, now);
+        self.write(Safety::Process, resolve).await
+    }
+
+    async fn postpone(
+        &self,
+        lease: &Lease,
+        pause: Duration,
+        failed: bool,
+        why: &str,
+    ) -> Result<(), JournalError> {
+        let (lease, pause, why) = (lease.clone(), millis(pause), why.to_owned());
+        let postpone =
+            move |tables: &Transaction<'_>, now| leases::postpone(tables, &lease, now, pause, failed, &why);
+        self.write(Safety::Process, postpone).await
+    }
+
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        standing: Standing,
+        seen: &[WriteId],
+        why: &str,
+    ) -> Result<(), JournalError> {
+        let (lease, seen, why) = (lease.clone(), seen.to_vec(), why.to_owned());
+        let set_aside = move |tables: &Transaction<'_>, now| {
+            leases::set_aside(tables, &lease, standing, &seen, &why, now)
+        };
+        self.write(Safety::Process, set_aside).await
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Object>,
+        most: usize,
+    ) -> Result<Vec<Case>, JournalError> {
+        let mut after = after.map_or(Vec::new(), |object| object.digest().to_vec());
+        let mut cases = Vec::new();
+        while cases.len() < most {
+            let (filter, from, rest) = (filter.clone(), after, most - cases.len());
+            let (page, last) = self.read(move |tables| cases::list(tables, &filter, &from, rest)).await?;
+            cases.extend(page);
+            let Some(last) = last else { break };
+            after = last.to_vec();
+        }
+        Ok(cases)
+    }
+
+    async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
+        let digest = object.digest();
+        self.read(move |tables| cases::show(tables, &digest)).await
+    }
+
+    async fn retry(&self, object: &Object) -> Result<bool, JournalError> {
+        let object = object.clone();
+        self.write(Safety::Disk, move |tables, now| leases::retry(tables, &object, now)).await
+    }
+
+    async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError> {
+        let (object, reason) = (object.clone(), reason.to_owned());
+        let drop_object =
+            move |tables: &Transaction<'_>, now| leases::drop_object(tables, &object, &reason, now);
+        self.write(Safety::Disk, drop_object).await
+    }
+
+    async fn counts(&self) -> Result<Counts, JournalError> {
+        let clock = self.clock.clone();
+        self.read(move |tables| cases::counts(tables, clock())).await
+    }
+
+    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
+        self.read(move |tables| cases::unresolved(tables, most)).await
+    }
+
+    async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let news = self.read(move |tables| cases::news(tables, mark)).await?;
+            let rest = deadline.saturating_duration_since(Instant::now());
+            match news {
+                News::Changed(changed, _) if changed.is_empty() && !rest.is_zero() => {
+                    sleep(rest.min(LOOK)).await;
+                }
+                news => return Ok(news),
+            }
+        }
+    }
+}

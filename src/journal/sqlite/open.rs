@@ -1,0 +1,132 @@
+//! The file: made, checked and brought to the schema of this version before anything else is done with it.
+
+use std::{
+    fs::File,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::JournalError;
+
+/// What stands in the file's header (`file` shows it): "akbJ".
+const APPLICATION: i64 = 0x616b_624a;
+/// The first makes version 1, and so on.
+const MIGRATIONS: [&str; 1] = [include_str!("../schema/sqlite-001.sql")];
+/// How long the locks of other processes are waited for.
+pub const BUSY: Duration = Duration::from_secs(5);
+/// The cache of a connection, in KiB (negative, as the pragma has it); and more statements than there are.
+const CACHE: i64 = -32 * 1024;
+const STATEMENTS: usize = 64;
+/// What the write-ahead log may keep of the disk once it was larger.
+const LOG: i64 = 64 << 20;
+
+/// A connection to the journal in this file.
+pub fn open(path: &Path) -> Result<Connection, JournalError> {
+    // The files beside it get the same mode from SQLite.
+    let made = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    made.map_err(|error| JournalError::Unavailable(format!("{}: {error}", path.display())))?;
+    connect(path).map_err(|error| match error {
+        Refusal::Sqlite(error) => match told(&error) {
+            JournalError::Unavailable(why) => JournalError::Unavailable(format!("{}: {why}", path.display())),
+            JournalError::Unusable(why) => JournalError::Unusable(format!("{}: {why}", path.display())),
+        },
+        Refusal::Other(why) => JournalError::Unusable(format!("{}: {why}", path.display())),
+    })
+}
+
+enum Refusal {
+    Sqlite(rusqlite::Error),
+    Other(String),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Refusal {
+        Refusal::Sqlite(error)
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, Refusal> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    // Nothing is changed in a file that is something else.
+    identify(&connection)?;
+    let mode = write_ahead(&connection)?;
+    if mode != "wal" {
+        return Err(Refusal::Other(format!(
+            "its journal mode stays {mode}: the file system has no shared memory; put the file on a local disk"
+        )));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", CACHE)?;
+    connection.pragma_update(None, "journal_size_limit", LOG)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// The schema's version in a journal; 0 in an empty file.
+fn identify(connection: &Connection) -> Result<usize, Refusal> {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if (application, version, tables) == (0, 0, 0) {
+        return Ok(0);
+    }
+    if application != APPLICATION {
+        return Err(Refusal::Other("it is a database of something else".to_owned()));
+    }
+    match usize::try_from(version) {
+        Ok(version) if version <= MIGRATIONS.len() => Ok(version),
+        _ => Err(Refusal::Other(format!(
+            "it has version {version} of the schema, of a later akubra; this one knows {}",
+            MIGRATIONS.len()
+        ))),
+    }
+}
+
+/// Several processes that open a new file at once may get in one another's way here, without the usual waiting.
+fn write_ahead(connection: &Connection) -> Result<String, rusqlite::Error> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
+        match mode {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => sleep(Duration::from_millis(5)),
+            mode => return mode,
+        }
+    }
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), Refusal> {
+    if identify(connection)? == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have done it meanwhile.
+    let version = identify(&transaction)?;
+    for migration in MIGRATIONS.iter().skip(version) {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// What an error of SQLite means to whoever asked. What the library says never holds values.
+pub fn told(error: &rusqlite::Error) -> JournalError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => JournalError::Unusable("it is no database".to_owned()),
+        Some(ErrorCode::DatabaseCorrupt) => JournalError::Unusable(format!("it is damaged: {error}")),
+        Some(_) => JournalError::Unavailable(error.to_string()),
+        None => JournalError::Unusable(format!("what is in it cannot be read: {error}")),
+    }
+}

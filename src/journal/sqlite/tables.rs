@@ -1,0 +1,199 @@
+//! How changes of writes get into the tables.
+
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, Result, Transaction, params, types::Type};
+
+use super::cases::{records_of, unreadable};
+use crate::journal::{
+    Intent, Object, Record, WriteId,
+    row::{self, Row},
+    rules::{Batch, KEPT_EVENTS, are_many, superfluous},
+};
+
+/// So many events are left to become too old before they are deleted.
+const SWEEP: i64 = 512;
+
+pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> Result<()> {
+    for gateway in batch.gateways() {
+        let sql = "UPDATE gateways SET seen = ?2 WHERE id = ?1";
+        tables.prepare_cached(sql)?.execute(params![gateway, now])?;
+    }
+    for intent in batch.begun.values() {
+        begin(tables, intent)?;
+    }
+    add(tables, batch.diverged.values(), now, settle)?;
+    let mut kept = Vec::new();
+    for record in batch.settled.values() {
+        if is_contested(tables, record)? {
+            kept.push(record);
+        }
+    }
+    add(tables, kept, now, settle)?;
+    for id in &batch.ended {
+        let sql = "DELETE FROM intents WHERE gateway = ?1 AND number = ?2";
+        tables.prepare_cached(sql)?.execute(params![id.gateway, id.number])?;
+    }
+    Ok(())
+}
+
+fn begin(tables: &Transaction<'_>, intent: &Intent) -> Result<()> {
+    let payload = row::intent_payload(intent).map_err(unwritable)?;
+    let Object { cluster, bucket, key } = &intent.object;
+    let sql = "INSERT OR REPLACE INTO intents (gateway, number, digest, cluster, bucket, key, payload)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let WriteId { gateway, number } = intent.id;
+    let digest = intent.object.digest();
+    tables.prepare_cached(sql)?.execute(params![gateway, number, digest, cluster, bucket, key, payload])?;
+    Ok(())
+}
+
+/// Whether a settled write must be kept as a record.
+fn is_contested(tables: &Transaction<'_>, record: &Record) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM objects WHERE digest = ?1)
+        OR EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND gateway <> ?2)";
+    let known = params![record.intent.object.digest(), record.id().gateway];
+    tables.prepare_cached(sql)?.query_row(known, |row| row.get(0))
+}
+
+/// Intents of a gateway become records; how many.
+pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> Result<usize> {
+    let sql = "SELECT number, cluster, bucket, key, payload FROM intents WHERE gateway = ?1";
+    let mut orphans = Vec::new();
+    let mut statement = tables.prepare_cached(sql)?;
+    let mut rows = statement.query([gateway])?;
+    while let Some(row) = rows.next()? {
+        let id = WriteId { gateway, number: row.get(0)? };
+        let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
+        let payload: Vec<u8> = row.get(4)?;
+        let intent = row::intent(id, object, &payload).map_err(unreadable)?;
+        orphans.push(Record::orphaned(intent, now));
+    }
+    let mut unknown = Vec::new();
+    for record in &orphans {
+        let sql = "SELECT EXISTS (SELECT 1 FROM objects JOIN records ON records.object = objects.id
+            WHERE digest = ?1 AND gateway = ?2 AND number = ?3)";
+        let write = params![record.intent.object.digest(), gateway, record.id().number];
+        if !tables.prepare_cached(sql)?.query_row(write, |row| row.get(0))? {
+            unknown.push(record);
+        }
+    }
+    add(tables, unknown, now, settle)?;
+    tables.prepare_cached("DELETE FROM intents WHERE gateway = ?1")?.execute([gateway])?;
+    tables.prepare_cached("UPDATE gateways SET gone = 1 WHERE id = ?1")?.execute([gateway])?;
+    Ok(orphans.len())
+}
+
+fn add<'a>(
+    tables: &Transaction<'_>,
+    records: impl IntoIterator<Item = &'a Record>,
+    now: i64,
+    settle: i64,
+) -> Result<()> {
+    let mut rows: HashMap<&Object, Row> = HashMap::new();
+    for record in records {
+        let object = &record.intent.object;
+        let row = match rows.get_mut(object) {
+            Some(row) => row,
+            None => {
+                let row = load(tables, object, now)?;
+                rows.entry(object).or_insert(row)
+            }
+        };
+        let known = known(tables, row.id, record)?;
+        row.add(record, known.as_ref(), now, settle);
+        let payload = row::record_payload(record).map_err(unwritable)?;
+        let sql =
+            "INSERT INTO records (object, gateway, number, position, payload) VALUES (?1, ?2, ?3, ?4, ?5)
+            ON CONFLICT DO UPDATE SET payload = excluded.payload";
+        let WriteId { gateway, number } = record.id();
+        tables.prepare_cached(sql)?.execute(params![row.id, gateway, number, row.appended, payload])?;
+        if known.is_none() && are_many(usize::try_from(row.records).unwrap_or(0)) {
+            row.records -= compact(tables, row.id, object)?;
+        }
+    }
+    for (object, row) in rows {
+        store(tables, &row)?;
+        tell(tables, object)?;
+    }
+    Ok(())
+}
+
+fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
+    let sql =
+        "SELECT id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records, appended
+        FROM objects WHERE digest = ?1";
+    let row = tables.prepare_cached(sql)?.query_row([object.digest()], |row| {
+        Ok(Row {
+            id: row.get(0)?,
+            standing: row::standing(row.get(1)?),
+            diverged: row.get(2)?,
+            due: row.get(3)?,
+            calm: row.get(4)?,
+            leased: row.get(5)?,
+            replaced: row.get(6)?,
+            attempts: row.get(7)?,
+            records: row.get(8)?,
+            appended: row.get(9)?,
+        })
+    });
+    if let Some(row) = row.optional()? {
+        return Ok(row);
+    }
+    let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
+        since, reason, records, appended) VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?5, 0, 0, ?5, '', 0, 0)";
+    let Object { cluster, bucket, key } = object;
+    let id = tables.prepare_cached(sql)?.insert(params![object.digest(), cluster, bucket, key, now])?;
+    Ok(Row { id, ..Row::new(now) })
+}
+
+fn store(tables: &Transaction<'_>, row: &Row) -> Result<()> {
+    let sql =
+        "UPDATE objects SET standing = ?2, diverged = ?3, due = ?4, calm = ?5, replaced = ?6, attempts = ?7,
+        records = ?8, appended = ?9 WHERE id = ?1";
+    let Row { id, diverged, due, calm, replaced, attempts, records, appended, .. } = row;
+    let standing = row::code(row.standing);
+    let values = params![id, standing, diverged, due, calm, replaced, attempts, records, appended];
+    tables.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// What is there of the same write.
+fn known(tables: &Transaction<'_>, object: i64, record: &Record) -> Result<Option<Record>> {
+    let sql = "SELECT payload FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
+    let write = params![object, record.id().gateway, record.id().number];
+    let payload = tables.prepare_cached(sql)?.query_row(write, |row| row.get::<_, Vec<u8>>(0));
+    let Some(payload) = payload.optional()? else { return Ok(None) };
+    row::record(record.id(), record.intent.object.clone(), &payload).map(Some).map_err(unreadable)
+}
+
+fn compact(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<i64> {
+    let superfluous = superfluous(&records_of(tables, id, object)?);
+    for write in &superfluous {
+        let sql = "DELETE FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
+        tables.prepare_cached(sql)?.execute(params![id, write.gateway, write.number])?;
+    }
+    Ok(superfluous.len() as i64)
+}
+
+/// An object, its records or their absence have changed.
+pub fn tell(tables: &Transaction<'_>, object: &Object) -> Result<()> {
+    let sql = "INSERT INTO events (digest, cluster, bucket, key) VALUES (?1, ?2, ?3, ?4)";
+    let Object { cluster, bucket, key } = object;
+    let id = tables.prepare_cached(sql)?.insert(params![object.digest(), cluster, bucket, key])?;
+    if id % SWEEP == 0 {
+        tables.prepare_cached("DELETE FROM events WHERE id <= ?1")?.execute([id - KEPT_EVENTS - SWEEP])?;
+    }
+    Ok(())
+}
+
+/// An object with its records goes.
+pub fn remove(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<()> {
+    tables.prepare_cached("DELETE FROM records WHERE object = ?1")?.execute([id])?;
+    tables.prepare_cached("DELETE FROM objects WHERE id = ?1")?.execute([id])?;
+    tell(tables, object)
+}
+
+fn unwritable(error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error.into())
+}

@@ -1,0 +1,426 @@
+//! A gateway's way into its journal: one task puts all that waits there in one transaction, while the next one collects.
+//!
+//! Nobody on the way of a request waits for it but a write that must not begin before its intent is on disk. While the
+//! journal is away those are refused at once, and what others have to say waits in memory, as far as there is room.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{interval, sleep, timeout, timeout_at},
+};
+
+use super::{
+    Change, Intent, Journal, JournalError, WriteId,
+    batch::{self, WAITING_MOST, Waiting},
+};
+use crate::telemetry::metrics::{JournalMetrics, METRICS};
+
+/// The longest that a write waits for its intent to be on disk.
+const INTENT: Duration = Duration::from_secs(5);
+/// Between tries while the journal is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Between two signs of life.
+const ALIVE: Duration = Duration::from_secs(5);
+/// A gateway that gave none for so long is dead, and every so many signs others look for such.
+const SILENT: Duration = Duration::from_secs(60);
+const ADOPT_EVERY: u32 = 6;
+const COUNT_EVERY: u32 = 2;
+/// Between two lines of the main log about the same trouble.
+const TROUBLE: Duration = Duration::from_secs(10);
+
+type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn Journal>, JournalError>> + Send>>;
+/// Makes the engine; asked again until it does.
+pub type Opener = Box<dyn Fn() -> Opening + Send + Sync>;
+
+/// The write was not begun: the journal cannot be told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal is unavailable")]
+pub struct Refused;
+
+pub struct Writer {
+    open: Opener,
+    /// The host's.
+    name: String,
+    settle: Duration,
+    engine: OnceLock<Arc<dyn Journal>>,
+    waiting: Mutex<Queue>,
+    wake: Notify,
+    /// Told when nothing waits any more.
+    drained: Notify,
+    closing: AtomicBool,
+    /// This process in the journal; 0 before it is known there.
+    gateway: AtomicI64,
+    enrolled: Notify,
+    numbers: AtomicI64,
+    unavailable: AtomicBool,
+    trouble: Mutex<Option<Instant>>,
+    metrics: JournalMetrics,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Waiting<oneshot::Sender<()>>,
+    /// When the task looks at it again by itself.
+    looked_at: Option<Instant>,
+}
+
+impl Writer {
+    pub fn new(open: Opener, name: String, settle: Duration) -> Writer {
+        METRICS.limit("journal_waiting_changes", WAITING_MOST as u64);
+        let metrics = JournalMetrics::of_process();
+        metrics.unavailable.set(1);
+        Writer {
+            open,
+            name,
+            settle,
+            engine: OnceLock::new(),
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+            drained: Notify::new(),
+            closing: AtomicBool::new(false),
+            gateway: AtomicI64::new(0),
+            enrolled: Notify::new(),
+            numbers: AtomicI64::new(0),
+            unavailable: AtomicBool::new(true),
+            trouble: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// The engine, once it could be opened.
+    pub fn engine(&self) -> Option<&Arc<dyn Journal>> {
+        self.engine.get()
+    }
+
+    /// A name for a write.
+    pub fn next_id(&self) -> WriteId {
+        WriteId { gateway: self.gateway.load(Relaxed), number: 1 + self.numbers.fetch_add(1, Relaxed) }
+    }
+
+    /// Whether the process is known by another number since the write got its name: its intent was taken for that of a
+    /// dead one.
+    pub fn was_taken_for_dead(&self, id: WriteId) -> bool {
+        id.gateway != 0 && id.gateway != self.gateway.load(Relaxed)
+    }
+
+    /// Returns when the intents are on disk. Dropped, or in vain, it leaves none.
+    pub async fn begin(&self, intents: &[Intent]) -> Result<(), Refused> {
+        let (token, told) = oneshot::channel();
+        let changes = intents.iter().cloned().map(Change::Begin).collect();
+        if self.unavailable.load(Relaxed)
+            || self.put(|queue, now| queue.begin_now(changes, token, now)).is_err()
+        {
+            return Err(self.refuse("it is away, or has too much to do"));
+        }
+        let mut withdrawing = Withdrawing { writer: self, intents };
+        match timeout(INTENT, told).await {
+            Ok(Ok(())) => {
+                withdrawing.intents = &[];
+                Ok(())
+            }
+            // The task has withdrawn them itself.
+            Ok(Err(_)) => {
+                withdrawing.intents = &[];
+                Err(self.refuse("it failed"))
+            }
+            Err(_) => Err(self.refuse(&format!("nothing was on disk after {INTENT:?}"))),
+        }
+    }
+
+    fn refuse(&self, why: &str) -> Refused {
+        self.metrics.refused.inc();
+        self.tell(format_args!("writes are refused: the journal cannot be told of them ({why})"));
+        Refused
+    }
+
+    /// The intents will be on disk soon, unless their writes end before; false = they will not.
+    pub fn begin_soon(&self, intents: &[Intent]) -> bool {
+        let changes = || intents.iter().cloned().map(Change::Begin).collect();
+        !self.unavailable.load(Relaxed) && self.put(|queue, now| queue.begin(changes(), now))
+    }
+
+    /// The end of a write whose intent was `begun` or not. `needed` = the journal must hear of it in any case. Returns
+    /// what [`Writer::taken_up_to`] must reach for it to be there.
+    pub fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {
+        let put = self.put(|queue, now| queue.end(change, begun, needed, now));
+        put.unwrap_or_else(|| {
+            self.metrics.dropped.inc();
+            self.tell(format_args!(
+                "what became of writes is lost to the journal, not to the synclog: {WAITING_MOST} steps of writes wait for it"
+            ));
+            0
+        })
+    }
+
+    pub fn taken_up_to(&self) -> u64 {
+        self.queue().waiting.taken_up_to()
+    }
+
+    fn put<R>(&self, put: impl FnOnce(&mut Waiting<oneshot::Sender<()>>, Instant) -> R) -> R {
+        let mut queue = self.queue();
+        let outcome = put(&mut queue.waiting, Instant::now());
+        self.metrics.waiting.set(queue.waiting.len() as i64);
+        let due = queue.waiting.due();
+        if due.is_some_and(|due| queue.looked_at.is_none_or(|at| due < at)) {
+            queue.looked_at = due;
+            self.wake.notify_one();
+        }
+        outcome
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts what waits into the journal, for as long as it is polled. One at a time.
+    pub async fn run(&self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.step().await {
+                Ok(()) => pause = FIRST_PAUSE,
+                Err(error) => {
+                    self.unavailable.store(true, Relaxed);
+                    self.metrics.unavailable.set(1);
+                    self.tell(format_args!("{error}"));
+                    sleep(pause).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+            }
+        }
+    }
+
+    async fn step(&self) -> Result<(), JournalError> {
+        let engine = match self.engine() {
+            Some(engine) => engine,
+            None => {
+                let opened = (self.open)().await?;
+                self.engine.get_or_init(|| opened)
+            }
+        };
+        if self.gateway.load(Relaxed) == 0 {
+            self.enrol(engine).await?;
+        } else if self.unavailable.load(Relaxed) && self.queue().waiting.due().is_none() {
+            self.is_alive(engine).await?;
+        } else {
+            return match self.next().await {
+                Some(batch) => self.flush(engine, batch).await,
+                None => Ok(()),
+            };
+        }
+        self.is_there();
+        Ok(())
+    }
+
+    async fn enrol(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
+        let gateway = engine.enrol(&self.name).await?;
+        self.gateway.store(gateway, Relaxed);
+        self.enrolled.notify_waiters();
+        log::info!("journal: this is gateway {gateway}");
+        Ok(())
+    }
+
+    async fn is_alive(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
+        if !engine.alive(self.gateway.load(Relaxed)).await? {
+            log::warn!("journal: this gateway was taken for dead; it goes on under another number");
+            self.enrol(engine).await?;
+        }
+        Ok(())
+    }
+
+    fn is_there(&self) {
+        if self.unavailable.swap(false, Relaxed) {
+            self.metrics.unavailable.set(0);
+            log::info!("journal: it is there");
+        }
+    }
+
+    /// The next batch, when it is due; `None` = look again.
+    async fn next(&self) -> Option<batch::Batch<oneshot::Sender<()>>> {
+        let due = {
+            let mut queue = self.queue();
+            let due = queue.waiting.due();
+            if due.is_none() {
+                self.drained.notify_waiters();
+            }
+            let now = Instant::now();
+            if due.is_some_and(|due| due <= now || self.closing.load(Relaxed)) {
+                queue.looked_at = None;
+                return Some(queue.waiting.take()).filter(|batch| !batch.is_empty());
+            }
+            queue.looked_at = due;
+            due
+        };
+        match due {
+            Some(due) => timeout_at(due.into(), self.wake.notified()).await.unwrap_or_default(),
+            None => self.wake.notified().await,
+        }
+        None
+    }
+
+    async fn flush(
+        &self,
+        engine: &Arc<dyn Journal>,
+        batch: batch::Batch<oneshot::Sender<()>>,
+    ) -> Result<(), JournalError> {
+        let gateway = self.gateway.load(Relaxed);
+        let changes: Vec<_> = batch.changes().cloned().map(|change| named(change, gateway)).collect();
+        let start = Instant::now();
+        let outcome = engine.apply(changes, self.settle).await;
+        let histogram = if outcome.is_ok() { &self.metrics.taken } else { &self.metrics.failed };
+        histogram.observe(start.elapsed().as_secs_f64());
+        if outcome.is_ok() {
+            self.count(batch.changes());
+            self.is_there();
+        }
+        let mut queue = self.queue();
+        match &outcome {
+            Ok(()) => {
+                // Whoever waits no longer has withdrawn it.
+                for token in queue.waiting.done(batch) {
+                    token.send(()).unwrap_or_default();
+                }
+            }
+            Err(_) => drop(queue.waiting.give_back(batch)),
+        }
+        self.metrics.waiting.set(queue.waiting.len() as i64);
+        outcome
+    }
+
+    fn count<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
+        for change in changes {
+            match change {
+                Change::Begin(_) => self.metrics.begun.inc(),
+                Change::Settled(_) => self.metrics.settled.inc(),
+                Change::Diverged(_) => self.metrics.diverged.inc(),
+                Change::Void(_) => self.metrics.void.inc(),
+            }
+        }
+    }
+
+    /// Says that the process lives, looks after intents of those that do not, and tells how much there is; for as long
+    /// as it is polled.
+    pub async fn keep(&self) {
+        self.known().await;
+        let mut ticks = interval(ALIVE);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for tick in 0_u32.. {
+            ticks.tick().await;
+            let Some(engine) = self.engine() else { continue };
+            if let Err(error) = self.look_after(engine, tick).await {
+                self.tell(format_args!("{error}"));
+            }
+        }
+    }
+
+    async fn look_after(&self, engine: &Arc<dyn Journal>, tick: u32) -> Result<(), JournalError> {
+        if !self.closing.load(Relaxed) {
+            self.is_alive(engine).await?;
+        }
+        if tick.is_multiple_of(ADOPT_EVERY) {
+            match engine.adopt(SILENT, self.settle).await? {
+                0 => {}
+                many => log::warn!("journal: {many} writes of a gateway that died are to be looked at"),
+            }
+        }
+        if tick.is_multiple_of(COUNT_EVERY) {
+            let counts = engine.counts().await?;
+            let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.open.set(gauge(counts.open));
+            self.metrics.parked.set(gauge(counts.parked));
+            self.metrics.dead.set(gauge(counts.dead));
+            self.metrics.intents.set(gauge(counts.intents));
+            self.metrics.resolved.set(gauge(counts.resolved));
+            let now = chrono::Utc::now().timestamp_millis();
+            self.metrics.oldest.set(counts.oldest.map_or(0, |since| (now - since).max(0) / 1000));
+        }
+        Ok(())
+    }
+
+    /// Waits until the process is known to the journal, at most `patience`.
+    pub async fn ready(&self, patience: Duration) -> bool {
+        timeout(patience, self.known()).await.is_ok()
+    }
+
+    async fn known(&self) {
+        loop {
+            let enrolled = self.enrolled.notified();
+            if self.gateway.load(Relaxed) != 0 {
+                return;
+            }
+            enrolled.await;
+        }
+    }
+
+    /// Puts what still waits into the journal, and takes leave of it: intents that are left become records.
+    pub async fn leave(&self, patience: Duration) {
+        let emptied = async {
+            loop {
+                let drained = self.drained.notified();
+                if self.queue().waiting.is_empty() {
+                    return;
+                }
+                self.closing.store(true, Relaxed);
+                self.wake.notify_one();
+                drained.await;
+            }
+        };
+        if timeout(patience, emptied).await.is_err() {
+            let left = self.queue().waiting.len();
+            log::error!("journal: ending although it has not taken {left} steps of writes");
+        }
+        self.closing.store(true, Relaxed);
+        let gateway = self.gateway.load(Relaxed);
+        let Some(engine) = self.engine().filter(|_| gateway != 0) else { return };
+        match timeout(patience, engine.leave(gateway, self.settle)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::error!("journal: {error}"),
+            Err(_) => log::error!("journal: it took no leave within {patience:?}"),
+        }
+    }
+
+    /// An error in the main log, now and then.
+    fn tell(&self, what: std::fmt::Arguments) {
+        let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= TROUBLE) {
+            *last = Some(Instant::now());
+            log::error!("journal: {what}");
+        }
+    }
+}
+
+/// A change as the journal gets it: one that is older than the process's number there has that one.
+fn named(mut change: Change, gateway: i64) -> Change {
+    let id = match &mut change {
+        Change::Begin(intent) => &mut intent.id,
+        Change::Settled(record) | Change::Diverged(record) => &mut record.intent.id,
+        Change::Void(id) => id,
+    };
+    if id.gateway == 0 {
+        id.gateway = gateway;
+    }
+    change
+}
+
+/// Takes intents back when it is dropped.
+struct Withdrawing<'a> {
+    writer: &'a Writer,
+    intents: &'a [Intent],
+}
+
+impl Drop for Withdrawing<'_> {
+    fn drop(&mut self) {
+        for intent in self.intents {
+            self.writer.end(Change::Void(intent.id), true, false);
+        }
+    }
+}
