@@ -23,7 +23,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gateway", &["config", "journal", "mirror", "s3", "synclog", "telemetry", "topology", "upstream"]),
     (
         "cli",
-        &["config", "gateway", "journal", "mirror", "s3", "sync", "synclog", "technical", "telemetry", "topology", "upstream"],
+        &[
+            "config",
+            "gateway",
+            "journal",
+            "mirror",
+            "s3",
+            "sync",
+            "synclog",
+            "technical",
+            "telemetry",
+            "topology",
+            "upstream",
+        ],
     ),
 ];
 
