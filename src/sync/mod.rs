@@ -4,6 +4,9 @@
 //! function of that and the records (`decide`), copies or deletes, asks again, and only then forgets the records
 //! (`repair`). It never guesses: what no rule decides is parked with the reason.
 
+pub mod sign;
+pub mod stores;
+
 use async_trait::async_trait;
 
 use crate::journal::Object;

@@ -72,7 +72,7 @@ fn each_mistake_is_named() {
             "[{AccessKey: a, SecretKey: b, Backend: http://b9}]",
             "Backend: \"http://b9\" is no backend of this cluster",
         ),
-        ("[{AccessKey: a, SecretKey: b, Backend: b1}]", "Credentials[0].Backend: not http://host"),
+        ("[{AccessKey: a, SecretKey: b, Backend: b1}]", "Credentials[0].Backend: not a URL of a backend"),
         (
             "[{AccessKey: a, SecretKey: b, Backend: http://b1}, {AccessKey: a, SecretKey: b, Backend: http://b1:80}]",
             "Credentials[1].Backend: \"http://b1:80\" has Credentials already",
