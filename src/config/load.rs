@@ -13,7 +13,7 @@ use std::{
 use http::Method;
 
 use super::{
-    Config, ConfigError, ConfigErrors, InForce, Listen, MirrorConfig, Technical, Transport,
+    Config, ConfigError, ConfigErrors, InForce, Listen, MirrorConfig, Technical, Transport, credentials,
     env::{self, Variables},
     errors::Report,
     headers, health, journal, logging, metrics, proxies,
@@ -91,7 +91,7 @@ fn read_document(yaml: &str, variables: Variables, report: &Report) -> Option<Co
     let mut root = tree::parse(yaml, report)?;
     env::substitute(&mut root, "", variables, report);
     let mut top = At { node: &root, path: String::new(), report }.map()?;
-    let config = read_top(&mut top);
+    let config = read_top(&mut top, matches!(variables, Variables::Known(_)));
     top.finish();
     match variables {
         Variables::Known(_) => config.map(|config| Config { in_force: InForce::of(&root), ..config }),
@@ -100,7 +100,8 @@ fn read_document(yaml: &str, variables: Variables, report: &Report) -> Option<Co
     }
 }
 
-fn read_top(top: &mut MapReader) -> Option<Config> {
+/// `look` = files that it names may be read.
+fn read_top(top: &mut MapReader, look: bool) -> Option<Config> {
     let report = top.at.report;
     let listen =
         top.require("Listen", "write an address such as :8080").and_then(|at| listener(&at, "Listen"));
@@ -108,9 +109,10 @@ fn read_top(top: &mut MapReader) -> Option<Config> {
         top.get("TechnicalEndpointListen").and_then(|at| listener(&at, "TechnicalEndpointListen"));
     let technical_endpoint = read_technical(top, technical.as_ref());
     let (metrics, exporter) = metrics::read(top);
-    let clusters = regions::read_clusters(top);
+    let clusters = regions::read_clusters(top, look);
     let regions = regions::read_regions(top);
     validate::clusters(&clusters, &regions, report);
+    credentials::validate(&clusters, report);
     validate::regions(&regions, &clusters, report);
     let maintained = top.get("MaintainedBackends").map(|at| regions::read_backends(&at)).unwrap_or_default();
     let maintained_backends = validate::maintained(&maintained, &clusters, report);

@@ -7,6 +7,7 @@
 //! behind it checks again.
 
 mod address;
+mod credentials;
 mod database;
 mod env;
 mod errors;
@@ -34,6 +35,7 @@ pub mod units;
 mod validate;
 
 pub use address::AddressError;
+pub use credentials::Credentials;
 pub use database::{Database, Login};
 pub use errors::{ConfigError, ConfigErrors};
 pub use in_force::InForce;
@@ -294,6 +296,8 @@ pub struct BackendUrl {
 pub struct ClusterConfig {
     pub name: String,
     pub backends: Vec<BackendUrl>,
+    /// Of each backend, in the same order: what requests of the program's own are signed with.
+    pub credentials: Vec<Option<Arc<Credentials>>>,
 }
 
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 use super::{
     BackendUrl, ClusterConfig, Consistency, ReadPolicy, RegionConfig, VirtualHostStyle,
     address::parse_domain,
+    credentials::{self, CredentialsDraft},
     journal::CONSISTENCIES,
     reader::{At, MapReader, Text},
 };
@@ -14,6 +15,7 @@ pub struct ClusterDraft<'a> {
     pub backends: Vec<(BackendUrl, Text)>,
     /// Whether all of them could be read.
     pub complete: bool,
+    pub credentials: Vec<CredentialsDraft>,
 }
 
 pub struct RegionDraft<'a> {
@@ -44,6 +46,7 @@ impl From<ClusterDraft<'_>> for ClusterConfig {
     fn from(draft: ClusterDraft) -> Self {
         ClusterConfig {
             name: draft.name.to_owned(),
+            credentials: credentials::of_backends(&draft),
             backends: draft.backends.into_iter().map(|(backend, _)| backend).collect(),
         }
     }
@@ -64,12 +67,15 @@ impl From<RegionDraft<'_>> for RegionConfig {
     }
 }
 
-pub fn read_clusters<'a>(top: &mut MapReader<'a>) -> Vec<ClusterDraft<'a>> {
+/// `look` = files that it names may be read.
+pub fn read_clusters<'a>(top: &mut MapReader<'a>, look: bool) -> Vec<ClusterDraft<'a>> {
     named(top, "Clusters", "write at least one cluster with its Backends")
         .into_iter()
         .map(|(name, at)| {
+            let mut credentials = Vec::new();
             let backends = at.map().and_then(|mut map| {
                 let backends = map.require("Backends", "write a list of http:// URLs");
+                credentials = credentials::read(&mut map, look);
                 map.finish();
                 backends.and_then(|at| match at.items()?.len() {
                     0 => at.error("empty; a cluster needs at least one backend"),
@@ -78,7 +84,7 @@ pub fn read_clusters<'a>(top: &mut MapReader<'a>) -> Vec<ClusterDraft<'a>> {
             });
             let complete = backends.as_ref().is_some_and(|(read, listed)| read.len() == *listed);
             let backends = backends.map(|(read, _)| read).unwrap_or_default();
-            ClusterDraft { name, at, backends, complete }
+            ClusterDraft { name, at, backends, complete, credentials }
         })
         .collect()
 }

@@ -17,6 +17,9 @@ pub mod places;
 pub mod repair;
 pub mod worker;
 
+pub mod sign;
+pub mod stores;
+
 use async_trait::async_trait;
 
 use crate::journal::Object;

@@ -69,7 +69,8 @@ pub fn url(authority: &str) -> BackendUrl {
 }
 
 pub fn cluster(name: &str, backends: &[&str]) -> ClusterConfig {
-    ClusterConfig { name: name.into(), backends: backends.iter().map(|b| url(b)).collect() }
+    let backends: Vec<_> = backends.iter().map(|b| url(b)).collect();
+    ClusterConfig { name: name.into(), credentials: vec![None; backends.len()], backends }
 }
 
 pub fn region(name: &str, clusters: &[(&str, f64)], domains: &[&str]) -> RegionConfig {

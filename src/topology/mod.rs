@@ -51,6 +51,14 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// What a request to it has as its Host.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
 /// Backends that hold the same objects.
 #[derive(Debug)]
 pub struct Cluster {

@@ -1,5 +1,6 @@
 //! The configuration as a whole: defaults, what is refused and where, any input.
 
+mod credentials;
 mod in_force;
 mod journal;
 mod logging;

@@ -106,7 +106,7 @@ fn the_reference_file_names_every_key() {
     let ours = "Journal SQLite File PostgreSQL RememberedObjects Settle Consistency Tracing Endpoint Ratio ServiceName StateDirectory TechnicalEndpointToken TechnicalEndpointListen TechnicalEndpointBodyMaxSize HealthCheckEndpoint AdditionalRequestHeaders AdditionalResponseHeaders \
         MaxIdleConns MaxIdleConnsPerHost IdleConnTimeout ResponseHeaderTimeout DisableKeepAlives DialTimeout \
         MaxConnsPerBackend BodyMaxSize MaxConcurrentRequests MaintainedBackends SyncLogMethods Backends Cluster \
-        Weight Domains Default ReadPolicy VirtualHostStyle UnmergedListings Synclog Mainlog Accesslog \
+        Weight Domains Default ReadPolicy VirtualHostStyle UnmergedListings Credentials AccessKey SecretKey SessionToken Region File Backend Synclog Mainlog Accesslog \
         ClusterSyncLog stderr stdout file level plaintext syslog syslogaddr database user password dbname host port sslmode spool \
         inserttmpl ReplicaBuffer ReplayBuffer \
         SlowBackendTimeout HealthCheck Type Path Timeout Healthy Unhealthy Ejection Enabled ConsecutiveFailures \

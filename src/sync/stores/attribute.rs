@@ -1,0 +1,122 @@
+//! Tags, ACL and other sub-resources of objects.
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::{
+    error::{self, End},
+    request,
+    site::{Reply, Site},
+    xml,
+};
+use crate::{journal::Object, sync::StoreError};
+
+/// What it is that is not there, where that is not the sub-resource.
+const OTHERS: [&str; 4] = ["NoSuchKey", "NoSuchBucket", "NoSuchVersion", ""];
+
+pub async fn read(site: &Site, object: &Object, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let reply = ask(site, object, name).await?;
+    if name == "tagging" && reply.status == StatusCode::OK {
+        return Ok(tags_of(site, &reply)?.map(|tags| document(&tags).into()));
+    }
+    match reply.status {
+        StatusCode::OK => Ok(Some(reply.body.to_vec())),
+        StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(None),
+        _ => Err(error::of_reply(site, End::Source, &Method::GET, &reply)),
+    }
+}
+
+async fn ask(site: &Site, object: &Object, name: &str) -> Result<Reply, StoreError> {
+    let head = request::head(site, Method::GET, object, &request::encoded(name))?;
+    site.ask(head).await.map_err(error::before)
+}
+
+pub async fn write(site: &Site, object: &Object, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
+    let method = if value.is_some() { Method::PUT } else { Method::DELETE };
+    let mut head = request::head(site, method.clone(), object, &request::encoded(name))?;
+    if let Some(value) = value {
+        request::set(&mut head, "content-md5", request::content_md5(&request::md5(value)))?;
+    }
+    let reply = site.commit(head, Bytes::copy_from_slice(value.unwrap_or_default())).await?;
+    let is_gone = value.is_none() && reply.status == StatusCode::NOT_FOUND && !OTHERS.contains(&reply.code());
+    if reply.status.is_success() || is_gone {
+        return Ok(());
+    }
+    Err(error::of_reply(site, End::Target, &method, &reply))
+}
+
+/// An object's tags as `x-amz-tagging` has them, if it has any. A backend that knows no tags has none.
+pub async fn tags(site: &Site, object: &Object) -> Result<Option<String>, StoreError> {
+    if !site.knows_tags() {
+        return Ok(None);
+    }
+    let reply = ask(site, object, "tagging").await?;
+    match reply.status {
+        StatusCode::OK => Ok(tags_of(site, &reply)?.map(|tags| header(&tags))),
+        StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(None),
+        StatusCode::NOT_IMPLEMENTED | StatusCode::METHOD_NOT_ALLOWED => {
+            site.forget_tags();
+            Ok(None)
+        }
+        _ => Err(error::of_reply(site, End::Source, &Method::GET, &reply)),
+    }
+}
+
+type Tags = Vec<(String, String)>;
+
+/// Sorted: backends give them in any order.
+fn tags_of(site: &Site, reply: &Reply) -> Result<Option<Tags>, StoreError> {
+    let mut tags = parse(&reply.body)
+        .ok_or_else(|| StoreError::Failed(format!("{}: its answer has no readable tags", site.url())))?;
+    tags.sort_unstable();
+    Ok(Some(tags).filter(|tags| !tags.is_empty()))
+}
+
+/// `None` = not readable. An answer without a TagSet is that of who took the question for another one.
+fn parse(body: &[u8]) -> Option<Tags> {
+    let mut tags = Tags::new();
+    let mut key = None;
+    if !body.windows(6).any(|window| window == b"TagSet") {
+        return None;
+    }
+    for (name, text) in xml::leaves(body)? {
+        match name.as_str() {
+            "Key" => key = Some(text),
+            "Value" => tags.push((key.take()?, text)),
+            _ => {}
+        }
+    }
+    key.is_none().then_some(tags)
+}
+
+fn header(tags: &Tags) -> String {
+    let pair =
+        |(key, value): &(String, String)| format!("{}={}", request::encoded(key), request::encoded(value));
+    tags.iter().map(pair).collect::<Vec<_>>().join("&")
+}
+
+fn document(tags: &Tags) -> String {
+    use quick_xml::escape::escape;
+    let tag = |(key, value): &(String, String)| {
+        format!("<Tag><Key>{}</Key><Value>{}</Value></Tag>", escape(key), escape(value))
+    };
+    let tags: String = tags.iter().map(tag).collect();
+    format!("<Tagging xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><TagSet>{tags}</TagSet></Tagging>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_read_and_written() {
+        let tags = vec![("a&b".to_owned(), String::new()), ("k 1".to_owned(), "<v>".to_owned())];
+        let xml = document(&tags);
+        assert_eq!(parse(xml.as_bytes()), Some(tags.clone()));
+        assert_eq!(header(&tags), "a%26b=&k%201=%3Cv%3E");
+        assert_eq!(parse(b"<Tagging><TagSet/></Tagging>"), Some(vec![]));
+        for bad in ["", "text", "<Tagging><TagSet><Tag><Value>v</Value></Tag></TagSet></Tagging>"] {
+            assert_eq!(parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! An object from one backend to another in one piece, and what is checked of every copy.
+//!
+//! The piece that completes the body is held back until the source has ended as it should and the gate is open. What
+//! is given up before that leaves nothing behind: its connection is reset.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use http::{Method, header};
+use md5::Md5 as Hasher;
+use pingora_http::RequestHeader;
+
+use super::{
+    S3Stores, attribute,
+    error::{self, Broken, End},
+    held::plain_md5,
+    multipart, request,
+    site::{Reply, Site},
+    source::{self, Digests, Source},
+};
+use crate::{
+    journal::Object,
+    sync::{Copied, Gate, Held, Md5, State, StoreError, sign},
+    upstream::{Reuse, Sent},
+};
+
+/// One copy: what from where to where.
+pub struct Copy<'a> {
+    pub stores: &'a S3Stores,
+    pub object: &'a Object,
+    pub source: &'a Site,
+    pub held: &'a Held,
+    pub target: &'a Site,
+    pub over: &'a State,
+    pub gate: &'a dyn Gate,
+}
+
+/// A copy that the target has taken.
+pub struct Taken {
+    pub reply: Reply,
+    /// Without quotes.
+    pub etag: Option<String>,
+    pub md5: Md5,
+    /// What it has to be if it is made of MD5s.
+    pub expected: String,
+}
+
+impl Copy<'_> {
+    pub async fn run(&self) -> Result<Copied, StoreError> {
+        let parts = multipart::part_size(self).await?;
+        let tags = attribute::tags(self.source, self.object).await?;
+        let mut reuse = Reuse::Allowed;
+        let taken = loop {
+            let conditional = self.target.takes_conditions();
+            let outcome = match parts {
+                Some(size) => multipart::copy(self, size, tags.as_deref(), conditional).await,
+                None => self.whole(tags.as_deref(), conditional, reuse).await,
+            };
+            match outcome {
+                Ok(taken) => break taken,
+                Err(Broken::Stale(_)) if reuse == Reuse::Allowed => reuse = Reuse::Fresh,
+                Err(Broken::Answered(reply, _)) if conditional && reply.knows_no_conditions() => {
+                    self.target.forget_conditions();
+                }
+                Err(broken) => return Err(broken.into()),
+            }
+        };
+        let copied = self.verified(taken).await?;
+        if self.stores.settings.copy_acl {
+            let acl = attribute::read(self.source, self.object, "acl").await?;
+            attribute::write(self.target, self.object, "acl", acl.as_deref()).await?;
+        }
+        Ok(copied)
+    }
+
+    async fn whole(&self, tags: Option<&str>, conditional: bool, reuse: Reuse) -> Result<Taken, Broken> {
+        let mut head = self.head(Method::PUT, "", tags).map_err(StoreError::from)?;
+        if let Some(md5) = &self.held.md5 {
+            request::set(&mut head, "content-md5", request::content_md5(md5)).map_err(StoreError::from)?;
+        }
+        if conditional {
+            request::condition(&mut head, self.over).map_err(StoreError::from)?;
+        }
+        let source = Source::open(self.source, self.object, self.held, None, Hasher::default()).await?;
+        let ready = |digests: Digests| async move {
+            self.check_source(&digests.part)?;
+            self.ready(conditional).await
+        };
+        let (reply, digests) = stream(self.target, head, source, reuse, ready).await?;
+        if !reply.status.is_success() {
+            return Err(self.refused(Method::PUT, reply));
+        }
+        let etag = reply.header("etag").map(request::unquoted);
+        Ok(Taken { reply, etag, md5: digests.part, expected: request::hex(&digests.part) })
+    }
+
+    /// The head of a request that makes the object.
+    pub fn head(
+        &self,
+        method: Method,
+        query: &str,
+        tags: Option<&str>,
+    ) -> Result<RequestHeader, crate::upstream::Cause> {
+        let mut head = request::head(self.target, method, self.object, query)?;
+        request::describe(&mut head, self.held, tags)?;
+        Ok(head)
+    }
+
+    pub fn check_source(&self, md5: &Md5) -> Result<(), StoreError> {
+        if self.held.md5.is_none_or(|known| known == *md5) {
+            return Ok(());
+        }
+        let url = self.source.url();
+        Err(StoreError::Failed(format!(
+            "{url}: the MD5 of what it sent is {}, not its ETag",
+            request::hex(md5)
+        )))
+    }
+
+    /// Before the bytes that complete the change.
+    pub async fn ready(&self, conditional: bool) -> Result<(), StoreError> {
+        if !conditional {
+            self.stores.still(self.target, self.object, self.over).await?;
+        }
+        error::pass(self.gate, self.target).await
+    }
+
+    pub fn refused(&self, method: Method, reply: Reply) -> Broken {
+        let error = error::of_reply(self.target, End::Target, &method, &reply);
+        Broken::Answered(Box::new(reply), error)
+    }
+
+    /// What the target has, by its word if that can be compared, else by reading it.
+    async fn verified(&self, taken: Taken) -> Result<Copied, StoreError> {
+        let Taken { reply, etag, md5, expected } = taken;
+        let version = reply.header("x-amz-version-id").map(str::to_owned);
+        let url = self.target.url();
+        if let Some(etag) = etag.as_ref().filter(|etag| **etag == expected) {
+            return Ok(Copied { etag: etag.clone(), version, md5 });
+        }
+        if let Some(etag) = &etag
+            && !expected.contains('-')
+            && plain_md5(etag, &reply.headers).is_some()
+        {
+            return Err(StoreError::Failed(format!(
+                "{url}: it answered the ETag {etag}, the MD5 is {expected}"
+            )));
+        }
+        let now = match self.stores.state_of(self.target, self.object).await {
+            State::Present(now) if etag.as_ref().is_none_or(|etag| *etag == now.etag) => now,
+            State::Unknown(why) => {
+                return Err(StoreError::Failed(format!("the copy cannot be verified: {why}")));
+            }
+            _ => {
+                return Err(StoreError::Changed(format!(
+                    "{url}: what was copied there is not there any more"
+                )));
+            }
+        };
+        let same =
+            now.length == self.held.length && source::md5(self.target, self.object, &now).await? == md5;
+        if !same {
+            return Err(StoreError::Failed(format!("{url}: what it holds is not what was copied there")));
+        }
+        Ok(Copied { version: version.or(now.version), etag: now.etag, md5 })
+    }
+}
+
+/// Streams a body into a request of a target. `ready` is asked with the body's digests before its last piece is sent.
+pub async fn stream<F: Future<Output = Result<(), StoreError>>>(
+    target: &Site,
+    mut head: RequestHeader,
+    mut source: Source<'_>,
+    reuse: Reuse,
+    ready: impl FnOnce(Digests) -> F,
+) -> Result<(Reply, Digests), Broken> {
+    let length = source.length();
+    request::set(&mut head, header::CONTENT_LENGTH, length.to_string()).map_err(StoreError::from)?;
+    request::set(&mut head, sign::CONTENT_SHA256, sign::UNSIGNED).map_err(StoreError::from)?;
+    let mut connection = None;
+    let mut last = Bytes::new();
+    while let Some(piece) = source.next().await? {
+        let piece = std::mem::replace(&mut last, piece);
+        if piece.is_empty() {
+            continue;
+        }
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => target.connect(head.clone(), length, reuse).await?,
+        };
+        target.pace.take(piece.len()).await;
+        open.push_body(piece);
+        if open.send().await.map_err(error::unfinished)? == Sent::Answering {
+            return Err(target.early(open).await);
+        }
+        connection = Some(open);
+    }
+    let digests = source.finish().await;
+    target.pace.take(last.len()).await;
+    let connection = match connection {
+        Some(open) => open,
+        None => target.connect(head, length, reuse).await?,
+    };
+    ready(digests.clone()).await?;
+    Ok((target.complete(connection, last).await?, digests))
+}

@@ -1,0 +1,155 @@
+//! From failed exchanges and bad answers to [`StoreError`]: whether something was done, and whether it can be.
+
+use http::{Method, StatusCode};
+
+use super::site::{Reply, Site};
+use crate::{
+    sync::{Gate, StoreError},
+    upstream::{Cause, Failure, Phase},
+};
+
+/// Who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Source,
+    Target,
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug)]
+pub enum Broken {
+    /// The pooled connection was dead, and nothing can have happened.
+    Stale(StoreError),
+    /// A bad answer, and what it means.
+    Answered(Box<Reply>, StoreError),
+    Error(StoreError),
+}
+
+impl From<StoreError> for Broken {
+    fn from(error: StoreError) -> Broken {
+        Broken::Error(error)
+    }
+}
+
+impl From<Broken> for StoreError {
+    fn from(broken: Broken) -> StoreError {
+        match broken {
+            Broken::Stale(error) | Broken::Answered(_, error) | Broken::Error(error) => error,
+        }
+    }
+}
+
+impl From<Cause> for StoreError {
+    fn from(cause: Cause) -> StoreError {
+        StoreError::Refused(cause.to_string())
+    }
+}
+
+/// A failure of an exchange that can have changed nothing.
+pub fn before(failure: Failure) -> StoreError {
+    match failure.cause {
+        Cause::Unsendable(_) => StoreError::Refused(failure.to_string()),
+        _ => StoreError::Failed(failure.to_string()),
+    }
+}
+
+/// A failure before the request was complete.
+pub fn unfinished(failure: Failure) -> Broken {
+    if failure.stale { Broken::Stale(before(failure)) } else { Broken::Error(before(failure)) }
+}
+
+/// A failure once the request was complete.
+pub fn after(failure: Failure) -> Broken {
+    match failure.phase {
+        Phase::Await | Phase::Receive => Broken::Error(StoreError::Unknown(failure.to_string())),
+        _ => unfinished(failure),
+    }
+}
+
+/// An answer that is not the one that was hoped for.
+pub fn of_reply(site: &Site, end: End, method: &Method, reply: &Reply) -> StoreError {
+    let code = Some(reply.code()).filter(|code| !code.is_empty()).unwrap_or("no error code");
+    let said = format!("{}: {} to {method} ({code})", site.url(), reply.status.as_u16());
+    match class(reply.status, reply.code(), end) {
+        Class::Changed => StoreError::Changed(said),
+        Class::Failed => StoreError::Failed(said),
+        Class::Unknown => StoreError::Unknown(said),
+        Class::Refused => StoreError::Refused(said),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Class {
+    Changed,
+    Failed,
+    Unknown,
+    Refused,
+}
+
+fn class(status: StatusCode, code: &str, end: End) -> Class {
+    match (status.as_u16(), code) {
+        (412 | 416, _) | (409, "ConditionalRequestConflict") => Class::Changed,
+        // A bucket that is to be there may come yet; so may a clock be set.
+        (_, "NoSuchBucket" | "RequestTimeTooSkewed") => Class::Failed,
+        (404, "NoSuchUpload") => Class::Failed,
+        // A condition that somebody else's DELETE broke.
+        (404, _) => Class::Changed,
+        (
+            400,
+            "BadDigest"
+            | "IncompleteBody"
+            | "RequestTimeout"
+            | "XAmzContentSHA256Mismatch"
+            | "OperationAborted",
+        ) => Class::Failed,
+        (408 | 409 | 425 | 429, _) => Class::Failed,
+        (501 | 505, _) => Class::Refused,
+        // Of somebody between us and the storage, who does not know what became of the request.
+        (502 | 504, _) if end == End::Target => Class::Unknown,
+        (300..=499, _) => Class::Refused,
+        _ => Class::Failed,
+    }
+}
+
+/// The gate, before bytes that complete a change.
+pub async fn pass(gate: &dyn Gate, site: &Site) -> Result<(), StoreError> {
+    if gate.may_go_on().await {
+        return Ok(());
+    }
+    Err(StoreError::Failed(format!("{}: the change was called off before its end", site.url())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_say_whether_it_makes_sense_to_try_again() {
+        let cases = [
+            (412, "PreconditionFailed", Class::Changed),
+            (409, "ConditionalRequestConflict", Class::Changed),
+            (409, "OperationAborted", Class::Failed),
+            (404, "NoSuchKey", Class::Changed),
+            (404, "NoSuchBucket", Class::Failed),
+            (403, "AccessDenied", Class::Refused),
+            (403, "RequestTimeTooSkewed", Class::Failed),
+            (401, "", Class::Refused),
+            (400, "InvalidRequest", Class::Refused),
+            (400, "BadDigest", Class::Failed),
+            (301, "PermanentRedirect", Class::Refused),
+            (429, "", Class::Failed),
+            (500, "InternalError", Class::Failed),
+            (501, "NotImplemented", Class::Refused),
+            (503, "SlowDown", Class::Failed),
+            (504, "", Class::Unknown),
+        ];
+        for (status, code, expected) in cases {
+            assert_eq!(
+                class(StatusCode::from_u16(status).unwrap(), code, End::Target),
+                expected,
+                "{status} {code}"
+            );
+        }
+        assert_eq!(class(StatusCode::GATEWAY_TIMEOUT, "", End::Source), Class::Failed);
+    }
+}

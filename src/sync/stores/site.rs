@@ -1,0 +1,216 @@
+//! One backend: requests to it, and what has been found out about it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
+use pingora_http::RequestHeader;
+
+use super::{
+    error::{self, Broken},
+    pace::Pace,
+    request,
+};
+use crate::{
+    s3::error::error_code,
+    sync::{StoreError, sign},
+    topology::Backend,
+    upstream::{Answer, Body, Cause, Connection, Failure, Framing, Head, Phase, Reuse, Sent, Upstream},
+};
+
+/// The longest answer that is read whole: ACLs and error documents are far shorter.
+const LONGEST_ANSWER: usize = 1 << 20;
+
+pub struct Site {
+    upstream: Arc<Upstream>,
+    backend: Arc<Backend>,
+    pub pace: Pace,
+    /// It has said that it knows no conditions of changes.
+    unconditional: AtomicBool,
+    /// It has said that it knows no tags.
+    untagged: AtomicBool,
+}
+
+/// An answer that was read whole.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// S3's name of the error, if there is one.
+    pub fn code(&self) -> &str {
+        error_code(&self.body).unwrap_or_default()
+    }
+
+    /// The answer of who does not implement the conditions of a change.
+    pub fn knows_no_conditions(&self) -> bool {
+        self.status == StatusCode::NOT_IMPLEMENTED
+            || (self.status == StatusCode::BAD_REQUEST && self.code() == "NotImplemented")
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+impl Site {
+    pub fn new(upstream: Arc<Upstream>, backend: Arc<Backend>, bandwidth: u64) -> Site {
+        Site {
+            upstream,
+            backend,
+            pace: Pace::new(bandwidth),
+            unconditional: AtomicBool::new(false),
+            untagged: AtomicBool::new(false),
+        }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.backend.url
+    }
+
+    pub fn authority(&self) -> String {
+        self.backend.authority()
+    }
+
+    pub fn takes_conditions(&self) -> bool {
+        !self.unconditional.load(Relaxed)
+    }
+
+    pub fn forget_conditions(&self) {
+        if !self.unconditional.swap(true, Relaxed) {
+            log::info!("{}: it knows no conditions of changes, it is asked before them instead", self.url());
+        }
+    }
+
+    pub fn knows_tags(&self) -> bool {
+        !self.untagged.load(Relaxed)
+    }
+
+    pub fn forget_tags(&self) {
+        self.untagged.store(true, Relaxed);
+    }
+
+    /// A request without body that changes nothing, and its whole answer.
+    pub async fn ask(&self, header: RequestHeader) -> Result<Reply, Failure> {
+        let answer = self.open(header).await?;
+        self.collect(answer).await
+    }
+
+    /// A request without body that changes nothing, and the head of its answer.
+    pub async fn open(&self, header: RequestHeader) -> Result<Answer, Failure> {
+        let head = self.head(header, 0)?;
+        self.upstream.ask(&self.backend, &head, self.patience()).await
+    }
+
+    /// A request that changes something, with a body that is known whole. A dead connection is only replaced if
+    /// nothing can have happened.
+    pub async fn commit(&self, header: RequestHeader, body: Bytes) -> Result<Reply, StoreError> {
+        let mut header = header;
+        request::set(&mut header, sign::CONTENT_SHA256, request::sha256(&body))?;
+        if !matches!(header.method, Method::DELETE) {
+            request::set(&mut header, CONTENT_LENGTH, body.len().to_string())?;
+        }
+        let mut outcome = self.commit_once(header.clone(), body.clone(), Reuse::Allowed).await;
+        if matches!(outcome, Err(Broken::Stale(_))) {
+            outcome = self.commit_once(header, body, Reuse::Fresh).await;
+        }
+        match outcome {
+            Err(Broken::Answered(reply, _)) => Ok(*reply),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    async fn commit_once(&self, header: RequestHeader, body: Bytes, reuse: Reuse) -> Result<Reply, Broken> {
+        let connection = self.connect(header, body.len() as u64, reuse).await?;
+        self.complete(connection, body).await
+    }
+
+    /// A connection with the head queued on it.
+    pub async fn connect(
+        &self,
+        header: RequestHeader,
+        length: u64,
+        reuse: Reuse,
+    ) -> Result<Connection, StoreError> {
+        let head = self.head(header, length).map_err(error::before)?;
+        self.upstream.connect(&self.backend, &head, reuse, self.patience()).await.map_err(error::before)
+    }
+
+    /// Sends the bytes that complete a request, and reads its answer.
+    pub async fn complete(&self, mut connection: Connection, last: Bytes) -> Result<Reply, Broken> {
+        if connection.answers_early().await.map_err(error::unfinished)? {
+            return Err(self.early(connection).await);
+        }
+        connection.push_body(last);
+        connection.push_end();
+        let detached = AtomicBool::new(false);
+        let answer = match connection.send().await.map_err(error::unfinished)? {
+            Sent::All => connection.answer(Phase::Await, &detached).await,
+            // Nobody knows to how much of it.
+            Sent::Answering => {
+                connection.early_answer(&detached).await.map_err(|failure| match failure.stale {
+                    true => failure,
+                    false => Failure { phase: Phase::Await, ..failure },
+                })
+            }
+        };
+        self.collect(answer.map_err(error::after)?).await.map_err(error::after)
+    }
+
+    /// What a backend says to a request that is not complete.
+    pub async fn early(&self, connection: Connection) -> Broken {
+        let answer = match connection.early_answer(&AtomicBool::new(false)).await {
+            Ok(answer) => self.collect(answer).await,
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Ok(reply) if reply.status.is_success() => {
+                let said = format!("{}: it answered {} before the request's end", self.url(), reply.status);
+                StoreError::Failed(said).into()
+            }
+            Ok(reply) => {
+                let error = error::of_reply(self, error::End::Target, &Method::PUT, &reply);
+                Broken::Answered(Box::new(reply), error)
+            }
+            Err(failure) => error::unfinished(failure),
+        }
+    }
+
+    pub async fn collect(&self, answer: Answer) -> Result<Reply, Failure> {
+        let Answer { head, body } = answer;
+        let body = match body.collect(LONGEST_ANSWER).await {
+            Body::Whole(body) => body,
+            Body::Broken(_, failure) => return Err(failure),
+            Body::Long(..) => {
+                let cause = Cause::Invalid("longer than 1 MiB".into());
+                return Err(Failure::new(&self.backend, Phase::Receive, cause, Duration::ZERO));
+            }
+        };
+        Ok(Reply { status: head.status, headers: head.headers.clone(), body })
+    }
+
+    fn head(&self, mut header: RequestHeader, length: u64) -> Result<Head, Failure> {
+        let failure = |cause| Failure::new(&self.backend, Phase::Send, cause, Duration::ZERO);
+        if !header.headers.contains_key(sign::CONTENT_SHA256) {
+            // Of a body that is known whole, which is none.
+            let hash = request::sha256(b"");
+            request::set(&mut header, sign::CONTENT_SHA256, hash).map_err(failure)?;
+        }
+        let shared = Head::new(&header, Framing::Length(length)).map_err(failure)?;
+        self.upstream.head(&self.backend, &header, &shared)
+    }
+
+    /// For a connection.
+    fn patience(&self) -> Duration {
+        self.upstream.dial_timeout()
+    }
+}
