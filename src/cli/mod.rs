@@ -1,16 +1,20 @@
 //! The command line: arguments in, subcommand out.
 //!
 //! `akubra -c FILE` serves; `-t` only checks the file; `locate` explains where an object lives; `maintenance` asks
-//! and changes a running gateway; `demo` (a cargo feature) brings its own S3 servers; `generate`, which help does not
-//! list, prints what is installed beside the program. Configuration errors end the process with code 20.
+//! and changes a running gateway; `sync` makes backends agree, and `journal` shows what they may not agree on; `demo`
+//! (a cargo feature) brings its own S3 servers; `generate`, which help does not list, prints what is installed beside
+//! the program. Configuration errors end the process with code 20.
 
 #[cfg(feature = "demo")]
 pub mod demo;
 mod files;
 mod generate;
+pub mod journal;
 pub mod locate;
 pub mod maintenance;
+mod names;
 pub mod serve;
+pub mod sync;
 
 use std::{fmt, io::StdoutLock, path::Path, process::ExitCode};
 
@@ -51,6 +55,13 @@ enum Command {
         #[command(subcommand)]
         action: maintenance::Action,
     },
+    /// Make backends agree on what the journal has
+    Sync(sync::Arguments),
+    /// Look at the journal, and decide what no rule decides
+    Journal {
+        #[command(subcommand)]
+        action: journal::Action,
+    },
     /// Print what is installed beside the program
     #[command(hide = true)]
     Generate {
@@ -86,6 +97,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         }
         Some(Command::Maintenance { action }) => {
             load(action.conf()).and_then(|config| tell(|out| maintenance::run(&config, &action, out)))
+        }
+        Some(Command::Sync(arguments)) => load(arguments.conf()).and_then(|config| sync::run(config, &arguments)),
+        Some(Command::Journal { action }) => {
+            load(action.conf()).and_then(|config| journal::run(&config, action))
         }
         Some(Command::Generate { what }) => tell(|out| generate::run(what, &command(), out)),
         #[cfg(feature = "demo")]

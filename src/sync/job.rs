@@ -29,6 +29,8 @@ use crate::{
 
 /// Objects of a backend that is left alone come back spread over this time.
 const SPREAD: Duration = Duration::from_secs(30);
+/// Until it is looked again whether a backend is under maintenance still.
+const MAINTENANCE: Duration = Duration::from_secs(30);
 /// Before the journal is told again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -149,6 +151,10 @@ impl Job {
         };
         if let Some(backend) = place.closed.first() {
             return End::Postponed(shop.backoff.max, format!("{backend}: there are no credentials for it"));
+        }
+        if let Some(backend) = shop.places.maintained(place) {
+            let pause = MAINTENANCE + SPREAD.mul_f64(rand::thread_rng().gen_range(0.0..1.0));
+            return End::Postponed(pause, format!("{backend} is under maintenance"));
         }
         let pass = match shop.stores.admit(&place.backends) {
             Ok(pass) => pass,

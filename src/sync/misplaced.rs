@@ -193,6 +193,9 @@ impl Move<'_> {
         if let Some(backend) = place.closed.first() {
             return Ok(Err(Outcome::Failed { why: format!("{backend}: there are no credentials for it") }));
         }
+        if let Some(backend) = self.places.maintained(place) {
+            return Ok(Err(Outcome::Again { pause: OTHERS, why: format!("{backend} is under maintenance") }));
+        }
         let there = Object { cluster: cluster.to_owned(), ..object.clone() };
         if self.repair.journal.show(&there).await?.is_some() {
             let why = format!("{cluster} has to agree on it first: it has records of its own");

@@ -1,6 +1,11 @@
 //! Which backends an object's cluster has, and who would look for it where: what a worker needs of the topology.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
 
 use crate::{
     config::VirtualHostStyle,
@@ -12,6 +17,8 @@ use crate::{
 pub struct Places {
     clusters: HashMap<String, Place>,
     regions: Vec<Arc<Region>>,
+    /// Backends under maintenance, by endpoint.
+    maintained: ArcSwap<HashSet<String>>,
 }
 
 /// A cluster.
@@ -36,7 +43,18 @@ impl Places {
                 }
             });
         }
-        Places { clusters, regions: topology.regions.clone() }
+        Places { clusters, regions: topology.regions.clone(), maintained: ArcSwap::default() }
+    }
+
+    /// Which backends get nothing from now on, by endpoint.
+    pub fn maintain(&self, backends: HashSet<String>) {
+        self.maintained.store(Arc::new(backends));
+    }
+
+    /// A backend of a cluster that gets nothing now.
+    pub fn maintained<'a>(&self, place: &'a Place) -> Option<&'a String> {
+        let maintained = self.maintained.load();
+        place.backends.iter().find(|backend| maintained.contains(*backend))
     }
 
     pub fn get(&self, cluster: &str) -> Option<&Place> {

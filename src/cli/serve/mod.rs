@@ -11,7 +11,7 @@ mod installation;
 mod life;
 pub mod listener;
 mod reload;
-mod runtime;
+pub(super) mod runtime;
 mod signals;
 mod socket;
 mod supervisor;

@@ -1,0 +1,374 @@
+//! `akubra journal`: what backends may not agree on, and what a human decides where no rule does.
+//!
+//! It opens the journal that the configuration names, beside gateways and sync processes that work with it. Whatever it
+//! prints of keys and of what backends said is escaped: a terminal would obey control characters in them.
+
+mod text;
+
+use std::{io::Write, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use percent_encoding::percent_decode_str;
+use tokio::{
+    runtime,
+    time::{Instant, timeout_at},
+};
+
+use super::{names, sync::asking, tell};
+use crate::{
+    config::{Config, JournalEngine},
+    journal::{self, Case, Filter, Journal, Object, Standing},
+    sync::{State, Stores},
+    topology::Topology,
+};
+
+/// Objects of one look.
+const PAGE: usize = 500;
+/// For all backends to say what they hold.
+const ASKING: Duration = Duration::from_secs(15);
+
+#[derive(Subcommand)]
+pub enum Action {
+    /// List objects
+    List(List),
+    /// Show an object's records, and what each backend holds now
+    Show(One),
+    /// Have objects tried again now, also parked and dead ones
+    Retry(Retry),
+    /// Forget an object: whatever its backends hold is right
+    Drop(Drop),
+    /// Print everything, a JSON object per line
+    Export(Conf),
+    /// Print how many objects there are
+    Counts(Counts),
+}
+
+#[derive(Args)]
+pub struct Conf {
+    /// The gateway's configuration file
+    #[arg(short, long, value_name = "FILE")]
+    conf: String,
+}
+
+#[derive(Args)]
+pub struct List {
+    #[command(flatten)]
+    conf: Conf,
+    #[command(flatten)]
+    filter: Filters,
+    /// The most to list; 0 for all
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    limit: usize,
+    /// A JSON object per line, with the records
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct Filters {
+    #[arg(long, value_enum)]
+    standing: Option<Stands>,
+    #[arg(long)]
+    cluster: Option<String>,
+    /// Percent-encoded
+    #[arg(long)]
+    bucket: Option<String>,
+    /// What keys begin with, percent-encoded
+    #[arg(long)]
+    prefix: Option<String>,
+    /// The URL of a backend that has not taken a write
+    #[arg(long, value_name = "URL")]
+    backend: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Stands {
+    Open,
+    Parked,
+    Dead,
+}
+
+#[derive(Args)]
+pub struct Named {
+    /// The object's cluster
+    #[arg(long)]
+    cluster: Option<String>,
+    /// /bucket/key, percent-encoded as clients send it
+    path: String,
+}
+
+#[derive(Args)]
+pub struct One {
+    #[command(flatten)]
+    conf: Conf,
+    #[command(flatten)]
+    named: Named,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct Retry {
+    #[command(flatten)]
+    conf: Conf,
+    /// /bucket/key, percent-encoded as clients send it
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    path: Option<String>,
+    /// All objects that the options name
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    filter: Filters,
+}
+
+#[derive(Args)]
+pub struct Drop {
+    #[command(flatten)]
+    conf: Conf,
+    #[command(flatten)]
+    named: Named,
+    /// Why; it is kept
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Args)]
+pub struct Counts {
+    #[command(flatten)]
+    conf: Conf,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Action {
+    pub fn conf(&self) -> &str {
+        let conf = match self {
+            Action::List(List { conf, .. })
+            | Action::Show(One { conf, .. })
+            | Action::Retry(Retry { conf, .. })
+            | Action::Drop(Drop { conf, .. })
+            | Action::Export(conf)
+            | Action::Counts(Counts { conf, .. }) => conf,
+        };
+        &conf.conf
+    }
+}
+
+pub fn run(config: &Config, action: Action) -> anyhow::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = tell(|out| runtime.block_on(act(config, action, out)));
+    // Connections that nobody needs any more.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn act(config: &Config, action: Action, out: &mut impl Write) -> anyhow::Result<()> {
+    let engine = super::sync::journal_of(config)?.engine.clone();
+    if let JournalEngine::Sqlite(file) = &engine
+        && !file.exists()
+    {
+        // It would be made, and might belong to the wrong user.
+        bail!("there is no journal at {} yet: the gateway makes it", file.display());
+    }
+    let journal = journal::open(&engine).await?;
+    let journal = &*journal;
+    match action {
+        Action::List(list) => {
+            let filter = filter(config, &list.filter)?;
+            let most = if list.limit == 0 { usize::MAX } else { list.limit };
+            let print = |cases: &[Case], out: &mut _| match list.json {
+                true => text::lines(cases, out),
+                false => text::table(cases, out),
+            };
+            let more = pages(journal, &filter, most, |cases| print(cases, out)).await?;
+            if more && !list.json {
+                writeln!(out, "... and more: --limit 0 lists all")?;
+            }
+            Ok(())
+        }
+        Action::Export(_) => {
+            pages(journal, &Filter::default(), usize::MAX, |cases| text::lines(cases, out)).await.map(drop)
+        }
+        Action::Show(one) => show(config, journal, &one, out).await,
+        Action::Retry(retry) => again(config, journal, &retry, out).await,
+        Action::Drop(drop) => forget(config, journal, &drop, out).await,
+        Action::Counts(counts) => {
+            let now = journal.counts().await?;
+            if counts.json { text::counts_line(&now, out) } else { text::counts(&now, out) }
+        }
+    }
+}
+
+fn filter(config: &Config, filters: &Filters) -> anyhow::Result<Filter> {
+    let decoded = |text: &String| percent_decode_str(text).collect::<Vec<u8>>();
+    if let Some(cluster) = &filters.cluster {
+        known_cluster(config, cluster)?;
+    }
+    Ok(Filter {
+        standing: filters.standing.map(|standing| match standing {
+            Stands::Open => Standing::Open,
+            Stands::Parked => Standing::Parked,
+            Stands::Dead => Standing::Dead,
+        }),
+        cluster: filters.cluster.clone(),
+        bucket: filters.bucket.as_ref().map(decoded),
+        prefix: filters.prefix.as_ref().map(decoded),
+        backend: match &filters.backend {
+            Some(url) => Some(endpoint(config, url)?),
+            None => None,
+        },
+    })
+}
+
+/// A cluster that has gone from the configuration may still have objects in the journal; a name that is none is told.
+fn known_cluster(config: &Config, name: &str) -> anyhow::Result<()> {
+    let names: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    if !names.contains(&name) {
+        let names = names.iter().map(|name| names::printable(name)).collect::<Vec<_>>().join(", ");
+        eprintln!("akubra: the configuration has no cluster {name:?}; it has {names}");
+    }
+    Ok(())
+}
+
+fn endpoint(config: &Config, url: &str) -> anyhow::Result<String> {
+    let topology = Topology::new(config);
+    let backend = topology.backend(url).with_context(|| format!("{url:?} is no backend of a cluster"))?;
+    Ok(backend.endpoint())
+}
+
+/// The object that is named. Without a cluster it is the only one with this name in the journal.
+async fn object(config: &Config, journal: &dyn Journal, named: &Named) -> anyhow::Result<Object> {
+    let mut clusters: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    if let Some(cluster) = &named.cluster {
+        clusters = vec![cluster];
+    }
+    let mut found = Vec::new();
+    for cluster in &clusters {
+        let object = names::object(cluster, &named.path)?;
+        if journal.show(&object).await?.is_some() {
+            found.push(object);
+        }
+    }
+    match found.len() {
+        0 => Err(anyhow!("the journal has no {} on {}", named.path, clusters.join(", "))),
+        1 => Ok(found.remove(0)),
+        _ => {
+            let clusters = found.iter().map(|object| object.cluster.as_str()).collect::<Vec<_>>().join(", ");
+            Err(anyhow!("it is in the journal for the clusters {clusters}; name one with --cluster"))
+        }
+    }
+}
+
+/// Up to `most` objects, some at a time; whether there are more.
+async fn pages(
+    journal: &dyn Journal,
+    filter: &Filter,
+    most: usize,
+    mut each: impl FnMut(&[Case]) -> anyhow::Result<()>,
+) -> anyhow::Result<bool> {
+    let mut left = most;
+    let mut after: Option<Object> = None;
+    loop {
+        // One more tells whether there are more.
+        let cases = journal.list(filter, after.as_ref(), PAGE.min(left.saturating_add(1))).await?;
+        let shown = cases.len().min(left);
+        each(&cases[..shown])?;
+        left -= shown;
+        if cases.len() > shown {
+            return Ok(true);
+        }
+        match cases.into_iter().last() {
+            Some(last) => after = Some(last.object),
+            None => return Ok(false),
+        }
+    }
+}
+
+async fn show(
+    config: &Config,
+    journal: &dyn Journal,
+    one: &One,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let object = object(config, journal, &one.named).await?;
+    let case = journal.show(&object).await?.context("it has just been resolved")?;
+    let held = held(config, &object).await;
+    if one.json { text::shown_line(&case, &held, out) } else { text::shown(&case, &held, out) }
+}
+
+/// What the backends of the object's cluster hold now.
+async fn held(config: &Config, object: &Object) -> Vec<(String, State)> {
+    if object.key.is_empty() {
+        return Vec::new();
+    }
+    let topology = Topology::new(config);
+    let (stores, signer) = asking(config, &topology).await;
+    let mut clusters = topology.regions.iter().flat_map(|region| &region.clusters);
+    let Some(cluster) = clusters.find(|cluster| cluster.name == object.cluster) else { return Vec::new() };
+    let deadline = Instant::now() + ASKING;
+    let states = cluster.backends.iter().map(|backend| {
+        let (stores, endpoint) = (&stores, backend.endpoint());
+        let opens = signer.knows(backend);
+        async move {
+            let unknown = |why: &str| State::Unknown(why.to_owned());
+            let state = match opens {
+                false => unknown("there are no credentials for it"),
+                true => match timeout_at(deadline, stores.state(&endpoint, object)).await {
+                    Ok(state) => state,
+                    Err(_) => unknown("no answer in time"),
+                },
+            };
+            (endpoint, state)
+        }
+    });
+    futures_util::future::join_all(states).await
+}
+
+async fn again(
+    config: &Config,
+    journal: &dyn Journal,
+    retry: &Retry,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    if let Some(path) = &retry.path {
+        let named = Named { cluster: retry.filter.cluster.clone(), path: path.clone() };
+        let object = object(config, journal, &named).await?;
+        journal.retry(&object).await?;
+        writeln!(out, "{} is tried again", text::name(&object))?;
+        return Ok(());
+    }
+    let filter = filter(config, &retry.filter)?;
+    let (mut after, mut count) = (None, 0u64);
+    loop {
+        let cases = journal.list(&filter, after.as_ref(), PAGE).await?;
+        for case in &cases {
+            count += u64::from(journal.retry(&case.object).await?);
+        }
+        match cases.into_iter().last() {
+            Some(last) => after = Some(last.object),
+            None => break,
+        }
+    }
+    writeln!(out, "{count} objects are tried again")?;
+    Ok(())
+}
+
+async fn forget(
+    config: &Config,
+    journal: &dyn Journal,
+    drop: &Drop,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    if drop.reason.trim().is_empty() {
+        bail!("--reason is empty; say why nothing has to be repaired");
+    }
+    let object = object(config, journal, &drop.named).await?;
+    if !journal.drop_object(&object, &drop.reason).await? {
+        bail!("{} cannot be dropped now: it is being written or repaired; try again", text::name(&object));
+    }
+    writeln!(out, "{} is forgotten", text::name(&object))?;
+    Ok(())
+}

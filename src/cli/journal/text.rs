@@ -1,0 +1,228 @@
+//! The journal as people and programs read it.
+
+use std::io::Write;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use super::super::names::{self, printable};
+use crate::{
+    journal::{Case, Counts, Object, Record, Said, Standing, What},
+    sync::{Held, State},
+};
+
+/// `cluster:/bucket/key`
+pub fn name(object: &Object) -> String {
+    format!("{}:{}", printable(&object.cluster), names::path(object))
+}
+
+/// A point in time, given in milliseconds since 1970.
+fn time(millis: i64) -> String {
+    let known = DateTime::<Utc>::from_timestamp_millis(millis);
+    known.map_or_else(|| millis.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+fn standing(case: &Case) -> &'static str {
+    match case.standing {
+        Standing::Open => "open",
+        Standing::Parked => "parked",
+        Standing::Dead => "dead",
+    }
+}
+
+fn what(record: &Record) -> String {
+    match &record.intent.what {
+        What::Put => "put".to_owned(),
+        What::Delete => "delete".to_owned(),
+        What::Attribute(name) => format!("write of ?{}", printable(name)),
+        What::Version(request) => format!("{} of a version", printable(request)),
+        What::Bucket(request) => format!("{} of the bucket", printable(request)),
+        What::Seen => "a read found that a backend lacks it".to_owned(),
+        What::Misplaced(cluster) => format!("a read found it on cluster {}", printable(cluster)),
+    }
+}
+
+/// A line per object, in columns.
+pub fn table(cases: &[Case], out: &mut impl Write) -> anyhow::Result<()> {
+    let rows: Vec<[String; 5]> = cases
+        .iter()
+        .map(|case| {
+            let due = if case.standing == Standing::Open { time(case.due) } else { "-".to_owned() };
+            [
+                standing(case).to_owned(),
+                time(case.since),
+                due,
+                format!("{} tries", case.attempts),
+                name(&case.object),
+            ]
+        })
+        .collect();
+    let mut widths = [0; 5];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    // One long key must not push all reasons out of sight.
+    widths[4] = widths[4].min(60);
+    for (row, case) in rows.iter().zip(cases) {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = format!("{}  {}", cells.collect::<Vec<_>>().join("  "), printable(&case.reason));
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// An object with its records, and what its backends hold.
+pub fn shown(case: &Case, held: &[(String, State)], out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(out, "object     {}", name(&case.object))?;
+    writeln!(out, "standing   {}", standing(case))?;
+    if !case.reason.is_empty() {
+        writeln!(out, "reason     {}", printable(&case.reason))?;
+    }
+    writeln!(out, "since      {}", time(case.since))?;
+    if case.standing == Standing::Open {
+        writeln!(out, "due        {}", time(case.due))?;
+    }
+    writeln!(out, "tries      {}", case.attempts)?;
+    writeln!(out, "under way  {} writes", case.under_way)?;
+    writeln!(out)?;
+    for record in &case.records {
+        write_record(record, out)?;
+    }
+    if !held.is_empty() {
+        writeln!(out, "held now")?;
+        let width = held.iter().map(|(backend, _)| backend.len()).max().unwrap_or(0);
+        for (backend, state) in held {
+            writeln!(out, "    {backend:<width$}  {}", state_text(state))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_record(record: &Record, out: &mut impl Write) -> anyhow::Result<()> {
+    let intent = &record.intent;
+    let commit = record.commit.map_or("not known to be committed".to_owned(), |at| format!("commit {at}"));
+    writeln!(out, "{}, by gateway {} ({commit})", what(record), intent.id.gateway)?;
+    writeln!(out, "    {} to {}", time(intent.begun), time(record.ended))?;
+    writeln!(out, "    region {}, request {}", printable(&intent.region), printable(&intent.req_id))?;
+    let width = record.replies.iter().map(|(backend, _)| backend.len()).max().unwrap_or(0);
+    for (backend, said) in &record.replies {
+        let said = match said {
+            Said::Good { etag, version } => {
+                let part = |name: &str, value: &Option<String>| {
+                    value.as_ref().map_or(String::new(), |value| format!(", {name} {}", printable(value)))
+                };
+                format!("took it{}{}", part("etag", etag), part("version", version))
+            }
+            Said::NotApplied => "did not take it".to_owned(),
+            Said::Unknown => "nobody knows".to_owned(),
+        };
+        writeln!(out, "    {:<width$}  {said}", printable(backend))?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn state_text(state: &State) -> String {
+    match state {
+        State::Absent => "nothing".to_owned(),
+        State::Unknown(why) => format!("not known: {}", printable(why)),
+        State::Present(held) => {
+            let Held { etag, version, modified, length, object_version, .. } = held;
+            let mut text = format!("etag {}, {length} bytes, of {}", printable(etag), time(*modified));
+            if let Some(version) = version {
+                text += &format!(", version id {}", printable(version));
+            }
+            if let Some(version) = object_version {
+                text += &format!(", object version {version}");
+            }
+            text
+        }
+    }
+}
+
+/// A JSON object per line.
+pub fn lines(cases: &[Case], out: &mut impl Write) -> anyhow::Result<()> {
+    cases.iter().try_for_each(|case| writeln!(out, "{}", value(case)).map_err(Into::into))
+}
+
+fn value(case: &Case) -> Value {
+    json!({
+        "cluster": case.object.cluster,
+        "path": names::path(&case.object),
+        "standing": standing(case),
+        "reason": case.reason,
+        "since": time(case.since),
+        "due": time(case.due),
+        "tries": case.attempts,
+        "under_way": case.under_way,
+        "records": case.records.iter().map(record_value).collect::<Vec<_>>(),
+    })
+}
+
+fn record_value(record: &Record) -> Value {
+    let intent = &record.intent;
+    let replies = record.replies.iter().map(|(backend, said)| (backend.clone(), json!(said)));
+    json!({
+        "gateway": intent.id.gateway,
+        "number": intent.id.number,
+        "what": intent.what,
+        "region": intent.region,
+        "reqID": intent.req_id,
+        "length": intent.length,
+        "begun": intent.begun,
+        "ended": record.ended,
+        "commit": record.commit,
+        "strong": intent.strong,
+        "replies": replies.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+pub fn shown_line(case: &Case, held: &[(String, State)], out: &mut impl Write) -> anyhow::Result<()> {
+    let mut all = value(case);
+    let held = held.iter().map(|(backend, state)| {
+        let state = match state {
+            State::Absent => json!({"state": "absent"}),
+            State::Unknown(why) => json!({"state": "unknown", "why": why}),
+            State::Present(held) => json!({
+                "state": "present",
+                "etag": held.etag,
+                "version": held.version,
+                "modified": time(held.modified),
+                "length": held.length,
+                "object_version": held.object_version,
+                "metadata": held.metadata.iter().map(|(name, value)| (name.clone(), json!(value)))
+                    .collect::<serde_json::Map<_, _>>(),
+            }),
+        };
+        (backend.clone(), state)
+    });
+    all["held"] = Value::Object(held.collect());
+    writeln!(out, "{all}")?;
+    Ok(())
+}
+
+pub fn counts(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> {
+    let oldest = counts.oldest.map_or(String::new(), |since| format!(", the oldest since {}", time(since)));
+    writeln!(out, "open       {} ({} being repaired{oldest})", counts.open, counts.leased)?;
+    writeln!(out, "parked     {}", counts.parked)?;
+    writeln!(out, "dead       {}", counts.dead)?;
+    writeln!(out, "under way  {} writes", counts.intents)?;
+    writeln!(out, "resolved   {}", counts.resolved)?;
+    Ok(())
+}
+
+pub fn counts_line(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> {
+    let line = json!({
+        "open": counts.open,
+        "leased": counts.leased,
+        "parked": counts.parked,
+        "dead": counts.dead,
+        "under_way": counts.intents,
+        "oldest": counts.oldest.map(time),
+        "resolved": counts.resolved,
+    });
+    writeln!(out, "{line}")?;
+    Ok(())
+}
