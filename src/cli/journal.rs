@@ -28,6 +28,15 @@ const PAGE: usize = 500;
 /// For all backends to say what they hold.
 const ASKING: Duration = Duration::from_secs(15);
 
+#[derive(Args)]
+pub struct Arguments {
+    /// The gateway's configuration file
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub conf: Option<String>,
+    #[command(subcommand)]
+    pub action: Action,
+}
+
 #[derive(Subcommand)]
 pub enum Action {
     /// List objects
@@ -39,22 +48,13 @@ pub enum Action {
     /// Forget an object: whatever its backends hold is right
     Drop(Drop),
     /// Print everything, a JSON object per line
-    Export(Conf),
+    Export,
     /// Print how many objects there are
     Counts(Counts),
 }
 
 #[derive(Args)]
-pub struct Conf {
-    /// The gateway's configuration file
-    #[arg(short, long, value_name = "FILE")]
-    conf: String,
-}
-
-#[derive(Args)]
 pub struct List {
-    #[command(flatten)]
-    conf: Conf,
     #[command(flatten)]
     filter: Filters,
     /// The most to list; 0 for all
@@ -101,8 +101,6 @@ pub struct Named {
 #[derive(Args)]
 pub struct One {
     #[command(flatten)]
-    conf: Conf,
-    #[command(flatten)]
     named: Named,
     /// As JSON
     #[arg(long)]
@@ -111,8 +109,6 @@ pub struct One {
 
 #[derive(Args)]
 pub struct Retry {
-    #[command(flatten)]
-    conf: Conf,
     /// /bucket/key, percent-encoded as clients send it
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     path: Option<String>,
@@ -126,8 +122,6 @@ pub struct Retry {
 #[derive(Args)]
 pub struct Drop {
     #[command(flatten)]
-    conf: Conf,
-    #[command(flatten)]
     named: Named,
     /// Why; it is kept
     #[arg(long)]
@@ -136,25 +130,9 @@ pub struct Drop {
 
 #[derive(Args)]
 pub struct Counts {
-    #[command(flatten)]
-    conf: Conf,
     /// As JSON
     #[arg(long)]
     json: bool,
-}
-
-impl Action {
-    pub fn conf(&self) -> &str {
-        let conf = match self {
-            Action::List(List { conf, .. })
-            | Action::Show(One { conf, .. })
-            | Action::Retry(Retry { conf, .. })
-            | Action::Drop(Drop { conf, .. })
-            | Action::Export(conf)
-            | Action::Counts(Counts { conf, .. }) => conf,
-        };
-        &conf.conf
-    }
 }
 
 pub fn run(config: &Config, action: Action) -> anyhow::Result<()> {
@@ -189,7 +167,7 @@ async fn act(config: &Config, action: Action, out: &mut impl Write) -> anyhow::R
             }
             Ok(())
         }
-        Action::Export(_) => {
+        Action::Export => {
             pages(journal, &Filter::default(), usize::MAX, |cases| text::lines(cases, out)).await.map(drop)
         }
         Action::Show(one) => show(config, journal, &one, out).await,

@@ -58,10 +58,7 @@ enum Command {
     /// Make backends agree on what the journal has
     Sync(sync::Arguments),
     /// Look at the journal, and decide what no rule decides
-    Journal {
-        #[command(subcommand)]
-        action: journal::Action,
-    },
+    Journal(journal::Arguments),
     /// Print what is installed beside the program
     #[command(hide = true)]
     Generate {
@@ -99,8 +96,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
             load(action.conf()).and_then(|config| tell(|out| maintenance::run(&config, &action, out)))
         }
         Some(Command::Sync(arguments)) => load(arguments.conf()).and_then(|config| sync::run(config, &arguments)),
-        Some(Command::Journal { action }) => {
-            load(action.conf()).and_then(|config| journal::run(&config, action))
+        Some(Command::Journal(journal::Arguments { conf, action })) => {
+            named(conf.as_ref()).and_then(load).and_then(|config| journal::run(&config, action))
         }
         Some(Command::Generate { what }) => tell(|out| generate::run(what, &command(), out)),
         #[cfg(feature = "demo")]
@@ -117,9 +114,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn serve_or_check(options: Opt) -> anyhow::Result<()> {
-    let Some(file) = &options.conf else {
-        return Err(Unusable("no configuration: name a file with -c FILE".into()).into());
-    };
+    let file = named(options.conf.as_ref())?;
     let config = load(file)?;
     if options.test {
         for warning in &config.warnings {
@@ -142,6 +137,11 @@ fn run_demo() -> anyhow::Result<()> {
     config.state_directory = backends.directory().join("state");
     println!("{}", backends.instructions(&config));
     serve::run(config, serve::Options::default())
+}
+
+fn named(file: Option<&String>) -> anyhow::Result<&str> {
+    let none = || Unusable("no configuration: name a file with -c FILE".into());
+    Ok(file.ok_or_else(none)?)
 }
 
 fn load(file: &str) -> anyhow::Result<Config> {

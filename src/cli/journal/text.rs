@@ -219,7 +219,7 @@ pub fn counts_line(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> 
         "leased": counts.leased,
         "parked": counts.parked,
         "dead": counts.dead,
-        "under_way": counts.intents,
+        "intents": counts.intents,
         "oldest": counts.oldest.map(time),
         "resolved": counts.resolved,
     });
