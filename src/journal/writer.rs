@@ -5,6 +5,7 @@
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -15,11 +16,12 @@ use std::{
 
 use tokio::{
     sync::{Notify, oneshot},
+    task::spawn_blocking,
     time::{interval, sleep, timeout, timeout_at},
 };
 
 use super::{
-    Change, Intent, Journal, JournalError, WriteId,
+    Change, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
 };
 use crate::telemetry::metrics::{JournalMetrics, METRICS};
@@ -49,8 +51,7 @@ pub struct Refused;
 
 pub struct Writer {
     open: Opener,
-    /// The host's.
-    name: String,
+    presence: Arc<Presence>,
     settle: Duration,
     engine: OnceLock<Arc<dyn Journal>>,
     waiting: Mutex<Queue>,
@@ -75,13 +76,13 @@ struct Queue {
 }
 
 impl Writer {
-    pub fn new(open: Opener, name: String, settle: Duration) -> Writer {
+    pub fn new(open: Opener, presence: Presence, settle: Duration) -> Writer {
         METRICS.limit("journal_waiting_changes", WAITING_MOST as u64);
         let metrics = JournalMetrics::of_process();
         metrics.unavailable.set(1);
         Writer {
             open,
-            name,
+            presence: Arc::new(presence),
             settle,
             engine: OnceLock::new(),
             waiting: Mutex::default(),
@@ -100,6 +101,11 @@ impl Writer {
     /// The engine, once it could be opened.
     pub fn engine(&self) -> Option<&Arc<dyn Journal>> {
         self.engine.get()
+    }
+
+    /// Whether it took what it was given last.
+    pub fn is_available(&self) -> bool {
+        !self.unavailable.load(Relaxed)
     }
 
     /// A name for a write.
@@ -222,11 +228,31 @@ impl Writer {
     }
 
     async fn enrol(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
-        let gateway = engine.enrol(&self.name).await?;
+        // Before a write of this process begins, so that theirs are known to be before it.
+        for dead in self.aside(Presence::dead).await.unwrap_or_default() {
+            engine.leave(dead.gateway, self.settle).await?;
+            log::warn!("journal: gateway {} died; its writes are to be looked at", dead.gateway);
+            self.aside(move |_| dead.forget()).await.unwrap_or_default();
+        }
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let gateway = engine.enrol(&name).await?;
+        self.aside(move |presence| presence.tell(gateway)).await.unwrap_or_default();
         self.gateway.store(gateway, Relaxed);
         self.enrolled.notify_waiters();
         log::info!("journal: this is gateway {gateway}");
         Ok(())
+    }
+
+    /// Something that waits for a disk; what goes wrong is told here.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Presence) -> io::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        let presence = self.presence.clone();
+        let done = spawn_blocking(move || work(&presence)).await.map_err(io::Error::other);
+        done.flatten()
+            .inspect_err(|error| log::warn!("journal: others on this host cannot see that it lives: {error}"))
+            .ok()
     }
 
     async fn is_alive(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
@@ -346,12 +372,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the process is known to the journal, at most `patience`.
-    pub async fn ready(&self, patience: Duration) -> bool {
-        timeout(patience, self.known()).await.is_ok()
-    }
-
-    async fn known(&self) {
+    /// Waits until the process is known to the journal.
+    pub async fn known(&self) {
         loop {
             let enrolled = self.enrolled.notified();
             if self.gateway.load(Relaxed) != 0 {
@@ -382,7 +404,7 @@ impl Writer {
         let gateway = self.gateway.load(Relaxed);
         let Some(engine) = self.engine().filter(|_| gateway != 0) else { return };
         match timeout(patience, engine.leave(gateway, self.settle)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.aside(Presence::end).await.unwrap_or_default(),
             Ok(Err(error)) => log::error!("journal: {error}"),
             Err(_) => log::error!("journal: it took no leave within {patience:?}"),
         }
