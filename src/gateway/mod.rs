@@ -273,7 +273,6 @@ impl Gateway {
         let usable = |backend: &Backend| self.upstream.is_usable(backend);
         let plan: Plan =
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
-        context.asked = plan.targets.len();
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
         let begun = match self.tell_journal(session, context, &route, &plan).await {
             Ok(begun) => begun,
@@ -283,6 +282,7 @@ impl Gateway {
                 return self.responder(session, context).refuse(&refusal, body_read).await;
             }
         };
+        context.asked = plan.targets.len();
         let request = session.req_header();
         if pingora_core::protocols::http::v1::common::is_expect_continue_req(request) {
             let written = session.downstream_session.write_continue_response();

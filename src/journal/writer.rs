@@ -64,7 +64,9 @@ pub struct Writer {
     enrolled: Notify,
     numbers: AtomicI64,
     unavailable: AtomicBool,
-    trouble: Mutex<Option<Instant>>,
+    trouble: NowAndThen,
+    refusals: NowAndThen,
+    losses: NowAndThen,
     metrics: JournalMetrics,
 }
 
@@ -93,7 +95,9 @@ impl Writer {
             enrolled: Notify::new(),
             numbers: AtomicI64::new(0),
             unavailable: AtomicBool::new(true),
-            trouble: Mutex::default(),
+            trouble: NowAndThen::default(),
+            refusals: NowAndThen::default(),
+            losses: NowAndThen::default(),
             metrics,
         }
     }
@@ -126,7 +130,7 @@ impl Writer {
         if self.unavailable.load(Relaxed)
             || self.put(|queue, now| queue.begin_now(changes, token, now)).is_err()
         {
-            return Err(self.refuse("it is away, or has too much to do"));
+            return Err(self.refuse("it is away, or too much waits for it"));
         }
         let mut withdrawing = Withdrawing { writer: self, intents };
         match timeout(INTENT, told).await {
@@ -145,7 +149,7 @@ impl Writer {
 
     fn refuse(&self, why: &str) -> Refused {
         self.metrics.refused.inc();
-        self.tell(format_args!("writes are refused: the journal cannot be told of them ({why})"));
+        self.refusals.error(format_args!("writes are refused, because the journal cannot be told of them: {why}"));
         Refused
     }
 
@@ -161,8 +165,8 @@ impl Writer {
         let put = self.put(|queue, now| queue.end(change, begun, needed, now));
         put.unwrap_or_else(|| {
             self.metrics.dropped.inc();
-            self.tell(format_args!(
-                "what became of writes is lost to the journal, not to the synclog: {WAITING_MOST} steps of writes wait for it"
+            self.losses.error(format_args!(
+                "what became of writes is lost to the journal, not to the synclog: {WAITING_MOST} steps wait for it"
             ));
             0
         })
@@ -197,7 +201,7 @@ impl Writer {
                 Err(error) => {
                     self.unavailable.store(true, Relaxed);
                     self.metrics.unavailable.set(1);
-                    self.tell(format_args!("{error}"));
+                    self.trouble.error(format_args!("{error}"));
                     sleep(pause).await;
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
@@ -343,7 +347,7 @@ impl Writer {
             ticks.tick().await;
             let Some(engine) = self.engine() else { continue };
             if let Err(error) = self.look_after(engine, tick).await {
-                self.tell(format_args!("{error}"));
+                self.trouble.error(format_args!("{error}"));
             }
         }
     }
@@ -405,17 +409,22 @@ impl Writer {
         let Some(engine) = self.engine().filter(|_| gateway != 0) else { return };
         match timeout(patience, engine.leave(gateway, self.settle)).await {
             Ok(Ok(())) => self.aside(Presence::end).await.unwrap_or_default(),
-            Ok(Err(error)) => log::error!("journal: {error}"),
+            Ok(Err(error)) => log::error!("{error}"),
             Err(_) => log::error!("journal: it took no leave within {patience:?}"),
         }
     }
+}
 
-    /// An error in the main log, now and then.
-    fn tell(&self, what: std::fmt::Arguments) {
-        let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+/// Errors in the main log about the same trouble.
+#[derive(Debug, Default)]
+struct NowAndThen(Mutex<Option<Instant>>);
+
+impl NowAndThen {
+    fn error(&self, what: std::fmt::Arguments) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= TROUBLE) {
             *last = Some(Instant::now());
-            log::error!("journal: {what}");
+            log::error!("{what}");
         }
     }
 }
