@@ -15,11 +15,13 @@ mod context;
 pub mod drain;
 mod follow;
 mod head;
+pub mod journaling;
 mod read;
 mod respond;
 mod route;
 mod search;
 pub mod snapshot;
+mod unresolved;
 mod write;
 
 use std::sync::Arc;
@@ -38,13 +40,16 @@ use self::{
     context::Context,
     drain::Activity,
     follow::Followed,
+    journaling::{Begun, Journaling, Writing},
     respond::Responder,
     route::Route,
     snapshot::Current,
+    unresolved::Known,
     write::{Plan, Recorder},
 };
 use crate::{
     config::Config,
+    journal::Refused,
     mirror::{Job, Kind, Mirror, Outcome, Rest},
     s3::{Operation, S3Error},
     synclog::Misplacement,
@@ -64,6 +69,7 @@ pub struct Gateway {
     mirror: Arc<Mirror>,
     logs: Logs,
     activity: Arc<Activity>,
+    journaling: Option<Arc<Journaling>>,
 }
 
 impl Gateway {
@@ -73,8 +79,9 @@ impl Gateway {
         mirror: Arc<Mirror>,
         logs: Logs,
         activity: Arc<Activity>,
+        journaling: Option<Arc<Journaling>>,
     ) -> Self {
-        Gateway { current, upstream, mirror, logs, activity }
+        Gateway { current, upstream, mirror, logs, activity, journaling }
     }
 
     fn responder<'a>(&'a self, session: &'a mut Session, context: &'a mut Context) -> Responder<'a> {
@@ -163,13 +170,22 @@ impl Gateway {
         };
         let clusters = route.clusters_to_read();
         let object = write::object_name(&route.request.target);
+        let mut lagging = object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default();
+        let known = match &self.journaling {
+            Some(journaling) => journaling.known(&route.request.target, &clusters[0]).await,
+            None => None,
+        };
+        if let Some(known) = &known {
+            let home = clusters[0].backends.iter().filter(|backend| known.lags(&backend.endpoint()));
+            lagging.extend(home.map(|backend| backend.id));
+        }
         let read = read::Read {
             upstream: &self.upstream,
             header: &header,
             head: &head,
             id: &context.id,
             policy: route.region.read_policy,
-            lagging: object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default(),
+            lagging,
         };
         let found = read.run(&clusters).await;
         context.asked = found.asked;
@@ -199,9 +215,16 @@ impl Gateway {
                 0 if self.is_being_written(&route) => {}
                 0 => {
                     let recorder = self.recorder(session, context, route, clusters, Vec::new());
+                    if let Some(journaling) = &self.journaling {
+                        let record = recorder.seen(&found.absent_at_home, &backend);
+                        journaling.found(record, known.as_ref());
+                    }
                     recorder.read(&found.absent_at_home, &backend).await;
                 }
-                elsewhere => self.record_misplacement(&route, &clusters, elsewhere).await,
+                elsewhere => {
+                    let recorder = self.recorder(session, context, route, clusters, Vec::new());
+                    self.record_misplacement(recorder, elsewhere, &found.absent_at_home, known).await;
+                }
             }
         }
         outcome
@@ -213,11 +236,22 @@ impl Gateway {
     }
 
     /// Records that an object was found on another cluster than its home, the first of `clusters`.
-    async fn record_misplacement(&self, route: &Route, clusters: &[Arc<Cluster>], found_on: usize) {
+    async fn record_misplacement(
+        &self,
+        recorder: Recorder,
+        found_on: usize,
+        absent: &[Arc<Backend>],
+        known: Option<Known>,
+    ) {
+        let Recorder { route, clusters, .. } = &recorder;
         if route.request.operation != Operation::Read {
             return;
         }
         METRICS.misplacements.inc();
+        if let Some(journaling) = &self.journaling {
+            let record = recorder.misplaced(&clusters[found_on].name, absent);
+            journaling.found(record, known.as_ref());
+        }
         let misplacement = Misplacement {
             key: String::from_utf8_lossy(&route.request.ring_key).into_owned(),
             expected: clusters[0].name.clone(),
@@ -239,8 +273,17 @@ impl Gateway {
         let usable = |backend: &Backend| self.upstream.is_usable(backend);
         let plan: Plan =
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
-        context.asked = plan.targets.len();
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
+        let begun = match self.tell_journal(session, context, &route, &plan).await {
+            Ok(begun) => begun,
+            Err(Refused) => {
+                let body_read = session.downstream_session.is_body_done();
+                let refusal = S3Error::service_unavailable("the journal is unavailable");
+                return self.responder(session, context).refuse(&refusal, body_read).await;
+            }
+        };
+        context.asked = plan.targets.len();
+        let request = session.req_header();
         if pingora_core::protocols::http::v1::common::is_expect_continue_req(request) {
             let written = session.downstream_session.write_continue_response();
             respond::in_time(timeout(config.client_write_timeout, written).await)?;
@@ -249,6 +292,7 @@ impl Gateway {
         let left_out = plan.left_out.clone();
         let mut recorder = self.recorder(session, context, route, plan.clusters, plan.left_out);
         recorder.recorded = plan.recorded;
+        recorder.begun = begun;
         let job = Job {
             id: context.id.as_str().into(),
             header: Arc::new(header),
@@ -273,11 +317,29 @@ impl Gateway {
                 }
                 self.answer_write(session, context, outcome, recorder).await
             }
-            Err(BodyError::Refused(refusal)) => {
-                self.responder(session, context).refuse(&refusal, false).await
+            Err(error) => {
+                recorder.begun.take().map(Begun::nothing_was_sent).unwrap_or_default();
+                match error {
+                    BodyError::Refused(refusal) => {
+                        self.responder(session, context).refuse(&refusal, false).await
+                    }
+                    BodyError::Broken(error) => Err(error.into_down()),
+                }
             }
-            Err(BodyError::Broken(error)) => Err(error.into_down()),
         }
+    }
+
+    /// Tells the journal of a write before it begins, where there is one.
+    async fn tell_journal(
+        &self,
+        session: &Session,
+        context: &Context,
+        route: &Route,
+        plan: &Plan,
+    ) -> std::result::Result<Option<Begun>, Refused> {
+        let Some(journaling) = self.journaling.as_ref().filter(|_| plan.recorded) else { return Ok(None) };
+        let writing = Writing::new(route, &session.req_header().method, &context.id, &plan.clusters);
+        journaling.begin(&writing).await.map(Some)
     }
 
     async fn unsendable(&self, session: &mut Session, context: &mut Context, cause: Cause) -> Result<()> {
@@ -319,8 +381,9 @@ impl Gateway {
     fn record_write(&self, rest: Rest, recorder: Recorder) -> impl Future<Output = ()> + Send + use<> {
         let running = self.activity.background();
         async move {
+            let committed = rest.committed();
             let replies = rest.finish().await;
-            recorder.write(&replies).await;
+            recorder.write(&replies, committed).await;
             drop(running);
         }
     }
@@ -365,6 +428,7 @@ impl Gateway {
             snapshot: context.snapshot.clone(),
             left_out,
             recorded: true,
+            begun: None,
         }
     }
 }

@@ -43,7 +43,7 @@ pub struct Known {
     /// By reads: endpoints of backends that had it.
     seen: Option<Vec<String>>,
     /// It was found on another cluster.
-    pub misplaced: bool,
+    misplaced: bool,
 }
 
 /// The newest write of the whole object.
@@ -106,9 +106,13 @@ impl Known {
         has.is_some_and(|has| has.iter().all(|known| known != endpoint))
     }
 
-    /// Whether a read has told already that backends do not agree.
-    pub fn was_seen(&self) -> bool {
-        self.seen.is_some()
+    /// Whether there is a record of this already, where it is what a read found.
+    pub fn says(&self, what: &What) -> bool {
+        match what {
+            What::Seen => self.seen.is_some(),
+            What::Misplaced(_) => self.misplaced,
+            _ => false,
+        }
     }
 }
 
@@ -272,7 +276,7 @@ mod tests {
             let known = Known::of(&[&records[..], &others].concat());
             let lags = |endpoint| known.lags(endpoint);
             assert_eq!([lags("http://a:80"), lags("http://b:80"), lags("http://c:80")], [true, false, true]);
-            assert!(known.was_seen() && !known.misplaced);
+            assert!(known.says(&What::Seen) && !known.misplaced);
         }
         let seen = Known::of(&[record(1, What::Seen, None, &["http://a:80"])]);
         assert!(!seen.lags("http://a:80") && seen.lags("http://b:80"));

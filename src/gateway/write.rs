@@ -6,8 +6,13 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use md5::{Digest, Md5};
 
-use super::{route::Route, snapshot::Snapshot};
+use super::{
+    journaling::{Begun, Writing},
+    route::Route,
+    snapshot::Snapshot,
+};
 use crate::{
+    journal::{self, Said, What},
     mirror::{Judge, Kind, Reply, Rule, verdict::divergences},
     s3::{Multipart, Operation, S3Request, Target},
     synclog::{Record, SyncLog, record::Outcome},
@@ -141,15 +146,20 @@ pub struct Recorder {
     pub snapshot: Arc<Snapshot>,
     pub left_out: Vec<Arc<Backend>>,
     pub recorded: bool,
+    /// The write, as the journal knows it.
+    pub begun: Option<Begun>,
 }
 
 impl Recorder {
-    /// Records what the replies to a write say about divergence.
-    pub async fn write(&self, replies: &[Reply]) {
-        let seen: Vec<_> = replies.iter().map(Recorder::seen).collect();
+    /// Records what the replies to a write say about divergence. `committed` is its number among those of this process.
+    pub async fn write(mut self, replies: &[Reply], committed: Option<i64>) {
+        let seen: Vec<_> = replies.iter().map(Recorder::kind_and_etag).collect();
         let divergent = divergences(&seen, self.snapshot.config.mirror.compare_etags);
         for reply in replies {
             self.count(reply);
+        }
+        if let Some(begun) = self.begun.take() {
+            begun.end(replies, &divergent, &self.left_out, committed);
         }
         if !self.recorded {
             return;
@@ -196,7 +206,24 @@ impl Recorder {
         }
     }
 
-    fn seen(reply: &Reply) -> (Kind, Option<&str>) {
+    /// What the journal is told of such a read.
+    pub fn seen(&self, absent: &[Arc<Backend>], found: &Arc<Backend>) -> journal::Record {
+        let mut replies = not_applied(absent);
+        replies.push((found.endpoint(), Said::Good { etag: None, version: None }));
+        self.found(What::Seen, replies)
+    }
+
+    /// What the journal is told of an object on another cluster than its home, some of whose backends said that they
+    /// have none.
+    pub fn misplaced(&self, found_on: &str, absent: &[Arc<Backend>]) -> journal::Record {
+        self.found(What::Misplaced(found_on.to_owned()), not_applied(absent))
+    }
+
+    fn found(&self, what: What, replies: Vec<(String, Said)>) -> journal::Record {
+        Writing::new(&self.route, &self.method, &self.req_id, &self.clusters).found(what, replies)
+    }
+
+    fn kind_and_etag(reply: &Reply) -> (Kind, Option<&str>) {
         (reply.kind, reply.etag.as_deref().filter(|_| reply.comparable))
     }
 
@@ -261,6 +288,10 @@ impl Recorder {
             sub_resource: request.sub_resource.clone(),
         }
     }
+}
+
+fn not_applied(backends: &[Arc<Backend>]) -> Vec<(String, Said)> {
+    backends.iter().map(|backend| (backend.endpoint(), Said::NotApplied)).collect()
 }
 
 /// The name under which an object's writes are kept in order: the same in path and virtual-host style.

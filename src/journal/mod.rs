@@ -13,6 +13,7 @@ mod batch;
 mod memory;
 mod open;
 pub mod postgres;
+mod presence;
 pub mod record;
 mod row;
 mod rules;
@@ -27,6 +28,7 @@ pub use self::{
     memory::Memory,
     open::{open, opener},
     postgres::Postgres,
+    presence::Presence,
     record::{Intent, Object, Record, Said, What, WriteId},
     rules::{Clock, system_clock},
     sqlite::Sqlite,

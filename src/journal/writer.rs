@@ -5,6 +5,7 @@
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -15,11 +16,12 @@ use std::{
 
 use tokio::{
     sync::{Notify, oneshot},
+    task::spawn_blocking,
     time::{interval, sleep, timeout, timeout_at},
 };
 
 use super::{
-    Change, Intent, Journal, JournalError, WriteId,
+    Change, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
 };
 use crate::telemetry::metrics::{JournalMetrics, METRICS};
@@ -49,8 +51,7 @@ pub struct Refused;
 
 pub struct Writer {
     open: Opener,
-    /// The host's.
-    name: String,
+    presence: Arc<Presence>,
     settle: Duration,
     engine: OnceLock<Arc<dyn Journal>>,
     waiting: Mutex<Queue>,
@@ -63,7 +64,9 @@ pub struct Writer {
     enrolled: Notify,
     numbers: AtomicI64,
     unavailable: AtomicBool,
-    trouble: Mutex<Option<Instant>>,
+    trouble: NowAndThen,
+    refusals: NowAndThen,
+    losses: NowAndThen,
     metrics: JournalMetrics,
 }
 
@@ -75,13 +78,13 @@ struct Queue {
 }
 
 impl Writer {
-    pub fn new(open: Opener, name: String, settle: Duration) -> Writer {
+    pub fn new(open: Opener, presence: Presence, settle: Duration) -> Writer {
         METRICS.limit("journal_waiting_changes", WAITING_MOST as u64);
         let metrics = JournalMetrics::of_process();
         metrics.unavailable.set(1);
         Writer {
             open,
-            name,
+            presence: Arc::new(presence),
             settle,
             engine: OnceLock::new(),
             waiting: Mutex::default(),
@@ -92,7 +95,9 @@ impl Writer {
             enrolled: Notify::new(),
             numbers: AtomicI64::new(0),
             unavailable: AtomicBool::new(true),
-            trouble: Mutex::default(),
+            trouble: NowAndThen::default(),
+            refusals: NowAndThen::default(),
+            losses: NowAndThen::default(),
             metrics,
         }
     }
@@ -100,6 +105,11 @@ impl Writer {
     /// The engine, once it could be opened.
     pub fn engine(&self) -> Option<&Arc<dyn Journal>> {
         self.engine.get()
+    }
+
+    /// Whether it took what it was given last.
+    pub fn is_available(&self) -> bool {
+        !self.unavailable.load(Relaxed)
     }
 
     /// A name for a write.
@@ -120,7 +130,7 @@ impl Writer {
         if self.unavailable.load(Relaxed)
             || self.put(|queue, now| queue.begin_now(changes, token, now)).is_err()
         {
-            return Err(self.refuse("it is away, or has too much to do"));
+            return Err(self.refuse("it is away, or too much waits for it"));
         }
         let mut withdrawing = Withdrawing { writer: self, intents };
         match timeout(INTENT, told).await {
@@ -139,7 +149,7 @@ impl Writer {
 
     fn refuse(&self, why: &str) -> Refused {
         self.metrics.refused.inc();
-        self.tell(format_args!("writes are refused: the journal cannot be told of them ({why})"));
+        self.refusals.error(format_args!("writes are refused, because the journal cannot be told of them: {why}"));
         Refused
     }
 
@@ -155,8 +165,8 @@ impl Writer {
         let put = self.put(|queue, now| queue.end(change, begun, needed, now));
         put.unwrap_or_else(|| {
             self.metrics.dropped.inc();
-            self.tell(format_args!(
-                "what became of writes is lost to the journal, not to the synclog: {WAITING_MOST} steps of writes wait for it"
+            self.losses.error(format_args!(
+                "what became of writes is lost to the journal, not to the synclog: {WAITING_MOST} steps wait for it"
             ));
             0
         })
@@ -191,7 +201,7 @@ impl Writer {
                 Err(error) => {
                     self.unavailable.store(true, Relaxed);
                     self.metrics.unavailable.set(1);
-                    self.tell(format_args!("{error}"));
+                    self.trouble.error(format_args!("{error}"));
                     sleep(pause).await;
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
@@ -222,11 +232,31 @@ impl Writer {
     }
 
     async fn enrol(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
-        let gateway = engine.enrol(&self.name).await?;
+        // Before a write of this process begins, so that theirs are known to be before it.
+        for dead in self.aside(Presence::dead).await.unwrap_or_default() {
+            engine.leave(dead.gateway, self.settle).await?;
+            log::warn!("journal: gateway {} died; its writes are to be looked at", dead.gateway);
+            self.aside(move |_| dead.forget()).await.unwrap_or_default();
+        }
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let gateway = engine.enrol(&name).await?;
+        self.aside(move |presence| presence.tell(gateway)).await.unwrap_or_default();
         self.gateway.store(gateway, Relaxed);
         self.enrolled.notify_waiters();
         log::info!("journal: this is gateway {gateway}");
         Ok(())
+    }
+
+    /// Something that waits for a disk; what goes wrong is told here.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Presence) -> io::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        let presence = self.presence.clone();
+        let done = spawn_blocking(move || work(&presence)).await.map_err(io::Error::other);
+        done.flatten()
+            .inspect_err(|error| log::warn!("journal: others on this host cannot see that it lives: {error}"))
+            .ok()
     }
 
     async fn is_alive(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
@@ -317,7 +347,7 @@ impl Writer {
             ticks.tick().await;
             let Some(engine) = self.engine() else { continue };
             if let Err(error) = self.look_after(engine, tick).await {
-                self.tell(format_args!("{error}"));
+                self.trouble.error(format_args!("{error}"));
             }
         }
     }
@@ -346,12 +376,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the process is known to the journal, at most `patience`.
-    pub async fn ready(&self, patience: Duration) -> bool {
-        timeout(patience, self.known()).await.is_ok()
-    }
-
-    async fn known(&self) {
+    /// Waits until the process is known to the journal.
+    pub async fn known(&self) {
         loop {
             let enrolled = self.enrolled.notified();
             if self.gateway.load(Relaxed) != 0 {
@@ -382,18 +408,23 @@ impl Writer {
         let gateway = self.gateway.load(Relaxed);
         let Some(engine) = self.engine().filter(|_| gateway != 0) else { return };
         match timeout(patience, engine.leave(gateway, self.settle)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => log::error!("journal: {error}"),
+            Ok(Ok(())) => self.aside(Presence::end).await.unwrap_or_default(),
+            Ok(Err(error)) => log::error!("{error}"),
             Err(_) => log::error!("journal: it took no leave within {patience:?}"),
         }
     }
+}
 
-    /// An error in the main log, now and then.
-    fn tell(&self, what: std::fmt::Arguments) {
-        let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+/// Errors in the main log about the same trouble.
+#[derive(Debug, Default)]
+struct NowAndThen(Mutex<Option<Instant>>);
+
+impl NowAndThen {
+    fn error(&self, what: std::fmt::Arguments) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= TROUBLE) {
             *last = Some(Instant::now());
-            log::error!("journal: {what}");
+            log::error!("{what}");
         }
     }
 }

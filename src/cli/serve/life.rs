@@ -26,13 +26,13 @@ use super::{
     supervisor::Supervisor,
 };
 use crate::{
-    gateway::drain::Activity,
+    gateway::{drain::Activity, journaling::Journaling},
     telemetry::{Logs, export::reporter::Reporter},
 };
 
 /// For the last report of metrics.
 const LAST_REPORT: Duration = Duration::from_secs(2);
-/// For the logs to be written at the end.
+/// For the journal, and for the logs, to be written at the end.
 const FLUSH: Duration = Duration::from_secs(5);
 /// A predecessor that was told before its successor was started is there at once. Then whoever started the
 /// successor as a daemon learns how the takeover ended; else only that it waits.
@@ -43,6 +43,8 @@ pub struct Life {
     pub activity: Arc<Activity>,
     pub listeners: Listeners,
     pub logs: Logs,
+    /// If there is a journal.
+    pub journaling: Option<Arc<Journaling>>,
     /// Tells metrics, from serving to the end.
     pub reporter: Reporter,
     /// Starts the gateway's own tasks, once there is a runtime, and waits for what requests need.
@@ -106,6 +108,9 @@ impl ShutdownSignalWatch for Watch {
             let outcome = life.live().await;
             if let Err(error) = &outcome {
                 log::error!("ending: {error:#}");
+            }
+            if let Some(journaling) = &life.journaling {
+                journaling.writer().leave(FLUSH).await;
             }
             life.reporter.end(LAST_REPORT).await;
             life.logs.flush(FLUSH).await;

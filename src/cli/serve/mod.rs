@@ -44,6 +44,7 @@ use crate::{
         Gateway,
         connection::{AcceptFilter, Connections, Room},
         drain::Activity,
+        journaling::Journaling,
         snapshot::{Current, Snapshot},
     },
     mirror::Mirror,
@@ -102,7 +103,9 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let file =
         options.file.map(std::path::absolute).transpose().context("cannot use the configuration's path")?;
     let (beginning, topology) = Beginning::new(&config, file)?;
-    let (service, parts) = gateway_over(&server, &config, topology, &logs, &activity, files);
+    let journaling = config.journal.as_ref().map(|journal| Arc::new(Journaling::of(journal, &config.state_directory)));
+    let (service, parts) =
+        gateway_over(&server, &config, topology, &logs, &activity, files, journaling.clone());
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
     let tasks = run_tasks(parts.resolver.clone(), parts.upstream.clone());
     let calls = Arc::new(Calls::default());
@@ -115,15 +118,22 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
         // A unix socket's file must belong to that user.
         listeners.bind(|listen| matches!(listen, Listen::Tcp(_)))?;
     }
+    let starting = journaling.clone();
     let (watch, outcome) = Watch::over(Life {
         activity,
+        journaling,
         listeners,
         logs,
         reporter: Reporter::new(&config),
         tasks: Box::pin(async {
             tokio::spawn(reloader.run());
             watching();
-            tasks.await;
+            let journal = async {
+                if let Some(journaling) = starting {
+                    journaling.start().await;
+                }
+            };
+            tokio::join!(tasks, journal);
         }),
         calls,
         grace: conf.grace_period_seconds.map_or(GRACE_PERIOD, Duration::from_secs),
@@ -147,13 +157,20 @@ fn gateway_over(
     logs: &Logs,
     activity: &Arc<Activity>,
     files: Option<u64>,
+    journaling: Option<Arc<Journaling>>,
 ) -> (listening::Service<Connections>, Parts) {
     let resolver = Arc::new(Resolver::new(&topology.backends));
     let upstream = Arc::new(Upstream::new(config, &topology, resolver.clone()));
     let mirror = Arc::new(Mirror::new(upstream.clone(), &topology.backends, activity.stop.clone()));
     let current = Arc::new(Current::new(Snapshot::new(config.clone(), Arc::new(topology))));
-    let gateway =
-        Gateway::new(current.clone(), upstream.clone(), mirror.clone(), logs.clone(), activity.clone());
+    let gateway = Gateway::new(
+        current.clone(),
+        upstream.clone(),
+        mirror.clone(),
+        logs.clone(),
+        activity.clone(),
+        journaling,
+    );
     let proxy = http_proxy(&server.configuration, gateway);
     let room = Room::new(current.clone(), files);
     let connections = Connections::new(proxy, current.clone(), logs.clone(), activity.clone(), room.clone());

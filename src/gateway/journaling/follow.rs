@@ -1,0 +1,74 @@
+//! Keeps what the gateway remembers of the journal as the journal is, and the journal told that it lives.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Journaling;
+use crate::journal::{Journal, JournalError, Mark, News};
+
+/// How long the journal waits for news before it says that there are none.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Where there was no room for all, all is asked for again after so long: there may be by then.
+const ROOM: Duration = Duration::from_secs(30);
+/// For a journal that answers to be there at the start; then the gateway serves all the same.
+const AT_START: Duration = Duration::from_secs(2);
+
+impl Journaling {
+    /// Starts what the journal needs, and waits for it a little.
+    pub async fn start(self: Arc<Self>) {
+        let (writing, keeping, following) = (self.clone(), self.clone(), self.clone());
+        tokio::spawn(async move { writing.writer.run().await });
+        tokio::spawn(async move { keeping.writer.keep().await });
+        tokio::spawn(async move { following.follow().await });
+        let loaded = async {
+            while !self.loaded.load(Relaxed) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(AT_START, loaded).await.is_err() {
+            log::error!("journal: starting although it is not there after {AT_START:?}");
+        }
+    }
+
+    async fn follow(&self) {
+        self.writer.known().await;
+        loop {
+            let Some(engine) = self.writer.engine() else { return };
+            // What was found meanwhile by others is not known.
+            if self.follow_on(engine).await.is_err() {
+                self.unresolved.set_whole(false);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// From everything to the next time that everything is needed.
+    async fn follow_on(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
+        let taken = self.writer.taken_up_to();
+        let all = engine.unresolved(self.remembered_most).await?;
+        self.unresolved.learn_all(&all.objects, all.whole, taken);
+        self.loaded.store(true, Relaxed);
+        let mut mark: Mark = all.mark;
+        drop(all.objects);
+        let since = Instant::now();
+        while self.unresolved.is_whole() || since.elapsed() < ROOM {
+            let taken = self.writer.taken_up_to();
+            match engine.news(mark, PATIENCE).await? {
+                News::Reload => return Ok(()),
+                News::Changed(objects, next) => {
+                    for (object, records) in &objects {
+                        self.unresolved.learn(object, records, taken);
+                    }
+                    mark = next;
+                }
+            }
+        }
+        Ok(())
+    }
+}

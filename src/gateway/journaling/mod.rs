@@ -1,0 +1,290 @@
+//! What the gateway tells its journal, and asks of it.
+//!
+//! A write becomes an intent for each cluster that it concerns ([`Writing::intents`]), and what its backends reply the
+//! end of each ([`Begun::end`]). Reads learn which backends have the newest version ([`Journaling::known`]).
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `outcome.rs` | from replies to what the journal is told of a write |
+//! | `follow.rs` | keeps the memory as the journal is |
+//! | `../unresolved.rs` | the memory |
+
+mod follow;
+mod outcome;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::AtomicBool,
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use http::Method;
+use tokio::time::timeout;
+
+use self::outcome::{Outcome, outcome};
+use super::{
+    route::Route,
+    unresolved::{Known, Unresolved},
+};
+use crate::{
+    config::{Consistency, JournalConfig},
+    journal::{
+        Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener,
+    },
+    mirror::Reply,
+    s3::{Multipart, Operation, S3Request, Target},
+    telemetry::metrics::JournalMetrics,
+    topology::{Backend, Cluster},
+    upstream::Framing,
+};
+
+/// The longest that a read waits for the journal's word on its object. After one that waited in vain none asks for a
+/// while.
+const ASKING: Duration = Duration::from_millis(50);
+const NOT_ASKING: Duration = Duration::from_secs(1);
+
+/// The journal as the gateway has it. One per process.
+pub struct Journaling {
+    writer: Writer,
+    unresolved: Unresolved,
+    remembered_most: usize,
+    loaded: AtomicBool,
+    asked_in_vain: Mutex<Option<Instant>>,
+    metrics: JournalMetrics,
+}
+
+/// A write that is about to begin.
+pub struct Writing<'a> {
+    route: &'a Route,
+    method: &'a Method,
+    req_id: &'a str,
+    clusters: &'a [Arc<Cluster>],
+}
+
+/// A write that has begun: it ends with [`Begun::end`] or [`Begun::nothing_was_sent`]. Dropped, nobody knows what
+/// became of it.
+pub struct Begun {
+    journaling: Arc<Journaling>,
+    /// One for each cluster.
+    intents: Vec<Intent>,
+    /// The journal knows of them, or will soon.
+    told: bool,
+    /// Of each object: it had records when the write began, or may have had.
+    contested: Vec<bool>,
+}
+
+impl Journaling {
+    /// Nothing is opened before it is started. What tells others on this host that the process lives is in
+    /// `state_directory`.
+    pub fn of(config: &JournalConfig, state_directory: &Path) -> Journaling {
+        let presence = Presence::in_directory(state_directory, &config.engine);
+        Journaling {
+            writer: Writer::new(opener(config.engine.clone()), presence, config.settle),
+            unresolved: Unresolved::new(config.remembered_objects),
+            remembered_most: config.remembered_objects,
+            loaded: AtomicBool::new(false),
+            asked_in_vain: Mutex::default(),
+            metrics: JournalMetrics::of_process(),
+        }
+    }
+
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Lets a write begin, when the journal knows of it as its region asks for. Dropped, it has not begun.
+    pub async fn begin(self: &Arc<Self>, writing: &Writing<'_>) -> Result<Begun, Refused> {
+        let intents = writing.intents(|| self.writer.next_id());
+        let contested = intents.iter().map(|intent| self.may_have_records(&intent.object)).collect();
+        let told = match writing.consistency() {
+            Consistency::None => false,
+            Consistency::Weak => self.writer.begin_soon(&intents),
+            Consistency::Strong => self.writer.begin(&intents).await.map(|()| true)?,
+        };
+        Ok(Begun { journaling: self.clone(), intents, told, contested })
+    }
+
+    fn may_have_records(&self, object: &Object) -> bool {
+        !self.unresolved.is_whole() || self.unresolved.knows(object)
+    }
+
+    /// What the journal says of an object that is about to be read; `None` = nothing, as far as is known.
+    pub async fn known(&self, target: &Target, cluster: &Cluster) -> Option<Known> {
+        if self.unresolved.is_whole() && self.unresolved.is_empty() {
+            return None;
+        }
+        let Target::Object { bucket, key } = target else { return None };
+        let object = Object { cluster: cluster.name.clone(), bucket: bucket.clone(), key: key.clone() };
+        match self.unresolved.of(&object) {
+            Some(known) => Some(known),
+            None if self.unresolved.is_whole() => None,
+            None => self.ask(&object).await,
+        }
+    }
+
+    async fn ask(&self, object: &Object) -> Option<Known> {
+        let engine = self.writer.engine().filter(|_| self.writer.is_available() && self.may_ask())?;
+        let answer = timeout(ASKING, engine.show(object)).await;
+        if let Ok(Ok(case)) = answer {
+            self.metrics.asked_in_time.inc();
+            return case.map(|case| Known::of(&case.records));
+        }
+        self.metrics.asked_in_vain.inc();
+        *self.asked_in_vain.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        None
+    }
+
+    fn may_ask(&self) -> bool {
+        let last = *self.asked_in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_none_or(|last| last.elapsed() >= NOT_ASKING)
+    }
+
+    /// Tells of what a read found, unless another has told of it. `known` = what was known before.
+    pub fn found(&self, mut record: Record, known: Option<&Known>) {
+        let says_so = |known: &Known| known.says(&record.intent.what);
+        let now = self.unresolved.of(&record.intent.object);
+        if !known.is_some_and(says_so) && !now.as_ref().is_some_and(says_so) {
+            record.intent.id = self.writer.next_id();
+            self.note(&record);
+        }
+    }
+
+    /// Tells of backends that may not agree.
+    fn note(&self, record: &Record) {
+        let until = self.writer.end(Change::Diverged(record.clone()), true, true);
+        self.unresolved.note(record, until);
+    }
+}
+
+impl<'a> Writing<'a> {
+    pub fn new(
+        route: &'a Route,
+        method: &'a Method,
+        req_id: &'a str,
+        clusters: &'a [Arc<Cluster>],
+    ) -> Writing<'a> {
+        Writing { route, method, req_id, clusters }
+    }
+
+    fn consistency(&self) -> Consistency {
+        self.route.region.consistency
+    }
+
+    fn intents(&self, next_id: impl Fn() -> WriteId) -> Vec<Intent> {
+        let what = what(&self.route.request, self.method);
+        let length = match self.route.framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        };
+        let strong = self.consistency() == Consistency::Strong;
+        let intent = |cluster: &Arc<Cluster>| Intent { length, strong, ..self.intent(next_id(), cluster, what.clone()) };
+        self.clusters.iter().map(intent).collect()
+    }
+
+    fn intent(&self, id: WriteId, cluster: &Cluster, what: What) -> Intent {
+        Intent {
+            id,
+            object: object(&self.route.request.target, &cluster.name),
+            what,
+            region: self.route.region.name.clone(),
+            req_id: self.req_id.to_owned(),
+            length: None,
+            begun: now(),
+            strong: false,
+            turn: None,
+        }
+    }
+
+    /// What a read found of the object on its home cluster, as a record that has no name yet.
+    pub fn found(&self, what: What, replies: Vec<(String, Said)>) -> Record {
+        let intent = self.intent(WriteId { gateway: 0, number: 0 }, &self.clusters[0], what);
+        Record { ended: intent.begun, intent, commit: None, turn: None, replies }
+    }
+}
+
+/// In milliseconds since 1970.
+fn now() -> i64 {
+    Utc::now().timestamp_millis()
+}
+
+fn object(target: &Target, cluster: &str) -> Object {
+    let (bucket, key) = match target {
+        Target::Service => (Vec::new(), Vec::new()),
+        Target::Bucket { bucket } => (bucket.clone(), Vec::new()),
+        Target::Object { bucket, key } => (bucket.clone(), key.clone()),
+    };
+    Object { cluster: cluster.to_owned(), bucket, key }
+}
+
+fn what(request: &S3Request, method: &Method) -> What {
+    match (&request.operation, &request.version_id, &request.sub_resource) {
+        (Operation::Delete, ..) => What::Delete,
+        (Operation::Copy { .. } | Operation::Multipart(Multipart::Complete), ..) => What::Put,
+        (Operation::BucketWrite, _, Some(sub_resource)) => What::Bucket(format!("{method} {sub_resource}")),
+        (Operation::BucketWrite, _, None) => What::Bucket(method.to_string()),
+        (_, Some(version), _) => What::Version(version.clone()),
+        (_, None, Some(sub_resource)) => What::Attribute(sub_resource.clone()),
+        (_, None, None) if method == Method::PUT => What::Put,
+        // Nobody knows what it does.
+        (_, None, None) => What::Attribute(method.to_string()),
+    }
+}
+
+impl Begun {
+    /// No backend has seen the end of the request.
+    pub fn nothing_was_sent(mut self) {
+        for intent in self.intents.drain(..) {
+            self.journaling.writer.end(Change::Void(intent.id), self.told, false);
+        }
+    }
+
+    /// Tells what all backends said. `diverges` belongs to `replies`; those `left_out` belong to the first cluster.
+    pub fn end(
+        mut self,
+        replies: &[Reply],
+        diverges: &[bool],
+        left_out: &[Arc<Backend>],
+        committed: Option<i64>,
+    ) {
+        let ended = now();
+        let intents = std::mem::take(&mut self.intents);
+        for (cluster, (intent, contested)) in intents.into_iter().zip(&self.contested).enumerate() {
+            let left_out = if cluster == 0 { left_out } else { &[] };
+            let (outcome, replies) = outcome(cluster, replies, diverges, left_out);
+            let record = Record { intent, commit: committed, ended, turn: None, replies };
+            self.tell(record, outcome, *contested);
+        }
+    }
+
+    fn tell(&self, record: Record, outcome: Outcome, contested: bool) {
+        let Journaling { writer, unresolved, .. } = &*self.journaling;
+        let orphaned = self.told && writer.was_taken_for_dead(record.id());
+        match outcome {
+            Outcome::Void if !orphaned => {
+                writer.end(Change::Void(record.id()), self.told, false);
+            }
+            Outcome::Settled if !orphaned => {
+                let known = unresolved.knows(&record.intent.object);
+                let needed = contested || known || !unresolved.is_whole();
+                let change = Change::Settled(record.clone());
+                let until = writer.end(change, self.told, needed);
+                if known {
+                    unresolved.note(&record, until);
+                }
+            }
+            _ => self.journaling.note(&record),
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        for intent in self.intents.drain(..) {
+            self.journaling.note(&Record::orphaned(intent, now()));
+        }
+    }
+}

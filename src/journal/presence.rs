@@ -1,0 +1,141 @@
+//! How gateways of one host learn at once that one of them has died: each holds a lock on a file of its own, which is
+//! named by its number in the journal. A file that nobody holds is that of a process that ended without leave.
+//!
+//! Others learn of it by its silence, which takes longer. So whatever goes wrong here does no harm.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use crate::config::JournalEngine;
+
+const DIRECTORY: &str = "gateways";
+/// Of a file: far more than the name of a journal.
+const MOST_BYTES: u64 = 16 * 1024;
+
+#[derive(Debug)]
+pub struct Presence {
+    directory: PathBuf,
+    /// Which journal the numbers are of.
+    journal: String,
+    /// Held as long as the process lives.
+    own: Mutex<Option<Held>>,
+}
+
+/// A file with its lock.
+#[derive(Debug)]
+pub struct Held {
+    pub gateway: i64,
+    path: PathBuf,
+    _file: File,
+}
+
+impl Held {
+    /// Nobody need look at it any more.
+    pub fn forget(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+impl Presence {
+    pub fn in_directory(state_directory: &Path, engine: &JournalEngine) -> Presence {
+        let journal = Named(engine).to_string();
+        Presence { directory: state_directory.join(DIRECTORY), journal, own: Mutex::new(None) }
+    }
+
+    /// Those that died without leave. While this is held, no other process finds them.
+    pub fn dead(&self) -> io::Result<Vec<Held>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut dead = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let gateway = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            let Some(gateway) = gateway else { continue };
+            let file = File::options().read(true).write(true).open(&path)?;
+            if file.try_lock().is_err() {
+                continue;
+            }
+            let mut journal = String::new();
+            (&file).take(MOST_BYTES).read_to_string(&mut journal)?;
+            if journal == self.journal {
+                dead.push(Held { gateway, path, _file: file });
+            }
+        }
+        Ok(dead)
+    }
+
+    /// This process is there, by this number.
+    pub fn tell(&self, gateway: i64) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        // It has its name when it is locked.
+        let draft = self.directory.join(format!("{gateway}.new"));
+        let path = self.directory.join(gateway.to_string());
+        let mut file = File::options().write(true).create(true).truncate(true).open(&draft)?;
+        file.try_lock()?;
+        file.write_all(self.journal.as_bytes())?;
+        fs::rename(&draft, &path)?;
+        let held = Held { gateway, path, _file: file };
+        let before = self.own.lock().unwrap_or_else(PoisonError::into_inner).replace(held);
+        before.map_or(Ok(()), Held::forget)
+    }
+
+    /// It ends with leave.
+    pub fn end(&self) -> io::Result<()> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
+        own.map_or(Ok(()), Held::forget)
+    }
+}
+
+/// An engine, without what is secret.
+struct Named<'a>(&'a JournalEngine);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            JournalEngine::Sqlite(file) => write!(f, "SQLite {}", file.display()),
+            JournalEngine::Postgres(login) => {
+                write!(f, "PostgreSQL {} {} {}", login.host, login.port, login.dbname)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_died_is_found_once_and_who_lives_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let presence = |file: &str| Presence::in_directory(dir.path(), &JournalEngine::Sqlite(file.into()));
+        let numbers = |presence: &Presence| -> Vec<i64> {
+            presence.dead().unwrap().iter().map(|held| held.gateway).collect()
+        };
+        let (one, other, next) = (presence("/j"), presence("/other"), presence("/j"));
+        assert!(numbers(&next).is_empty());
+        one.tell(3).unwrap();
+        other.tell(4).unwrap();
+        assert!(numbers(&next).is_empty());
+        drop((one, other));
+        let dead = next.dead().unwrap();
+        assert_eq!(dead.iter().map(|held| held.gateway).collect::<Vec<_>>(), [3]);
+        assert!(numbers(&presence("/j")).is_empty(), "it is held by who found it");
+        drop(dead);
+        next.dead().unwrap().into_iter().for_each(|held| held.forget().unwrap());
+        assert!(numbers(&next).is_empty());
+        // A process that is given another number leaves none behind.
+        next.tell(5).unwrap();
+        next.tell(6).unwrap();
+        next.end().unwrap();
+        drop(next);
+        assert!(numbers(&presence("/j")).is_empty());
+    }
+}
