@@ -41,6 +41,7 @@ mod smuggling;
 mod status;
 mod supervision;
 mod synclog_postgres;
+mod sync;
 mod syslog;
 mod takeover;
 mod technical;
