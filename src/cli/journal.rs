@@ -265,12 +265,7 @@ async fn pages(
     }
 }
 
-async fn show(
-    config: &Config,
-    journal: &dyn Journal,
-    one: &One,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
+async fn show(config: &Config, journal: &dyn Journal, one: &One, out: &mut impl Write) -> anyhow::Result<()> {
     let object = object(config, journal, &one.named).await?;
     let case = journal.show(&object).await?.context("it has just been resolved")?;
     let held = held(config, &object).await;

@@ -95,7 +95,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Some(Command::Maintenance { action }) => {
             load(action.conf()).and_then(|config| tell(|out| maintenance::run(&config, &action, out)))
         }
-        Some(Command::Sync(arguments)) => load(arguments.conf()).and_then(|config| sync::run(config, &arguments)),
+        Some(Command::Sync(arguments)) => {
+            load(arguments.conf()).and_then(|config| sync::run(config, &arguments))
+        }
         Some(Command::Journal(journal::Arguments { conf, action })) => {
             named(conf.as_ref()).and_then(load).and_then(|config| journal::run(&config, action))
         }

@@ -11,8 +11,7 @@ use crate::{
 };
 
 /// Everything but what RFC 3986 calls unreserved, and the slash.
-const ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// `/bucket/key`, or `/bucket` where the key is empty.
 pub fn path(object: &Object) -> String {

@@ -118,7 +118,10 @@ fn read_top(top: &mut MapReader, look: bool) -> Option<Config> {
     let maintained_backends = validate::maintained(&maintained, &clusters, report);
     let address = listen.as_ref().map(|listener| listener.address.clone());
     let (sync, sync_listener) = sync::read(top);
-    validate::listeners(&[listen, technical, exporter, sync_listener].into_iter().flatten().collect::<Vec<_>>(), report);
+    validate::listeners(
+        &[listen, technical, exporter, sync_listener].into_iter().flatten().collect::<Vec<_>>(),
+        report,
+    );
     let mirror = read_mirror(top);
     let state_directory = top.read("StateDirectory", PathBuf::from(STATE_DIRECTORY), directory);
     let journal = journal::read(top, &state_directory);

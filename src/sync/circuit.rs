@@ -90,7 +90,8 @@ impl Circuit {
             }
             None if self.failures >= FAILURES => {
                 let why = why.to_owned();
-                self.left_alone = Some(LeftAlone { until: now + PAUSE.0, pause: PAUSE.0, probed: false, why });
+                self.left_alone =
+                    Some(LeftAlone { until: now + PAUSE.0, pause: PAUSE.0, probed: false, why });
                 Turn::Opened
             }
             None => Turn::None,

@@ -74,7 +74,11 @@ impl Fake {
 
     pub fn set_away(&self, backend: &str, away: bool) {
         let mut all = self.away.lock().unwrap();
-        if away { all.insert(backend.to_owned()) } else { all.remove(backend) };
+        if away {
+            all.insert(backend.to_owned())
+        } else {
+            all.remove(backend)
+        };
     }
 
     pub fn asked(&self, backend: &str) -> usize {
@@ -132,7 +136,12 @@ impl Stores for Fake {
         Ok(copied)
     }
 
-    async fn delete(&self, object: &Object, backend: (&str, &Held), gate: &dyn Gate) -> Result<(), StoreError> {
+    async fn delete(
+        &self,
+        object: &Object,
+        backend: (&str, &Held),
+        gate: &dyn Gate,
+    ) -> Result<(), StoreError> {
         self.answer(backend.0).await.map_err(StoreError::Failed)?;
         if self.get(backend.0, object).as_ref() != Some(backend.1) {
             return Err(StoreError::Changed("it changed".into()));

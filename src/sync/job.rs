@@ -173,7 +173,11 @@ impl Job {
         let is_elsewhere = |record: &&Record| matches!(record.intent.what, What::Misplaced(_));
         let sightings: Vec<&Record> = self.case.records.iter().filter(is_elsewhere).collect();
         let outcome = match sightings.len() == self.case.records.len() && shop.wanted == Wanted::Misplaced {
-            true => Move { repair: &repair, places: &shop.places, stores: &shop.stores }.run(&self.lease, &self.case).await,
+            true => {
+                Move { repair: &repair, places: &shop.places, stores: &shop.stores }
+                    .run(&self.lease, &self.case)
+                    .await
+            }
             false => self.keeping(&sightings, repair.run(&self.lease, &self.case).await).await,
         };
         drop(pass);
@@ -225,7 +229,9 @@ impl Job {
             End::Repair(Outcome::Lost) => {
                 (Word::Nothing, "lost", "the lease ran out, or another worker has it".to_owned())
             }
-            End::Repair(Outcome::Again { pause, why }) => (Word::Postpone { pause, failed: false }, "again", why),
+            End::Repair(Outcome::Again { pause, why }) => {
+                (Word::Postpone { pause, failed: false }, "again", why)
+            }
             End::Repair(Outcome::Parked { why }) => (Word::SetAside(Standing::Parked), "parked", why),
             End::Repair(Outcome::Failed { why }) => {
                 told.attempts = case.attempts.saturating_add(1);
@@ -243,13 +249,19 @@ impl Job {
                 shop.trouble(&error.to_string());
                 (Word::Postpone { pause: shop.backoff.min, failed: false }, "again", error.to_string())
             }
-            End::Untouched => {
-                (Word::Postpone { pause: Duration::ZERO, failed: false }, "again", "the worker ends".to_owned())
-            }
+            End::Untouched => (
+                Word::Postpone { pause: Duration::ZERO, failed: false },
+                "again",
+                "the worker ends".to_owned(),
+            ),
             // What was sent may still be on its way.
             End::GivenUp => {
                 let pause = shop.rules.settle;
-                (Word::Postpone { pause, failed: false }, "again", "the worker ended in the middle".to_owned())
+                (
+                    Word::Postpone { pause, failed: false },
+                    "again",
+                    "the worker ended in the middle".to_owned(),
+                )
             }
         };
         told.outcome = outcome;
@@ -265,7 +277,9 @@ impl Job {
             let said = async {
                 match word {
                     Word::Nothing => Ok(()),
-                    Word::Postpone { pause, failed } => shop.journal.postpone(lease, *pause, *failed, why).await,
+                    Word::Postpone { pause, failed } => {
+                        shop.journal.postpone(lease, *pause, *failed, why).await
+                    }
                     Word::SetAside(standing) => shop.journal.set_aside(lease, *standing, &seen, why).await,
                 }
             };

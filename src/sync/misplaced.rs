@@ -37,8 +37,12 @@ pub enum Step {
     /// It is nowhere but at home, or must stay where it is.
     Done,
     /// To all backends of the home.
-    Copy { source: String },
-    Delete { targets: Vec<String> },
+    Copy {
+        source: String,
+    },
+    Delete {
+        targets: Vec<String>,
+    },
     /// The bytes of these have to be read first.
     Digest(Vec<String>),
     Wait(String),
@@ -189,7 +193,9 @@ impl Move<'_> {
     ) -> Result<Result<usize, Outcome>, JournalError> {
         let object = &lease.object;
         // A cluster that is not there any more has nothing to move.
-        let Some(place) = self.places.get(cluster).filter(|_| cluster != object.cluster) else { return Ok(Ok(0)) };
+        let Some(place) = self.places.get(cluster).filter(|_| cluster != object.cluster) else {
+            return Ok(Ok(0));
+        };
         if let Some(backend) = place.closed.first() {
             return Ok(Err(Outcome::Failed { why: format!("{backend}: there are no credentials for it") }));
         }

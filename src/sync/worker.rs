@@ -86,11 +86,7 @@ impl Worker {
         }
     }
 
-    async fn work(
-        &self,
-        slots: &Arc<Semaphore>,
-        jobs: &mut JoinSet<()>,
-    ) -> Result<Ended, JournalError> {
+    async fn work(&self, slots: &Arc<Semaphore>, jobs: &mut JoinSet<()>) -> Result<Ended, JournalError> {
         let now = Instant::now();
         let mut pace = Pace { look: now, adopt: now, journal_pause: JOURNAL_AWAY.0 };
         let (mut stop, mut paused) = (self.wishes.stop.clone(), self.wishes.paused.clone());
@@ -196,7 +192,8 @@ impl Worker {
         let mut after = None;
         loop {
             let cases = journal.list(&filter, after.as_ref(), PAGE).await?;
-            let is_ours = |what: &What| self.shop.wanted == Wanted::Misplaced || !matches!(what, What::Misplaced(_));
+            let is_ours =
+                |what: &What| self.shop.wanted == Wanted::Misplaced || !matches!(what, What::Misplaced(_));
             if cases.iter().any(|case| case.records.iter().any(|record| is_ours(&record.intent.what))) {
                 return Ok(true);
             }

@@ -58,6 +58,8 @@ const PURE: &[&str] = &[
     "journal/batch.rs",
     "journal/record.rs",
     "sync/decide.rs",
+    "sync/backoff.rs",
+    "sync/circuit.rs",
     "s3/request.rs",
     "s3/error.rs",
     "upstream/health/detector.rs",

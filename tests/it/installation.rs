@@ -32,12 +32,25 @@ fn silent(command: &mut Command) {
 }
 
 #[test]
-fn the_unit_exposes_little() {
+fn the_units_expose_little() {
     let rate = ["security", "--offline=true", "--no-pager", "--threshold=20"];
-    let mut command = Command::new("systemd-analyze");
-    if let Some(output) = output(command.args(rate).arg(shipped("systemd/akubra.service"))) {
-        assert!(output.status.success(), "more than 2.0: {}", String::from_utf8_lossy(&output.stdout));
+    for unit in ["systemd/akubra.service", "systemd/akubra-sync.service"] {
+        let mut command = Command::new("systemd-analyze");
+        if let Some(output) = output(command.args(rate).arg(shipped(unit))) {
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{unit}: more than 2.0: {told}");
+        }
     }
+}
+
+#[test]
+fn both_units_are_confined_alike() {
+    let confined = |unit: &str| {
+        let text = fs::read_to_string(shipped(unit)).unwrap();
+        let begin = text.find("\nCapabilityBoundingSet=").unwrap();
+        text[begin..].to_owned()
+    };
+    assert_eq!(confined("systemd/akubra.service"), confined("systemd/akubra-sync.service"));
 }
 
 #[test]
@@ -93,7 +106,8 @@ fn logs_are_rotated_as_they_are_and_the_main_process_hears_of_it() {
     }
     fs::write(
         inside("systemctl"),
-        "#!/bin/sh\n[ \"$*\" = 'show --property=MainPID --value akubra.service' ] && echo 7\n",
+        "#!/bin/sh\ncase $* in\n'show --property=MainPID --value akubra.service') echo 7 ;;\n\
+         'show --property=MainPID --value akubra-sync.service') echo 8 ;;\nesac\n",
     )
     .unwrap();
     fs::set_permissions(inside("systemctl"), Permissions::from_mode(0o755)).unwrap();
@@ -110,7 +124,7 @@ fn logs_are_rotated_as_they_are_and_the_main_process_hears_of_it() {
         assert!(!Path::new("/usr/sbin/logrotate").exists());
         return;
     };
-    assert_eq!(signals, "USR1 7\nUSR1 7\n");
+    assert_eq!(signals, "USR1 7\nUSR1 8\nUSR1 7\n");
     assert_eq!(fs::read_to_string(inside("logs/main.log.1")).unwrap(), "line\n");
     assert!(!Path::new(&inside("logs/misplaced.log")).exists());
     for log in ["main", "access", "sync"] {

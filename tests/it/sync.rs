@@ -23,7 +23,9 @@ const BUCKET: &str = "bucket";
 fn setup(clusters: &[(&str, &[&S3Backend])], regions: &[Region]) -> Setup {
     let cluster = |(name, backends): &(&str, &[&S3Backend])| {
         let urls: Vec<String> = backends.iter().map(|backend| backend.url()).collect();
-        format!("{name}: {{Backends: {urls:?}, Credentials: {{AccessKey: {ACCESS_KEY}, SecretKey: {SECRET_KEY}}}}}")
+        format!(
+            "{name}: {{Backends: {urls:?}, Credentials: {{AccessKey: {ACCESS_KEY}, SecretKey: {SECRET_KEY}}}}}"
+        )
     };
     let clusters = clusters.iter().map(cluster).collect::<Vec<_>>().join(", ");
     let setup = Setup::new()
@@ -73,7 +75,8 @@ async fn wait_for_open(gateway: &Gateway, count: u64) {
 
 async fn put(gateway: &Gateway, key: &str, body: &[u8]) {
     let put = s3_client(&gateway.url()).put_object().bucket(BUCKET).key(key);
-    let put = put.body(ByteStream::from(body.to_vec())).content_type("text/x-test").metadata("colour", "blue");
+    let put =
+        put.body(ByteStream::from(body.to_vec())).content_type("text/x-test").metadata("colour", "blue");
     put.send().await.unwrap();
 }
 

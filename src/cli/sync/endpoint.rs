@@ -62,7 +62,11 @@ impl ShutdownSignalWatch for End {
 }
 
 /// Serves until `ended`; draining once `stop`.
-pub fn start(listen: &Listen, stop: watch::Receiver<bool>, ended: watch::Receiver<bool>) -> anyhow::Result<()> {
+pub fn start(
+    listen: &Listen,
+    stop: watch::Receiver<bool>,
+    ended: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     // Pingora would end in a panic.
     if let Listen::Tcp(address) = listen {
         std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
@@ -74,7 +78,10 @@ pub fn start(listen: &Listen, stop: watch::Receiver<bool>, ended: watch::Receive
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.add_service(service);
     let serve = move || server.run(RunArgs { shutdown_signal: Box::new(End(ended)) });
-    thread::Builder::new().name("sync metrics".to_owned()).spawn(serve).context("no thread can be started")?;
+    thread::Builder::new()
+        .name("sync metrics".to_owned())
+        .spawn(serve)
+        .context("no thread can be started")?;
     log::info!("metrics at http://{listen}{METRICS}");
     Ok(())
 }

@@ -135,7 +135,8 @@ pub fn journal_of(config: &Config) -> anyhow::Result<&JournalConfig> {
 fn places(topology: &Topology, signer: &ServiceSigner) -> anyhow::Result<Places> {
     let places = Places::new(topology, |backend| signer.knows(backend));
     if !topology.backends.iter().any(|backend| signer.knows(backend)) {
-        let none = "no backend has credentials: nobody can ask them what they hold; write Clusters.NAME.Credentials";
+        let none =
+            "no backend has credentials: nobody can ask them what they hold; write Clusters.NAME.Credentials";
         return Err(Unusable(none.into()).into());
     }
     Ok(places)
@@ -145,7 +146,9 @@ fn tell_closed(places: &Places) {
     for (name, place) in places.all() {
         if !place.closed.is_empty() {
             let closed = place.closed.join(", ");
-            log::warn!("cluster {name}: no credentials for {closed}: its objects wait, for nobody can compare them");
+            log::warn!(
+                "cluster {name}: no credentials for {closed}: its objects wait, for nobody can compare them"
+            );
         }
     }
 }

@@ -47,7 +47,9 @@ fn tell(file: &Path, paused: &watch::Sender<bool>, is_there: bool, metrics: &Syn
     let changed = paused.send_if_modified(|paused| std::mem::replace(paused, is_there) != is_there);
     metrics.paused.set(i64::from(is_there));
     match (changed, is_there) {
-        (true, true) => log::warn!("paused, because there is {}: what is being repaired ends", file.display()),
+        (true, true) => {
+            log::warn!("paused, because there is {}: what is being repaired ends", file.display())
+        }
         (true, false) => log::info!("resumed"),
         _ => {}
     }

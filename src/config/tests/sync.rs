@@ -17,7 +17,10 @@ fn all_keys_of_the_sync_process_are_read() {
     assert_eq!((sync.clock_bound, sync.copy_acl), (Duration::ZERO, true));
     assert_eq!(sync.object_version_header, "x-amz-meta-v");
     assert_eq!((sync.multipart_threshold, sync.part_size), (5 << 20, 6 << 20));
-    assert_eq!((sync.max_attempts, sync.backoff_min, sync.backoff_max), (Some(7), sync.backoff_max, sync.backoff_min));
+    assert_eq!(
+        (sync.max_attempts, sync.backoff_min, sync.backoff_max),
+        (Some(7), sync.backoff_max, sync.backoff_min)
+    );
     assert_eq!((sync.hold, sync.listen.unwrap().to_string()), (Duration::from_secs(3), "127.0.0.1:1".into()));
     assert_eq!(parse(MINIMAL).unwrap().sync, SyncConfig::default());
 }

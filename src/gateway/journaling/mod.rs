@@ -14,10 +14,7 @@ mod outcome;
 
 use std::{
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -32,9 +29,7 @@ use super::{
 };
 use crate::{
     config::{Consistency, JournalConfig},
-    journal::{
-        Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener,
-    },
+    journal::{Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener},
     mirror::Reply,
     s3::{Multipart, Operation, S3Request, Target},
     telemetry::metrics::JournalMetrics,
@@ -181,7 +176,11 @@ impl<'a> Writing<'a> {
             Framing::Chunked => None,
         };
         let strong = self.consistency() == Consistency::Strong;
-        let intent = |cluster: &Arc<Cluster>| Intent { length, strong, ..self.intent(next_id(), cluster, what.clone()) };
+        let intent = |cluster: &Arc<Cluster>| Intent {
+            length,
+            strong,
+            ..self.intent(next_id(), cluster, what.clone())
+        };
         self.clusters.iter().map(intent).collect()
     }
 

@@ -52,7 +52,8 @@ fn what_home_lacks_comes_from_a_cluster_that_agrees_on_it() {
 
 #[test]
 fn only_what_home_has_or_had_before_is_deleted_elsewhere() {
-    let home = |held: Held| states(&[("a", Some(held.clone())), ("b", Some(Held { modified: 900_000, ..held }))]);
+    let home =
+        |held: Held| states(&[("a", Some(held.clone())), ("b", Some(Held { modified: 900_000, ..held }))]);
     let next = |ours: Held, theirs: Held| step(&home(ours), &states(&[("c", Some(theirs))]), false, BOUND);
     let gone = Step::Delete { targets: vec!["c".into()] };
     assert_eq!(next(held("x", 0), held("x", 100_000)), gone);
@@ -133,7 +134,8 @@ async fn what_a_region_looks_for_there_stays_there_too() {
 async fn what_has_records_of_its_own_where_it_was_found_waits_for_them() {
     let world = world().await;
     world.stores.put(C, "key", "text", EPOCH);
-    let sighting = world.journal.list(&Default::default(), None, 1).await.unwrap().remove(0).records.remove(0);
+    let sighting =
+        world.journal.list(&Default::default(), None, 1).await.unwrap().remove(0).records.remove(0);
     let mut of_old = sighting;
     of_old.intent.object.cluster = "old".into();
     of_old.intent.what = What::Delete;

@@ -76,7 +76,7 @@ pub struct Metrics {
     pub backtracks: IntCounter,
     pub misplacements: IntCounter,
 
-    /// By `endpoint` ("technical", "metrics") and `status`.
+    /// By `endpoint` ("technical", "metrics", "sync") and `status`.
     pub endpoint_requests: IntCounterVec,
     pub endpoint_connections: IntGaugeVec,
     pub endpoint_refused: IntCounterVec,
@@ -144,7 +144,7 @@ impl Metrics {
                 .counter("akubra_misplacements_total", "Objects found on another cluster than their home."),
             endpoint_requests: f.counters(
                 "akubra_endpoint_requests_total",
-                "Requests to the endpoints for operators (technical, metrics).",
+                "Requests to the endpoints for operators (technical, metrics, sync).",
                 &["endpoint", "status"],
             ),
             endpoint_connections: f.gauges(
