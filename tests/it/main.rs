@@ -38,6 +38,7 @@ mod s3_clients;
 mod smuggling;
 mod status;
 mod supervision;
+mod sync_stores;
 mod synclog_postgres;
 mod syslog;
 mod takeover;
