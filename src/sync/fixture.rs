@@ -267,7 +267,7 @@ impl World {
             metrics,
             tell: Box::new(move |one| told.lock().unwrap().push(one.clone())),
             given_up: watch::Sender::new(false),
-            trouble: Trouble::new(),
+            trouble: Trouble::default(),
         };
         let wishes = Wishes { stop: self.stop.subscribe(), paused: self.paused.subscribe() };
         Worker { shop: Arc::new(shop), wishes, concurrency: self.concurrency, once }

@@ -172,7 +172,7 @@ impl Move<'_> {
         let clusters: HashSet<&String> = case.records.iter().filter_map(found_on).collect();
         let mut changed = 0;
         for cluster in clusters {
-            match self.from_cluster(cluster, lease, &seen).await? {
+            match self.fetch(cluster, lease, &seen).await? {
                 Ok(more) => changed += more,
                 Err(outcome) => return Ok(outcome),
             }
@@ -185,7 +185,7 @@ impl Move<'_> {
     }
 
     /// Moves it home from one cluster; how many backends were changed.
-    async fn from_cluster(
+    async fn fetch(
         &self,
         cluster: &str,
         lease: &Lease,

@@ -212,11 +212,13 @@ pub struct Trouble {
     is_there: AtomicBool,
 }
 
-impl Trouble {
-    pub fn new() -> Trouble {
+impl Default for Trouble {
+    fn default() -> Trouble {
         Trouble { report: Report::new("sync"), is_there: AtomicBool::new(false) }
     }
+}
 
+impl Trouble {
     pub fn tell(&self, why: &str) {
         self.is_there.store(true, Relaxed);
         self.report.error(format_args!("the journal cannot be asked, it is tried again: {why}"));

@@ -41,6 +41,7 @@ mod smuggling;
 mod status;
 mod supervision;
 mod sync;
+mod sync_stores;
 mod synclog_postgres;
 mod syslog;
 mod takeover;

@@ -197,7 +197,7 @@ async fn work(
         metrics,
         tell: Box::new(move |one| told.tell(one)),
         given_up: watch::Sender::new(false),
-        trouble: Trouble::new(),
+        trouble: Trouble::default(),
     });
     let concurrency = arguments.concurrency.map_or(sync.concurrency, usize::from);
     look_at_maintenance(&config, &topology, &shop);
@@ -230,7 +230,7 @@ async fn open(
     config: &JournalConfig,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<Option<Arc<dyn Journal>>> {
-    let trouble = Trouble::new();
+    let trouble = Trouble::default();
     loop {
         match journal::open(&config.engine).await {
             Ok(engine) => {

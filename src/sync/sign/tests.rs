@@ -53,7 +53,8 @@ fn the_examples_of_the_documentation_come_out() {
         ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
         (CONTENT_SHA256, "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072"),
     ];
-    let cases: [(&str, &[(&str, &str)], &str); 4] = [
+    type Case<'a> = (&'a str, &'a [(&'static str, &'a str)], &'a str);
+    let cases: [Case; 4] = [
         (
             "/test.txt",
             &[("range", "bytes=0-9"), (CONTENT_SHA256, EMPTY)],

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     journal::Object,
     sync::{Copied, Gate, Held, Md5, State, StoreError, sign},
-    upstream::{Reuse, Sent},
+    upstream::{Cause, Reuse, Sent},
 };
 
 /// One copy: what from where to where.
@@ -68,7 +68,9 @@ impl Copy<'_> {
         let copied = self.verified(taken).await?;
         if self.stores.settings.copy_acl {
             let acl = attribute::read(self.source, self.object, "acl").await?;
-            attribute::write(self.target, self.object, "acl", acl.as_deref()).await?;
+            if acl.is_some() {
+                attribute::write(self.target, self.object, "acl", acl.as_deref()).await?;
+            }
         }
         Ok(copied)
     }
@@ -95,12 +97,7 @@ impl Copy<'_> {
     }
 
     /// The head of a request that makes the object.
-    pub fn head(
-        &self,
-        method: Method,
-        query: &str,
-        tags: Option<&str>,
-    ) -> Result<RequestHeader, crate::upstream::Cause> {
+    pub fn head(&self, method: Method, query: &str, tags: Option<&str>) -> Result<RequestHeader, Cause> {
         let mut head = request::head(self.target, method, self.object, query)?;
         request::describe(&mut head, self.held, tags)?;
         Ok(head)
@@ -135,12 +132,13 @@ impl Copy<'_> {
         let Taken { reply, etag, md5, expected } = taken;
         let version = reply.header("x-amz-version-id").map(str::to_owned);
         let url = self.target.url();
-        if let Some(etag) = etag.as_ref().filter(|etag| **etag == expected) {
+        let plain = etag.as_ref().and_then(|etag| plain_md5(etag, &reply.headers));
+        if let Some(etag) = etag.as_ref().filter(|etag| **etag == expected || plain == Some(md5)) {
             return Ok(Copied { etag: etag.clone(), version, md5 });
         }
         if let Some(etag) = &etag
             && !expected.contains('-')
-            && plain_md5(etag, &reply.headers).is_some()
+            && plain.is_some()
         {
             return Err(StoreError::Failed(format!(
                 "{url}: it answered the ETag {etag}, the MD5 is {expected}"

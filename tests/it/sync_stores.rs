@@ -1,0 +1,489 @@
+//! Copying between backends: real S3 servers that check signatures, and backends that misbehave at either end.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use akubra::{
+    config::Config,
+    journal::Object,
+    sync::{
+        Copied, Gate, Held, State, StoreError, Stores,
+        sign::ServiceSigner,
+        stores::{S3Stores, Settings},
+    },
+    topology::Topology,
+    upstream::{Upstream, resolve::Resolver},
+};
+use async_trait::async_trait;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use md5::Digest;
+
+use crate::fixture::{
+    ACCESS_KEY, Answer, Behaviour, Endpoint, Misbehaving, Phase, S3Backend, SECRET_KEY, hex_md5, noise, run,
+};
+
+const MIB: usize = 1 << 20;
+/// So that a body comes in several pieces, and does not fit into buffers on the way.
+const LARGE: usize = 4 * MIB;
+
+/// Open for so many changes.
+struct Turnstile(AtomicUsize);
+
+#[async_trait]
+impl Gate for Turnstile {
+    async fn may_go_on(&self) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+fn open() -> Turnstile {
+    Turnstile(AtomicUsize::new(usize::MAX))
+}
+
+fn closed() -> Turnstile {
+    Turnstile(AtomicUsize::new(0))
+}
+
+fn stores_with(backends: &[&dyn Endpoint], settings: Settings, credentials: &str) -> S3Stores {
+    let urls: Vec<String> = backends.iter().map(|backend| backend.url()).collect();
+    let yaml = format!(
+        "Listen: '127.0.0.1:0'\nClusters:\n  c:\n    Backends: {urls:?}\n{credentials}Regions:\n  r:\n    Default: true\n    \
+         Clusters: [{{Cluster: c, Weight: 1}}]\nLogging: {{Synclog: {{stderr: true}}}}\n"
+    );
+    let config = Config::parse(&yaml, &|_| None).unwrap();
+    let topology = Topology::new(&config);
+    let resolver = Arc::new(Resolver::new(&topology.backends));
+    let signer = Arc::new(ServiceSigner::new(&config, &topology));
+    let upstream = Arc::new(Upstream::new(&config, &topology, resolver).signing(signer));
+    S3Stores::new(&upstream, &topology, settings)
+}
+
+fn stores(backends: &[&dyn Endpoint], settings: Settings) -> S3Stores {
+    let keys = format!("    Credentials: {{AccessKey: {ACCESS_KEY}, SecretKey: {SECRET_KEY}}}\n");
+    stores_with(backends, settings, &keys)
+}
+
+fn small_parts(part_size: usize) -> Settings {
+    Settings { multipart_threshold: MIB as u64, part_size: part_size as u64, ..Settings::default() }
+}
+
+fn object(key: &str) -> Object {
+    Object { cluster: "c".into(), bucket: b"bucket".to_vec(), key: key.into() }
+}
+
+async fn held(stores: &S3Stores, backend: &dyn Endpoint, key: &str) -> Held {
+    match stores.state(&backend.url(), &object(key)).await {
+        State::Present(held) => held,
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
+/// From the one to the other, over what is there.
+async fn copy(
+    stores: &S3Stores,
+    key: &str,
+    from: &dyn Endpoint,
+    to: &dyn Endpoint,
+    gate: &Turnstile,
+) -> Result<Copied, StoreError> {
+    let over = stores.state(&to.url(), &object(key)).await;
+    let source = held(stores, from, key).await;
+    stores.copy(&object(key), (&from.url(), &source), (&to.url(), &over), gate).await
+}
+
+/// A misbehaving source with one object and no tags, and a misbehaving target.
+async fn misbehaving_pair(body: &Bytes) -> (Misbehaving, Misbehaving) {
+    let (a, b) = crate::fixture::pair().await;
+    a.holds("/bucket/k", body.clone());
+    a.will_once_on("GET", Behaviour::answers(Answer::error(501, "NotImplemented")));
+    (a, b)
+}
+
+#[test]
+fn objects_arrive_whole_and_with_what_belongs_to_them() {
+    run(async {
+        let (a, b) = (S3Backend::with_bucket("bucket").await, S3Backend::with_bucket("bucket").await);
+        let stores = stores(&[&a, &b], small_parts(5 * MIB));
+        let small = noise(70_000);
+        let cases = [
+            ("empty", Bytes::new()),
+            ("small", small.clone()),
+            ("large", noise(LARGE)),
+            ("in parts", noise(20 * MIB + 1)),
+        ];
+        for (key, body) in cases {
+            let put = a.client().put_object().bucket("bucket").key(key).body(ByteStream::from(body.clone()));
+            let put =
+                put.content_type("text/x").cache_control("no-store").metadata("colour", "red  and blue");
+            put.send().await.unwrap();
+            let copied =
+                copy(&stores, key, &a, &b, &open()).await.unwrap_or_else(|error| panic!("{key}: {error}"));
+            assert_eq!(copied.md5[..], md5::Md5::digest(&body)[..], "{key}");
+            assert_eq!(b.object("bucket", key).await.unwrap(), body, "{key}");
+            let (source, target) = (held(&stores, &a, key).await, held(&stores, &b, key).await);
+            assert_eq!((&target.metadata, target.length), (&source.metadata, source.length), "{key}");
+            assert!(source.metadata.contains(&("x-amz-meta-colour".into(), "red  and blue".into())));
+            assert_eq!(target.etag, copied.etag);
+            assert_eq!(stores.md5(&b.url(), &object(key), &target).await.unwrap(), copied.md5);
+            assert_eq!(key == "in parts", copied.etag.ends_with("-5"), "{}", copied.etag);
+        }
+    });
+}
+
+#[test]
+fn keys_mean_the_same_object_everywhere() {
+    run(async {
+        let (a, b) = (S3Backend::with_bucket("bucket").await, S3Backend::with_bucket("bucket").await);
+        let stores = stores(&[&a, &b], Settings::default());
+        let keys = [
+            "a b",
+            "a+b",
+            "100%",
+            "%41",
+            "ż/ó\u{1f600}",
+            "q'\"",
+            "a&b=c?d#e",
+            "x;y,z",
+            "new\nline",
+            "~!*()$@:",
+            "<é>",
+        ];
+        for key in keys {
+            let body = ByteStream::from(key.as_bytes().to_vec());
+            a.client().put_object().bucket("bucket").key(key).body(body).send().await.unwrap();
+            let copied =
+                copy(&stores, key, &a, &b, &open()).await.unwrap_or_else(|error| panic!("{key}: {error}"));
+            assert_eq!(copied.etag, hex_md5(key.as_bytes()), "{key}");
+            assert_eq!(b.object("bucket", key).await.as_deref(), Some(key.as_bytes()), "{key}");
+            let target = held(&stores, &b, key).await;
+            stores.delete(&object(key), (&b.url(), &target), &open()).await.unwrap();
+            assert_eq!(stores.state(&b.url(), &object(key)).await, State::Absent, "{key}");
+        }
+        // What this server cannot hold: the target as it goes out.
+        let m = Misbehaving::start().await;
+        let raw = stores_with_one(&m);
+        raw.state(&m.url(), &object("/a//../b/./\u{7f}")).await;
+        assert_eq!(m.requests()[0].target, "/bucket//a//../b/./%7F");
+    });
+}
+
+fn stores_with_one(backend: &Misbehaving) -> S3Stores {
+    stores(&[backend], Settings::default())
+}
+
+#[test]
+fn the_signature_covers_what_is_asked_for() {
+    run(async {
+        let a = S3Backend::with_bucket("bucket").await;
+        a.client()
+            .put_object()
+            .bucket("bucket")
+            .key("k")
+            .body(ByteStream::from_static(b"x"))
+            .send()
+            .await
+            .unwrap();
+        let good = stores(&[&a], Settings::default());
+        held(&good, &a, "k").await;
+        // A sub-resource that the server does not implement: not 403, so it was signed well.
+        for name in ["tagging", "acl", "a b+c"] {
+            let error = good.attribute(&a.url(), &object("k"), name).await;
+            assert!(
+                !matches!(&error, Err(StoreError::Refused(why)) if why.contains("403")),
+                "{name}: {error:?}"
+            );
+        }
+        let wrong = "    Credentials: {AccessKey: AKIAFIXTURE, SecretKey: wrong}\n";
+        for (credentials, expected) in [(wrong, "403"), ("", "Clusters.NAME.Credentials")] {
+            let stores = stores_with(&[&a], Settings::default(), credentials);
+            let State::Unknown(why) = stores.state(&a.url(), &object("k")).await else { panic!() };
+            assert!(why.contains(expected) && why.contains(&a.url()), "{why}");
+            let held = held(&good, &a, "k").await;
+            let refused = stores.delete(&object("k"), (&a.url(), &held), &open()).await.unwrap_err();
+            assert!(matches!(&refused, StoreError::Refused(why) if why.contains(expected)), "{refused:?}");
+        }
+    });
+}
+
+#[test]
+fn tags_and_acl_go_along() {
+    run(async {
+        let (a, b) = crate::fixture::pair().await;
+        a.holds("/bucket/k", "body");
+        let tags = "<Tagging><TagSet><Tag><Key>z</Key><Value>1 &amp; 2</Value></Tag><Tag><Key>a</Key><Value/></Tag>\
+                    </TagSet></Tagging>";
+        a.will_once_on("GET", Behaviour::answers(Answer::new(200).body(tags)));
+        let stores = stores(&[&a, &b], Settings { copy_acl: true, ..Settings::default() });
+        a.will_once_on("GET", Behaviour::good());
+        a.will_once_on("GET", Behaviour::answers(Answer::new(200).body("<AccessControlPolicy/>")));
+        copy(&stores, "k", &a, &b, &open()).await.unwrap();
+        let puts: Vec<_> = b.requests().into_iter().filter(|request| request.method == "PUT").collect();
+        assert_eq!(puts[0].header("x-amz-tagging"), Some("a=&z=1%20%26%202"));
+        assert_eq!(puts[1].target, "/bucket/k?acl");
+        assert_eq!(puts[1].body.as_deref(), Some(&b"<AccessControlPolicy/>"[..]));
+        assert!(puts[1].header("content-md5").is_some());
+    });
+}
+
+#[test]
+fn attributes_are_read_written_and_deleted() {
+    run(async {
+        let m = Misbehaving::start().await;
+        let (stores, url, k) = (stores_with_one(&m), m.url(), object("k"));
+        let once = |method: &str, answer: Answer| m.will_once_on(method, Behaviour::answers(answer));
+        once("GET", Answer::error(404, "NoSuchTagSet"));
+        assert_eq!(stores.attribute(&url, &k, "tagging").await, Ok(None));
+        once("GET", Answer::error(404, "NoSuchKey"));
+        assert!(matches!(stores.attribute(&url, &k, "acl").await, Err(StoreError::Changed(_))));
+        once("GET", Answer::new(200).body("<x/>"));
+        assert_eq!(stores.attribute(&url, &k, "acl").await, Ok(Some(b"<x/>".to_vec())));
+        stores.set_attribute(&url, &k, "tagging", Some(b"<t/>")).await.unwrap();
+        stores.set_attribute(&url, &k, "tagging", None).await.unwrap();
+        let last = m.requests().into_iter().rev().take(2).collect::<Vec<_>>();
+        assert_eq!((last[0].method.as_str(), last[1].method.as_str()), ("DELETE", "PUT"));
+        assert_eq!(
+            (last[0].target.as_str(), last[1].body.as_deref()),
+            ("/bucket/k?tagging", Some(&b"<t/>"[..]))
+        );
+        m.will_once_on("PUT", Behaviour::resets(Phase::AfterBody));
+        let lost = stores.set_attribute(&url, &k, "tagging", Some(b"<t/>")).await;
+        assert!(matches!(lost, Err(StoreError::Unknown(_))), "{lost:?}");
+    });
+}
+
+#[test]
+fn a_source_that_breaks_off_or_lies_leaves_nothing_at_the_target() {
+    run(async {
+        let body = noise(LARGE);
+        let changed = Answer::new(200).header("ETag", "\"other\"").body(body.clone());
+        let lies =
+            Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(&body))).body(noise(LARGE).slice(1..));
+        let wrong_bytes =
+            Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(&body))).body(vec![7; LARGE]);
+        let cases = [
+            (Behaviour::closes(Phase::MidAnswerBody(LARGE - 1)), "Failed"),
+            (Behaviour::resets(Phase::MidAnswerBody(MIB)), "Failed"),
+            (Behaviour::answers(503), "Failed"),
+            (Behaviour::answers(403), "Refused"),
+            (Behaviour::answers(404), "Changed"),
+            (Behaviour::answers(412), "Changed"),
+            (Behaviour::answers(changed), "Changed"),
+            (Behaviour::answers(lies), "Changed"),
+            (Behaviour::answers(wrong_bytes), "Failed"),
+        ];
+        for (behaviour, expected) in cases {
+            let (a, b) = misbehaving_pair(&body).await;
+            let stores = stores(&[&a, &b], Settings::default());
+            a.will_once_on("GET", behaviour.clone());
+            let error = copy(&stores, "k", &a, &b, &open()).await.unwrap_err();
+            assert!(format!("{error:?}").starts_with(expected), "{behaviour:?}: {error:?}");
+            b.wait_for_open_connections(1).await;
+            assert!(
+                b.paths().is_empty() && !b.requests().iter().any(|r| r.method == "PUT" && r.is_complete())
+            );
+        }
+    });
+}
+
+#[test]
+fn nothing_is_stored_if_the_gate_is_closed() {
+    run(async {
+        for (length, settings) in [
+            (0, Settings::default()),
+            (9, Settings::default()),
+            (LARGE, Settings::default()),
+            (LARGE, small_parts(MIB)),
+        ] {
+            let (a, b) = misbehaving_pair(&noise(length)).await;
+            let stores = stores(&[&a, &b], settings);
+            let error = copy(&stores, "k", &a, &b, &closed()).await.unwrap_err();
+            assert!(matches!(&error, StoreError::Failed(why) if why.contains("called off")), "{error:?}");
+            assert!(b.paths().is_empty());
+            b.holds("/bucket/k", "old");
+            let old = held(&stores, &b, "k").await;
+            stores.delete(&object("k"), (&b.url(), &old), &closed()).await.unwrap_err();
+            assert!(b.stored("/bucket/k").is_some());
+        }
+    });
+}
+
+#[test]
+fn what_the_target_answers_decides() {
+    run(async {
+        let early = |answer: u16| Behaviour::answers_early(answer, crate::fixture::AfterEarly::Close);
+        for length in [0, 9, LARGE] {
+            let cases = [
+                (Behaviour::resets(Phase::AfterBody), "Unknown"),
+                (Behaviour::closes(Phase::AfterBody), "Unknown"),
+                (Behaviour::answers(504), "Unknown"),
+                (Behaviour::answers(403), "Refused"),
+                (Behaviour::answers(Answer::error(400, "InvalidRequest")), "Refused"),
+                (Behaviour::answers(503), "Failed"),
+                (Behaviour::answers(Answer::error(404, "NoSuchBucket")), "Failed"),
+                (Behaviour::answers(Answer::error(412, "PreconditionFailed")), "Changed"),
+                (
+                    Behaviour::answers(Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(b"?")))),
+                    "Failed",
+                ),
+                (early(403), "Refused"),
+                (early(503), "Failed"),
+            ];
+            for (behaviour, expected) in cases {
+                let (a, b) = misbehaving_pair(&noise(length)).await;
+                let stores = stores(&[&a, &b], Settings::default());
+                b.will_once_on("PUT", behaviour.clone());
+                let error = copy(&stores, "k", &a, &b, &open()).await.unwrap_err();
+                assert!(format!("{error:?}").starts_with(expected), "{length} {behaviour:?}: {error:?}");
+                assert!(error.to_string().contains(&b.url()), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_etag_that_cannot_be_compared_is_verified_by_reading() {
+    run(async {
+        for (stored, good) in [("body", true), ("bode", false)] {
+            let (a, b) = misbehaving_pair(&Bytes::from_static(b"body")).await;
+            let stores = stores(&[&a, &b], Settings::default());
+            b.will_once_on("PUT", Behaviour::answers(Answer::new(201)));
+            if !good {
+                // Behind the answer the backend has something of the same length.
+                b.will_once_on("HEAD", Behaviour::good());
+                b.will_once_on(
+                    "HEAD",
+                    Behaviour::answers(
+                        Answer::new(200)
+                            .header("ETag", "\"x-1\"")
+                            .header("Last-Modified", "Fri, 24 May 2013 00:00:01 GMT")
+                            .body(stored),
+                    ),
+                );
+                b.will_once_on(
+                    "GET",
+                    Behaviour::answers(Answer::new(200).header("ETag", "\"x-1\"").body(stored)),
+                );
+            }
+            let outcome = copy(&stores, "k", &a, &b, &open()).await;
+            assert_eq!(outcome.is_ok(), good, "{outcome:?}");
+            assert!(b.requests().iter().any(|request| request.method == "GET"));
+        }
+    });
+}
+
+#[test]
+fn a_target_that_changed_meanwhile_is_left_alone() {
+    run(async {
+        let (a, b) = (S3Backend::with_bucket("bucket").await, S3Backend::with_bucket("bucket").await);
+        let stores = stores(&[&a, &b], small_parts(5 * MIB));
+        let put = async |backend: &S3Backend, body: Bytes| {
+            let put = backend.client().put_object().bucket("bucket").key("k").body(ByteStream::from(body));
+            put.send().await.unwrap();
+        };
+        for body in [noise(10), noise(6 * MIB)] {
+            put(&a, body).await;
+            let source = held(&stores, &a, "k").await;
+            put(&b, Bytes::from_static(b"before")).await;
+            let before = stores.state(&b.url(), &object("k")).await;
+            put(&b, Bytes::from_static(b"newer")).await;
+            for over in [State::Absent, before.clone()] {
+                let error = stores.copy(&object("k"), (&a.url(), &source), (&b.url(), &over), &open()).await;
+                assert!(matches!(error, Err(StoreError::Changed(_))), "{error:?}");
+            }
+            assert_eq!(b.object("bucket", "k").await.as_deref(), Some(&b"newer"[..]));
+            copy(&stores, "k", &a, &b, &open()).await.unwrap();
+            put(&a, Bytes::from_static(b"other")).await;
+            let now = stores.state(&b.url(), &object("k")).await;
+            let error = stores.copy(&object("k"), (&a.url(), &source), (&b.url(), &now), &open()).await;
+            assert!(matches!(error, Err(StoreError::Changed(_))), "{error:?}");
+        }
+    });
+}
+
+#[test]
+fn a_backend_that_knows_no_conditions_is_asked_before_instead() {
+    run(async {
+        let (a, b) = misbehaving_pair(&Bytes::from_static(b"body")).await;
+        let stores = stores(&[&a, &b], Settings::default());
+        b.will_once_on("PUT", Behaviour::answers(Answer::error(501, "NotImplemented")));
+        copy(&stores, "k", &a, &b, &open()).await.unwrap();
+        let seen: Vec<_> =
+            b.requests().iter().map(|r| (r.method.clone(), r.header("if-none-match").is_some())).collect();
+        let expected = [("HEAD", false), ("PUT", true), ("HEAD", false), ("PUT", false)];
+        assert_eq!(seen, expected.map(|(method, conditional)| (method.to_owned(), conditional)));
+        let old = held(&stores, &b, "k").await;
+        b.holds("/bucket/k", "newer");
+        let error = stores.delete(&object("k"), (&b.url(), &old), &open()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Changed(_)) && b.stored("/bucket/k").is_some(), "{error:?}");
+        let now = held(&stores, &b, "k").await;
+        stores.delete(&object("k"), (&b.url(), &now), &open()).await.unwrap();
+        assert!(
+            b.stored("/bucket/k").is_none() && b.requests().iter().all(|r| r.header("if-match").is_none())
+        );
+    });
+}
+
+#[test]
+fn deletes_are_judged_too() {
+    run(async {
+        let cases = [
+            (Behaviour::answers(404), None),
+            (Behaviour::answers(Answer::error(412, "PreconditionFailed")), Some("Changed")),
+            (Behaviour::answers(403), Some("Refused")),
+            (Behaviour::answers(500), Some("Failed")),
+            (Behaviour::resets(Phase::AfterBody), Some("Unknown")),
+        ];
+        for (behaviour, expected) in cases {
+            let m = Misbehaving::start().await;
+            m.holds("/bucket/k", "x");
+            let stores = stores_with_one(&m);
+            let old = held(&stores, &m, "k").await;
+            m.will_once_on("DELETE", behaviour.clone());
+            let outcome = stores.delete(&object("k"), (&m.url(), &old), &open()).await;
+            let found = outcome.as_ref().err().map(|error| format!("{error:?}"));
+            let fits = match (&found, expected) {
+                (Some(found), Some(expected)) => found.starts_with(expected),
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            assert!(fits, "{behaviour:?}: {outcome:?}");
+            let delete = m.wait_for_request("the DELETE", |request| request.method == "DELETE").await;
+            assert_eq!(delete.header("if-match"), Some(format!("\"{}\"", hex_md5(b"x")).as_str()));
+        }
+    });
+}
+
+#[test]
+fn an_upload_in_parts_that_fails_is_aborted_unless_it_may_be_complete() {
+    run(async {
+        let complete = |behaviour: Behaviour| vec![("POST", Behaviour::good()), ("POST", behaviour)];
+        let error =
+            Answer::new(200).body("<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code></Error>");
+        let wrong = Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(b"?")));
+        let cases = [
+            (vec![("PUT", Behaviour::good()), ("PUT", Behaviour::answers(500))], "Failed", true),
+            (vec![("PUT", Behaviour::resets(Phase::AfterBody))], "Failed", true),
+            (vec![("PUT", Behaviour::answers(wrong))], "Failed", true),
+            (vec![("PUT", Behaviour::answers(403))], "Refused", true),
+            (vec![("POST", Behaviour::resets(Phase::AfterBody))], "Failed", false),
+            (complete(Behaviour::answers(error)), "Failed", true),
+            (complete(Behaviour::answers(Answer::error(412, "PreconditionFailed"))), "Changed", true),
+            (complete(Behaviour::resets(Phase::AfterBody)), "Unknown", false),
+            // Nothing is put together here: what is read back is not there.
+            (vec![], "Changed", false),
+        ];
+        for (behaviours, expected, aborted) in cases {
+            let (a, b) = misbehaving_pair(&noise(3 * MIB + 1)).await;
+            let stores = stores(&[&a, &b], small_parts(MIB));
+            for (method, behaviour) in &behaviours {
+                b.will_once_on(method, behaviour.clone());
+            }
+            let error = copy(&stores, "k", &a, &b, &open()).await.unwrap_err();
+            assert!(format!("{error:?}").starts_with(expected), "{behaviours:?}: {error:?}");
+            let abort = b.requests().iter().any(|request| request.method == "DELETE");
+            assert_eq!(abort, aborted, "{behaviours:?}");
+        }
+    });
+}
