@@ -13,6 +13,7 @@ mod client_address;
 pub mod connection;
 mod context;
 pub mod drain;
+mod find;
 mod follow;
 mod head;
 pub mod journaling;
@@ -40,11 +41,10 @@ use self::{
     context::Context,
     drain::Activity,
     follow::Followed,
-    journaling::{Begun, Journaling, Writing},
+    journaling::{Begun, Journaling},
     respond::Responder,
     route::Route,
     snapshot::Current,
-    unresolved::Known,
     write::{Plan, Recorder},
 };
 use crate::{
@@ -52,7 +52,6 @@ use crate::{
     journal::Refused,
     mirror::{Job, Kind, Mirror, Outcome, Rest},
     s3::{Operation, S3Error},
-    synclog::Misplacement,
     telemetry::{
         Logs,
         endpoint::health::health,
@@ -171,14 +170,7 @@ impl Gateway {
         let clusters = route.clusters_to_read();
         let object = write::object_name(&route.request.target);
         let mut lagging = object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default();
-        let known = match &self.journaling {
-            Some(journaling) => journaling.known(&route.request.target, &clusters[0]).await,
-            None => None,
-        };
-        if let Some(known) = &known {
-            let home = clusters[0].backends.iter().filter(|backend| known.lags(&backend.endpoint()));
-            lagging.extend(home.map(|backend| backend.id));
-        }
+        let known = self.ask_journal(&route, &clusters[0], &mut lagging).await;
         let read = read::Read {
             upstream: &self.upstream,
             header: &header,
@@ -208,56 +200,11 @@ impl Gateway {
                 responder.refuse(&refusal, body_read).await
             }
         };
-        if let (Some((cluster, backend)), true) = (found.by, found.good) {
-            match cluster {
-                0 if found.absent_at_home.is_empty() => {}
-                // A write that is under way, or was while the backends were asked, explains it.
-                0 if self.is_being_written(&route) => {}
-                0 => {
-                    let recorder = self.recorder(session, context, route, clusters, Vec::new());
-                    if let Some(journaling) = &self.journaling {
-                        let record = recorder.seen(&found.absent_at_home, &backend);
-                        journaling.found(record, known.as_ref());
-                    }
-                    recorder.read(&found.absent_at_home, &backend).await;
-                }
-                elsewhere => {
-                    let recorder = self.recorder(session, context, route, clusters, Vec::new());
-                    self.record_misplacement(recorder, elsewhere, &found.absent_at_home, known).await;
-                }
-            }
+        if let (Some(by), true) = (found.by, found.good) {
+            let recorder = self.recorder(session, context, route, clusters, Vec::new());
+            self.record_find(&recorder, by, &found.absent_at_home, known.as_ref()).await;
         }
         outcome
-    }
-
-    fn is_being_written(&self, route: &Route) -> bool {
-        let object = write::object_name(&route.request.target);
-        object.is_some_and(|object| !self.mirror.order().lagging(&object).is_empty())
-    }
-
-    /// Records that an object was found on another cluster than its home, the first of `clusters`.
-    async fn record_misplacement(
-        &self,
-        recorder: Recorder,
-        found_on: usize,
-        absent: &[Arc<Backend>],
-        known: Option<Known>,
-    ) {
-        let Recorder { route, clusters, .. } = &recorder;
-        if route.request.operation != Operation::Read {
-            return;
-        }
-        METRICS.misplacements.inc();
-        if let Some(journaling) = &self.journaling {
-            let record = recorder.misplaced(&clusters[found_on].name, absent);
-            journaling.found(record, known.as_ref());
-        }
-        let misplacement = Misplacement {
-            key: String::from_utf8_lossy(&route.request.ring_key).into_owned(),
-            expected: clusters[0].name.clone(),
-            actual: clusters[found_on].name.clone(),
-        };
-        self.logs.synclog.misplaced(misplacement).await;
     }
 
     /// All backends at once.
@@ -327,19 +274,6 @@ impl Gateway {
                 }
             }
         }
-    }
-
-    /// Tells the journal of a write before it begins, where there is one.
-    async fn tell_journal(
-        &self,
-        session: &Session,
-        context: &Context,
-        route: &Route,
-        plan: &Plan,
-    ) -> std::result::Result<Option<Begun>, Refused> {
-        let Some(journaling) = self.journaling.as_ref().filter(|_| plan.recorded) else { return Ok(None) };
-        let writing = Writing::new(route, &session.req_header().method, &context.id, &plan.clusters);
-        journaling.begin(&writing).await.map(Some)
     }
 
     async fn unsendable(&self, session: &mut Session, context: &mut Context, cause: Cause) -> Result<()> {

@@ -14,26 +14,35 @@ mod outcome;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::AtomicBool,
+    },
     time::{Duration, Instant},
 };
 
 use chrono::Utc;
 use http::Method;
+use pingora_proxy::Session;
 use tokio::time::timeout;
 
 use self::outcome::{Outcome, outcome};
 use super::{
+    Gateway,
+    context::Context,
     route::Route,
     unresolved::{Known, Unresolved},
+    write::Plan,
 };
 use crate::{
     config::{Consistency, JournalConfig},
-    journal::{Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener},
+    journal::{
+        Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener,
+    },
     mirror::Reply,
     s3::{Multipart, Operation, S3Request, Target},
     telemetry::metrics::JournalMetrics,
-    topology::{Backend, Cluster},
+    topology::{Backend, BackendId, Cluster},
     upstream::Framing,
 };
 
@@ -72,6 +81,34 @@ pub struct Begun {
     contested: Vec<bool>,
 }
 
+impl Gateway {
+    /// Tells the journal of a write before it begins, where there is one.
+    pub(super) async fn tell_journal(
+        &self,
+        session: &Session,
+        context: &Context,
+        route: &Route,
+        plan: &Plan,
+    ) -> Result<Option<Begun>, Refused> {
+        let Some(journaling) = self.journaling.as_ref().filter(|_| plan.recorded) else { return Ok(None) };
+        let writing = Writing::new(route, &session.req_header().method, &context.id, &plan.clusters);
+        journaling.begin(&writing).await.map(Some)
+    }
+
+    /// What the journal says of an object that is about to be read; who lacks its newest version is `lagging`.
+    pub(super) async fn ask_journal(
+        &self,
+        route: &Route,
+        home: &Cluster,
+        lagging: &mut Vec<BackendId>,
+    ) -> Option<Known> {
+        let known = self.journaling.as_ref()?.known(&route.request.target, home).await?;
+        let lags = |backend: &&Arc<Backend>| known.lags(&backend.endpoint());
+        lagging.extend(home.backends.iter().filter(lags).map(|backend| backend.id));
+        Some(known)
+    }
+}
+
 impl Journaling {
     /// Nothing is opened before it is started. What tells others on this host that the process lives is in
     /// `state_directory`.
@@ -107,8 +144,8 @@ impl Journaling {
         !self.unresolved.is_whole() || self.unresolved.knows(object)
     }
 
-    /// What the journal says of an object that is about to be read; `None` = nothing, as far as is known.
-    pub async fn known(&self, target: &Target, cluster: &Cluster) -> Option<Known> {
+    /// `None` = it says nothing, as far as is known.
+    async fn known(&self, target: &Target, cluster: &Cluster) -> Option<Known> {
         if self.unresolved.is_whole() && self.unresolved.is_empty() {
             return None;
         }
@@ -176,11 +213,7 @@ impl<'a> Writing<'a> {
             Framing::Chunked => None,
         };
         let strong = self.consistency() == Consistency::Strong;
-        let intent = |cluster: &Arc<Cluster>| Intent {
-            length,
-            strong,
-            ..self.intent(next_id(), cluster, what.clone())
-        };
+        let intent = |cluster: &Arc<Cluster>| Intent { length, strong, ..self.intent(next_id(), cluster, what.clone()) };
         self.clusters.iter().map(intent).collect()
     }
 

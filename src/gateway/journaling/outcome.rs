@@ -66,13 +66,7 @@ mod tests {
     use crate::mirror::verdict::divergences;
 
     fn backend(id: usize) -> Arc<Backend> {
-        Arc::new(Backend {
-            id,
-            url: format!("http://B{id}"),
-            host: format!("B{id}"),
-            port: 80,
-            maintained: false,
-        })
+        Arc::new(Backend { id, url: format!("http://B{id}"), host: format!("B{id}"), port: 80, maintained: false })
     }
 
     fn reply(id: usize, cluster: usize, kind: Kind, status: u16, etag: &str) -> Reply {
@@ -128,10 +122,11 @@ mod tests {
     #[test]
     fn a_delete_that_a_cluster_did_not_take_diverges_there_alone() {
         use Kind::*;
-        let replies =
-            [reply(0, 0, Good, 204, ""), reply(1, 0, Good, 404, ""), reply(2, 1, NotApplied, 0, "")];
-        let expected =
-            [(Outcome::Settled, vec![good(""), good("")]), (Outcome::Diverged, vec![Said::NotApplied])];
+        let replies = [reply(0, 0, Good, 204, ""), reply(1, 0, Good, 404, ""), reply(2, 1, NotApplied, 0, "")];
+        let expected = [
+            (Outcome::Settled, vec![good(""), good("")]),
+            (Outcome::Diverged, vec![Said::NotApplied]),
+        ];
         assert_eq!(outcomes(&replies), expected);
         let replies = [reply(0, 0, NotApplied, 403, ""), reply(2, 1, NotApplied, 0, "")];
         assert!(outcomes(&replies).iter().all(|(outcome, _)| *outcome == Outcome::Void));
@@ -141,8 +136,7 @@ mod tests {
     fn backends_are_named_by_their_endpoints_those_left_out_too() {
         let replies = [reply(1, 0, Kind::Good, 200, "\"e\"")];
         let (outcome, said) = outcome(0, &replies, &[false], &[backend(2)]);
-        let expected =
-            [("http://b1:80".to_owned(), good("\"e\"")), ("http://b2:80".to_owned(), Said::NotApplied)];
+        let expected = [("http://b1:80".to_owned(), good("\"e\"")), ("http://b2:80".to_owned(), Said::NotApplied)];
         assert_eq!((outcome, said), (Outcome::Diverged, expected.to_vec()));
     }
 }

@@ -1,0 +1,239 @@
+//! The way into the journal in memory, which is away when a test says so.
+
+use std::sync::atomic::AtomicUsize;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::{
+    config::JournalEngine,
+    journal::{
+        Case, Counts, Filter, Lease, Mark, Memory, News, Object, Record, Resolution, Standing, Unresolved, Wanted,
+        What, system_clock,
+    },
+};
+
+/// A journal in memory behind a door.
+struct Behind {
+    memory: Memory,
+    away: AtomicBool,
+    /// What is done while it is away is done all the same, but nobody learns of it.
+    deaf: AtomicBool,
+    batches: AtomicUsize,
+}
+
+impl Behind {
+    fn check(&self) -> Result<(), JournalError> {
+        match self.away.load(Relaxed) {
+            true => Err(JournalError::Unavailable("away".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Journal for Behind {
+    async fn enrol(&self, name: &str) -> Result<i64, JournalError> {
+        self.check()?;
+        self.memory.enrol(name).await
+    }
+    async fn alive(&self, gateway: i64) -> Result<bool, JournalError> {
+        self.check()?;
+        self.memory.alive(gateway).await
+    }
+    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {
+        self.check()?;
+        self.memory.leave(gateway, settle).await
+    }
+    async fn adopt(&self, silent: Duration, settle: Duration) -> Result<usize, JournalError> {
+        self.memory.adopt(silent, settle).await
+    }
+    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError> {
+        // Others come meanwhile.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if self.deaf.load(Relaxed) {
+            self.memory.apply(changes, settle).await?;
+            return Err(JournalError::Unavailable("no answer".into()));
+        }
+        self.check()?;
+        self.batches.fetch_add(1, Relaxed);
+        self.memory.apply(changes, settle).await
+    }
+    async fn lease(
+        &self,
+        worker: &str,
+        wanted: Wanted,
+        most: usize,
+        hold: Duration,
+        settle: Duration,
+    ) -> Result<Vec<(Lease, Case)>, JournalError> {
+        self.memory.lease(worker, wanted, most, hold, settle).await
+    }
+    async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError> {
+        self.memory.renew(lease, hold, settle).await
+    }
+    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
+        self.memory.resolve(lease, seen).await
+    }
+    async fn postpone(
+        &self,
+        lease: &Lease,
+        pause: Duration,
+        failed: bool,
+        why: &str,
+    ) -> Result<(), JournalError> {
+        self.memory.postpone(lease, pause, failed, why).await
+    }
+    async fn set_aside(
+        &self,
+        lease: &Lease,
+        standing: Standing,
+        seen: &[WriteId],
+        why: &str,
+    ) -> Result<(), JournalError> {
+        self.memory.set_aside(lease, standing, seen, why).await
+    }
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Object>,
+        most: usize,
+    ) -> Result<Vec<Case>, JournalError> {
+        self.memory.list(filter, after, most).await
+    }
+    async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
+        self.memory.show(object).await
+    }
+    async fn retry(&self, object: &Object) -> Result<bool, JournalError> {
+        self.memory.retry(object).await
+    }
+    async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError> {
+        self.memory.drop_object(object, reason).await
+    }
+    async fn counts(&self) -> Result<Counts, JournalError> {
+        self.memory.counts().await
+    }
+    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
+        self.memory.unresolved(most).await
+    }
+    async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError> {
+        self.memory.news(mark, patience).await
+    }
+}
+
+fn gateway() -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir) {
+    let behind = Arc::new(Behind {
+        memory: Memory::new(system_clock()),
+        away: AtomicBool::new(false),
+        deaf: AtomicBool::new(false),
+        batches: AtomicUsize::new(0),
+    });
+    let opened: Arc<dyn Journal> = behind.clone();
+    let open: Opener = Box::new(move || {
+        let opened = opened.clone();
+        Box::pin(async move { Ok(opened) })
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let presence = Presence::in_directory(folder.path(), &JournalEngine::Sqlite("/j".into()));
+    let writer = Arc::new(Writer::new(open, presence, Duration::ZERO));
+    let running = writer.clone();
+    tokio::spawn(async move { running.run().await });
+    (writer, behind, folder)
+}
+
+fn intent(writer: &Writer, key: &str) -> Intent {
+    Intent {
+        id: writer.next_id(),
+        object: Object { cluster: "c".into(), bucket: b"b".into(), key: key.into() },
+        what: What::Put,
+        region: "r".into(),
+        req_id: String::new(),
+        length: None,
+        begun: 0,
+        strong: true,
+        turn: None,
+    }
+}
+
+async fn until(what: &str, so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !so().await {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("waited for {what}"));
+}
+
+#[tokio::test]
+async fn those_that_come_together_go_together() {
+    let (writer, behind, _folder) = gateway();
+    writer.known().await;
+    until("the journal", async || writer.is_available()).await;
+    let all = (0..100).map(|number| {
+        let writer = writer.clone();
+        async move { writer.begin(&[intent(&writer, &number.to_string())]).await }
+    });
+    assert!(futures_util::future::join_all(all).await.iter().all(Result::is_ok));
+    assert_eq!(behind.counts().await.unwrap().intents, 100);
+    assert!(behind.batches.load(Relaxed) < 10, "{behind}", behind = behind.batches.load(Relaxed));
+    // One that nobody waits for ends before it is there.
+    let short = intent(&writer, "short");
+    assert!(writer.begin_soon(std::slice::from_ref(&short)));
+    assert_eq!(writer.end(Change::Void(short.id), true, false), 0);
+    writer.leave(Duration::from_secs(5)).await;
+    assert_eq!(behind.counts().await.unwrap().intents, 0, "what was left became records");
+    assert_eq!(behind.counts().await.unwrap().open, 100);
+}
+
+#[tokio::test]
+async fn while_the_journal_is_away_writes_are_refused_and_records_wait() {
+    let (writer, behind, _folder) = gateway();
+    until("the journal", async || writer.is_available()).await;
+    let under_way = intent(&writer, "under way");
+    writer.begin(std::slice::from_ref(&under_way)).await.unwrap();
+    behind.deaf.store(true, Relaxed);
+    let refused = intent(&writer, "refused");
+    assert_eq!(writer.begin(&[refused]).await, Err(Refused));
+    behind.deaf.store(false, Relaxed);
+    behind.away.store(true, Relaxed);
+    assert_eq!(writer.begin(&[intent(&writer, "refused at once")]).await, Err(Refused));
+    assert!(!writer.begin_soon(&[intent(&writer, "soon")]));
+    let until_there = writer.end(Change::Diverged(Record::orphaned(under_way, 1)), true, false);
+    assert!(writer.taken_up_to() < until_there);
+    behind.away.store(false, Relaxed);
+    until("what waited", async || writer.taken_up_to() >= until_there).await;
+    assert!(writer.is_available());
+    let counts = behind.counts().await.unwrap();
+    assert_eq!((counts.open, counts.intents), (1, 0), "the refused one was withdrawn");
+}
+
+#[tokio::test]
+async fn a_write_that_waits_no_longer_leaves_no_intent() {
+    let (writer, behind, _folder) = gateway();
+    until("the journal", async || writer.is_available()).await;
+    for wait in 0..20 {
+        let intents = [intent(&writer, "gone")];
+        timeout(Duration::from_millis(wait), writer.begin(&intents)).await.map_or_else(drop, |begun| {
+            begun.unwrap();
+            writer.end(Change::Void(intents[0].id), true, false);
+        });
+    }
+    until("nothing to be left", async || {
+        writer.queue().waiting.is_empty() && behind.counts().await.unwrap().intents == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_was_taken_for_dead_goes_on_under_another_number() {
+    let (writer, behind, folder) = gateway();
+    until("the journal", async || writer.is_available()).await;
+    let begun = intent(&writer, "k");
+    writer.begin(std::slice::from_ref(&begun)).await.unwrap();
+    assert!(!writer.was_taken_for_dead(begun.id));
+    behind.leave(begun.id.gateway, Duration::ZERO).await.unwrap();
+    let engine = writer.engine().unwrap().clone();
+    writer.is_alive(&engine).await.unwrap();
+    assert!(writer.was_taken_for_dead(begun.id) && writer.next_id().gateway > begun.id.gateway);
+    assert_eq!(std::fs::read_dir(folder.path().join("gateways")).unwrap().count(), 1);
+}
