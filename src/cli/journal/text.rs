@@ -226,3 +226,65 @@ pub fn counts_line(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> 
     writeln!(out, "{line}")?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Intent, WriteId};
+
+    fn case() -> Case {
+        let object = Object { cluster: "c".into(), bucket: b"b".into(), key: b"k\x1b[2J\n\xff".into() };
+        let intent = Intent {
+            id: WriteId { gateway: 1, number: 2 },
+            object: object.clone(),
+            what: What::Put,
+            region: "r".into(),
+            req_id: "q\u{1b}[2J".into(),
+            length: Some(3),
+            begun: 0,
+            strong: true,
+            turn: None,
+        };
+        let good = Said::Good { etag: Some("e\n".into()), version: None };
+        let replies = vec![("http://a:1".into(), good), ("http://longer:1".into(), Said::NotApplied)];
+        Case {
+            object,
+            standing: Standing::Parked,
+            records: vec![Record { intent, commit: Some(3), ended: 1_000, turn: None, replies }],
+            under_way: 0,
+            attempts: 1,
+            since: 0,
+            due: 0,
+            reason: "because\n\u{1b}]0;x".into(),
+        }
+    }
+
+    fn printed(print: impl Fn(&mut Vec<u8>) -> anyhow::Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn nothing_that_others_wrote_reaches_a_terminal_as_it_is() {
+        let held = [("http://a:1".to_owned(), State::Unknown("no\r\u{7}answer".into()))];
+        let table = printed(|out| table(&[case(), case()], out));
+        let shown = printed(|out| shown(&case(), &held, out));
+        for text in [&table, &shown] {
+            assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+            assert!(text.contains("c:/b/k%1B%5B2J%0A%FF"), "{text}");
+        }
+        assert_eq!(table.lines().count(), 2);
+        assert!(shown.contains("    http://a:1       took it, etag e\\n\n"), "{shown}");
+        assert!(shown.contains("    http://longer:1  did not take it\n"), "{shown}");
+    }
+
+    #[test]
+    fn programs_get_an_object_per_line() {
+        let lines = printed(|out| lines(&[case()], out));
+        assert_eq!(lines.lines().count(), 1);
+        let line: Value = serde_json::from_str(&lines).unwrap();
+        assert_eq!((&line["path"], &line["standing"]), (&"/b/k%1B%5B2J%0A%FF".into(), &"parked".into()));
+        assert_eq!(line["records"][0]["replies"]["http://longer:1"], "not_applied");
+    }
+}

@@ -110,7 +110,6 @@ pub fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
         log::warn!("{warning}");
     }
     super::files::raise_limit();
-    METRICS.limit("Sync.Concurrency", config.sync.concurrency as u64);
     METRICS.limit("Sync.ConcurrencyPerBackend", config.sync.concurrency_per_backend as u64);
     main.start()?;
     let threads = config.server.threads.max(2);
@@ -176,37 +175,54 @@ async fn work(
     let metrics = SyncMetrics::of_process();
     tokio::spawn(pause::watch(pause::file(&config), paused, metrics.clone()));
     tokio::spawn(progress.clone().run(engine.clone()));
-    let told = progress.clone();
-    let endpoints: Vec<String> = topology.backends.iter().map(|backend| backend.endpoint()).collect();
-    let sync = &config.sync;
-    let shop = Arc::new(Shop {
-        name: worker_name(),
-        journal: engine.clone(),
-        stores: Limited::new(
-            stores,
-            endpoints.iter().map(String::as_str),
-            sync.concurrency_per_backend,
-            &metrics,
-        ),
-        places,
-        rules: Rules { clock_bound: sync.clock_bound, settle: journal.settle },
-        wanted: if arguments.misplaced { Wanted::Misplaced } else { Wanted::Diverged },
-        hold: sync.hold,
-        backoff: Backoff { min: sync.backoff_min, max: sync.backoff_max },
-        max_attempts: sync.max_attempts,
-        metrics,
-        tell: Box::new(move |one| told.tell(one)),
-        given_up: watch::Sender::new(false),
-        trouble: Trouble::default(),
-    });
-    let concurrency = arguments.concurrency.map_or(sync.concurrency, usize::from);
+    let parts = Parts { journal: engine.clone(), settle: journal.settle, stores, places, metrics };
+    let shop = Arc::new(shop(&config, &topology, arguments, parts, progress.clone()));
+    let concurrency = arguments.concurrency.map_or(config.sync.concurrency, usize::from);
     look_at_maintenance(&config, &topology, &shop);
     tokio::spawn(keep_looking(config, topology, shop.clone()));
+    METRICS.limit("Sync.Concurrency", concurrency as u64);
     log::info!("{} works through the journal, {concurrency} objects at once", shop.name);
     let wishes = Wishes { stop: stopped, paused: is_paused };
     let outcome = Worker { shop, wishes, concurrency, once: arguments.once }.run().await;
     progress.end(&*engine).await;
     conclude(outcome)
+}
+
+/// What a worker works with.
+struct Parts {
+    journal: Arc<dyn Journal>,
+    settle: Duration,
+    stores: Arc<S3Stores>,
+    places: Places,
+    metrics: SyncMetrics,
+}
+
+fn shop(
+    config: &Config,
+    topology: &Topology,
+    arguments: &Arguments,
+    parts: Parts,
+    progress: Progress,
+) -> Shop {
+    let sync = &config.sync;
+    let Parts { journal, settle, stores, places, metrics } = parts;
+    let endpoints: Vec<String> = topology.backends.iter().map(|backend| backend.endpoint()).collect();
+    let names = endpoints.iter().map(String::as_str);
+    Shop {
+        name: worker_name(),
+        journal,
+        stores: Limited::new(stores, names, sync.concurrency_per_backend, &metrics),
+        places,
+        rules: Rules { clock_bound: sync.clock_bound, settle },
+        wanted: if arguments.misplaced { Wanted::Misplaced } else { Wanted::Diverged },
+        hold: sync.hold,
+        backoff: Backoff { min: sync.backoff_min, max: sync.backoff_max },
+        max_attempts: sync.max_attempts,
+        metrics,
+        tell: Box::new(move |one| progress.tell(one)),
+        given_up: watch::Sender::new(false),
+        trouble: Trouble::default(),
+    }
 }
 
 /// What the end means to whoever started the process.
