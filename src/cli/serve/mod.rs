@@ -103,7 +103,8 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let file =
         options.file.map(std::path::absolute).transpose().context("cannot use the configuration's path")?;
     let (beginning, topology) = Beginning::new(&config, file)?;
-    let journaling = config.journal.as_ref().map(|journal| Arc::new(Journaling::of(journal, &config.state_directory)));
+    let journaling =
+        config.journal.as_ref().map(|journal| Arc::new(Journaling::of(journal, &config.state_directory)));
     let (service, parts) =
         gateway_over(&server, &config, topology, &logs, &activity, files, journaling.clone());
     server.add_service(listeners.add("gateway", &config.listen, Until::Asked, service));
