@@ -1,6 +1,6 @@
 //! The client's body as the mirror reads it, with the limits that apply to it.
 
-use std::io;
+use std::{collections::VecDeque, io};
 
 use bytes::Bytes;
 use pingora_error::{BError, ErrorType};
@@ -21,12 +21,46 @@ pub struct ClientBody<'a> {
     session: &'a mut Session,
     /// `BodyMaxSize`
     limit: Option<u64>,
+    gathered: Gathered,
     pub received: u64,
 }
 
+/// The beginning of a body that was read before its time.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    pieces: VecDeque<Bytes>,
+    pub received: u64,
+    /// It is all of it.
+    ended: bool,
+}
+
+impl Gathered {
+    /// The body, if it is all there.
+    pub fn whole(&self) -> Option<Vec<u8>> {
+        self.ended.then(|| self.pieces.iter().flatten().copied().collect())
+    }
+}
+
 impl<'a> ClientBody<'a> {
-    pub fn new(session: &'a mut Session, limit: Option<u64>) -> Self {
-        ClientBody { session, limit, received: 0 }
+    /// What follows `gathered`, behind that.
+    pub fn new(session: &'a mut Session, limit: Option<u64>, gathered: Gathered) -> Self {
+        ClientBody { session, limit, received: gathered.received, gathered }
+    }
+
+    /// Reads to the end, or to where it is more than `most` bytes.
+    pub async fn gather(mut self, most: u64) -> Result<Gathered, BodyError> {
+        let mut gathered = Gathered::default();
+        while gathered.received <= most {
+            match self.next().await? {
+                Some(piece) => gathered.pieces.push_back(piece),
+                None => {
+                    gathered.ended = true;
+                    break;
+                }
+            }
+            gathered.received = self.received;
+        }
+        Ok(gathered)
     }
 }
 
@@ -40,6 +74,11 @@ impl Source for ClientBody<'_> {
     type Error = BodyError;
 
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        match self.gathered.pieces.pop_front() {
+            None if self.gathered.ended => return Ok(None),
+            None => {}
+            piece => return Ok(piece),
+        }
         // Pingora's body reader keeps its state in the session: a cancelled read loses nothing.
         let piece = match self.session.downstream_session.read_request_body().await {
             Ok(piece) => piece,

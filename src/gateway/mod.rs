@@ -37,7 +37,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use pingora_timeout::timeout;
 
 use self::{
-    body::{BodyError, ClientBody},
+    body::{BodyError, ClientBody, Gathered},
     context::Context,
     drain::Activity,
     follow::Followed,
@@ -60,6 +60,9 @@ use crate::{
     topology::{Backend, Cluster},
     upstream::{Body, Cause, Framing, Head, Upstream},
 };
+
+/// Of a body that the journal must know before the request begins. S3 takes a thousand keys of a kilobyte.
+const GATHERED_MOST: u64 = 2 << 20;
 
 /// Everything a request needs. One per process.
 pub struct Gateway {
@@ -221,7 +224,20 @@ impl Gateway {
         let plan: Plan =
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
-        let begun = match self.tell_journal(session, context, &route, &plan).await {
+        let expects = pingora_core::protocols::http::v1::common::is_expect_continue_req(request);
+        let many = self.names_many(&route, &request.method);
+        let mut gathered = Gathered::default();
+        if many {
+            if expects {
+                send_continue(session, &config).await?;
+            }
+            let body = ClientBody::new(session, config.body_max_size, gathered);
+            gathered = match body.gather(GATHERED_MOST).await {
+                Ok(gathered) => gathered,
+                Err(error) => return self.broken_off(session, context, error).await,
+            };
+        }
+        let begun = match self.tell_journal(session, context, &route, &plan, &gathered).await {
             Ok(begun) => begun,
             Err(Refused) => {
                 let body_read = session.downstream_session.is_body_done();
@@ -230,10 +246,8 @@ impl Gateway {
             }
         };
         context.asked = plan.targets.len();
-        let request = session.req_header();
-        if pingora_core::protocols::http::v1::common::is_expect_continue_req(request) {
-            let written = session.downstream_session.write_continue_response();
-            respond::in_time(timeout(config.client_write_timeout, written).await)?;
+        if expects && !many {
+            send_continue(session, &config).await?;
         }
         let object = write::object_name(&route.request.target);
         let left_out = plan.left_out.clone();
@@ -252,7 +266,7 @@ impl Gateway {
             reuse: plan.reuse,
             config: config.mirror.clone(),
         };
-        let mut body = ClientBody::new(session, config.body_max_size);
+        let mut body = ClientBody::new(session, config.body_max_size, gathered);
         let outcome = self.mirror.run(job, &mut body).await;
         context.bytes_in = body.received;
         match outcome {
@@ -266,13 +280,16 @@ impl Gateway {
             }
             Err(error) => {
                 recorder.begun.take().map(Begun::nothing_was_sent).unwrap_or_default();
-                match error {
-                    BodyError::Refused(refusal) => {
-                        self.responder(session, context).refuse(&refusal, false).await
-                    }
-                    BodyError::Broken(error) => Err(error.into_down()),
-                }
+                self.broken_off(session, context, error).await
             }
+        }
+    }
+
+    /// Ends a request whose body did not end properly.
+    async fn broken_off(&self, session: &mut Session, context: &mut Context, error: BodyError) -> Result<()> {
+        match error {
+            BodyError::Refused(refusal) => self.responder(session, context).refuse(&refusal, false).await,
+            BodyError::Broken(error) => Err(error.into_down()),
         }
     }
 
@@ -365,6 +382,11 @@ impl Gateway {
             begun: None,
         }
     }
+}
+
+async fn send_continue(session: &mut Session, config: &Config) -> Result<()> {
+    let written = session.downstream_session.write_continue_response();
+    respond::in_time(timeout(config.client_write_timeout, written).await).map(|_| ())
 }
 
 fn prepare(session: &mut Session, config: &Config) -> Result<()> {

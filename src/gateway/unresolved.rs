@@ -270,8 +270,10 @@ mod tests {
     fn who_lags_is_told_by_the_write_that_was_committed_last() {
         let first = record(9, What::Put, Some(1), &["http://a:80"]);
         let last = record(2, What::Delete, Some(2), &["http://b:80"]);
-        let others =
-            [record(10, What::Attribute("acl".into()), Some(3), &["http://c:80"]), record(11, What::Seen, None, &[])];
+        let others = [
+            record(10, What::Attribute("acl".into()), Some(3), &["http://c:80"]),
+            record(11, What::Seen, None, &[]),
+        ];
         for records in [[first.clone(), last.clone()], [last, first]] {
             let known = Known::of(&[&records[..], &others].concat());
             let lags = |endpoint| known.lags(endpoint);

@@ -32,6 +32,8 @@ pub struct Reply {
     /// Whether its ETag can be compared: not where the storage has encrypted the object by a key of its own.
     pub comparable: bool,
     pub version: Option<String>,
+    /// The answer's body, where it tells the outcome part by part ([`Judge::StatusAndErrors`]).
+    pub parts: Option<Bytes>,
     /// Why it is not good; empty if it is.
     pub error: String,
 }
@@ -123,6 +125,7 @@ impl End {
                 etag: None,
                 comparable: false,
                 version: None,
+                parts: None,
                 error,
             },
             seen: Seen { kind, answered: false, absent: false, broken: false, refused: false },
@@ -164,6 +167,10 @@ impl End {
                 etag: text("etag"),
                 comparable: !encrypted,
                 version: text("x-amz-version-id"),
+                parts: match &body {
+                    Body::Whole(bytes) if judge == Judge::StatusAndErrors => Some(bytes.clone()),
+                    _ => None,
+                },
                 error,
             },
             seen: Seen { kind, answered: !deceptive, absent, broken, refused },

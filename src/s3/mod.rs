@@ -5,8 +5,10 @@
 //! | `target.rs` | the request target, decoded as the ring wants it |
 //! | `query.rs` | sub-resources and versions |
 //! | `request.rs` | both, with method and headers, to an operation |
+//! | `delete_objects.rs` | the bodies of DeleteObjects and of its answers |
 //! | `error.rs` | error documents: ours, and those of backends |
 
+pub mod delete_objects;
 pub mod error;
 mod query;
 pub mod request;

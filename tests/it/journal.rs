@@ -96,12 +96,17 @@ fn what_a_backend_missed_is_recorded_with_what_each_said_and_so_is_what_follows(
             let reply = gateway.put("/bucket/a%20key", b"hello").await;
             assert_eq!(reply.status, 200);
             let record = journal.records(1).await.remove(0);
-            let Said::Good { etag: Some(etag), version } = record.said(&b.url()) else { panic!("{record:?}") };
+            let Said::Good { etag: Some(etag), version } = record.said(&b.url()) else {
+                panic!("{record:?}")
+            };
             assert!(etag.contains(&hex_md5(b"hello")) && version.as_deref() == Some("v7"), "{record:?}");
             assert_eq!(record.said(&a.url()), &Said::NotApplied);
             let intent = &record.intent;
             assert_eq!((&intent.object.bucket[..], &intent.object.key[..]), (&b"bucket"[..], &b"a key"[..]));
-            assert_eq!((intent.object.cluster.as_str(), intent.region.as_str()), ("testcluster", "testregion"));
+            assert_eq!(
+                (intent.object.cluster.as_str(), intent.region.as_str()),
+                ("testcluster", "testregion")
+            );
             assert_eq!((&intent.what, intent.length), (&What::Put, Some(5)));
             assert_eq!((intent.strong, record.commit.is_some()), (consistency == "strong", true));
             assert_eq!(Some(intent.req_id.as_str()), reply.header("x-akubra-request-id"));
@@ -171,7 +176,9 @@ fn without_its_journal_a_gateway_refuses_strong_writes_and_no_others() {
         std::fs::write(&blocked, "no directory").unwrap();
         let file = blocked.join("journal.sqlite");
         let region = |name: &str| {
-            Region::new(name, &[("testcluster", 1.0)]).domain(&format!("{name}.test")).set("Consistency", name)
+            Region::new(name, &[("testcluster", 1.0)])
+                .domain(&format!("{name}.test"))
+                .set("Consistency", name)
         };
         let setup = ["none", "weak", "strong"]
             .into_iter()
@@ -297,7 +304,9 @@ fn what_reads_find_is_recorded_once() {
             assert_eq!((case.object.cluster.as_str(), case.records.len()), ("new", 1), "{case:#?}");
             let record = &case.records[0];
             match &record.intent.what {
-                What::Seen => assert!(is_good(record.said(&new.url())) && !is_good(record.said(&other.url()))),
+                What::Seen => {
+                    assert!(is_good(record.said(&new.url())) && !is_good(record.said(&other.url())))
+                }
                 What::Misplaced(found_on) => assert_eq!(found_on, "old"),
                 what => panic!("{what:?}"),
             }
@@ -323,5 +332,33 @@ fn two_gateways_of_a_takeover_use_one_journal() {
         assert_eq!(successor.put("/bucket/after", b"world").await.status, 200);
         successor.stop_in_sync().await;
         assert_eq!((journal.counts().await.intents, journal.cases().await.len()), (0, 0));
+    });
+}
+
+#[test]
+fn a_delete_of_many_objects_is_recorded_for_each_of_them() {
+    run(async {
+        let (a, b) = pair().await;
+        b.will(Behaviour::answers(Answer::new(200).body("<DeleteResult></DeleteResult>")));
+        let kept = "<DeleteResult><Error><Key>b&amp;</Key><Code>InternalError</Code></Error></DeleteResult>";
+        a.will(Behaviour::answers(Answer::new(200).body(kept)));
+        let mut gateway = over(&[&a, &b], "strong").start().await;
+        let journal = Peek::of(&gateway);
+        let body = "<Delete><Object><Key>a</Key></Object><Object><Key>b&amp;</Key></Object></Delete>";
+        let headers = [("Expect", "100-continue")];
+        let mut client = gateway.client().await;
+        let length = body.len().to_string();
+        client.head("POST", "/bucket?delete", &[headers[0], ("Content-Length", &length)]).await;
+        client.send(body.as_bytes()).await;
+        assert_eq!(client.reply("POST").await.status, 200);
+        let record = journal.records(1).await.remove(0);
+        assert_eq!((&record.intent.object.key[..], &record.intent.what), (&b"b&"[..], &What::Delete));
+        assert_eq!((record.said(&a.url()), is_good(record.said(&b.url()))), (&Said::NotApplied, true));
+        for backend in [&a, &b] {
+            let request = backend.wait_for_requests(1).await.remove(0);
+            assert_eq!(request.body.as_deref(), Some(body.as_bytes()), "it is passed on as it came");
+        }
+        gateway.stop().await;
+        assert_eq!(journal.counts().await.intents, 0);
     });
 }

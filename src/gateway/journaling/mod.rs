@@ -14,10 +14,7 @@ mod outcome;
 
 use std::{
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -26,9 +23,10 @@ use http::Method;
 use pingora_proxy::Session;
 use tokio::time::timeout;
 
-use self::outcome::{Outcome, outcome};
+use self::outcome::{Outcome, Parts, outcome};
 use super::{
     Gateway,
+    body::Gathered,
     context::Context,
     route::Route,
     unresolved::{Known, Unresolved},
@@ -36,11 +34,12 @@ use super::{
 };
 use crate::{
     config::{Consistency, JournalConfig},
-    journal::{
-        Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener,
-    },
+    journal::{Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener},
     mirror::Reply,
-    s3::{Multipart, Operation, S3Request, Target},
+    s3::{
+        Multipart, Operation, S3Request, Target,
+        delete_objects::{Doomed, doomed},
+    },
     telemetry::metrics::JournalMetrics,
     topology::{Backend, BackendId, Cluster},
     upstream::Framing,
@@ -67,14 +66,18 @@ pub struct Writing<'a> {
     method: &'a Method,
     req_id: &'a str,
     clusters: &'a [Arc<Cluster>],
+    /// Objects of the bucket that it deletes.
+    doomed: Vec<Doomed>,
 }
 
 /// A write that has begun: it ends with [`Begun::end`] or [`Begun::nothing_was_sent`]. Dropped, nobody knows what
 /// became of it.
 pub struct Begun {
     journaling: Arc<Journaling>,
-    /// One for each cluster.
+    /// One for each cluster, or of each cluster one for each object that the body names.
     intents: Vec<Intent>,
+    clusters: usize,
+    is_many: bool,
     /// The journal knows of them, or will soon.
     told: bool,
     /// Of each object: it had records when the write began, or may have had.
@@ -89,10 +92,23 @@ impl Gateway {
         context: &Context,
         route: &Route,
         plan: &Plan,
+        gathered: &Gathered,
     ) -> Result<Option<Begun>, Refused> {
         let Some(journaling) = self.journaling.as_ref().filter(|_| plan.recorded) else { return Ok(None) };
-        let writing = Writing::new(route, &session.req_header().method, &context.id, &plan.clusters);
+        let method = &session.req_header().method;
+        let mut writing = Writing::new(route, method, &context.id, &plan.clusters);
+        if self.names_many(route, method) {
+            writing.doomed = gathered.whole().and_then(|body| doomed(&body)).unwrap_or_default();
+        }
         journaling.begin(&writing).await.map(Some)
+    }
+
+    /// Whether the journal must know what stands in the body of a request before that begins: it is about many objects.
+    pub(super) fn names_many(&self, route: &Route, method: &Method) -> bool {
+        self.journaling.is_some()
+            && method == Method::POST
+            && route.request.operation == Operation::BucketWrite
+            && route.request.sub_resource.as_deref() == Some("delete")
     }
 
     /// What the journal says of an object that is about to be read; who lacks its newest version is `lagging`.
@@ -137,7 +153,8 @@ impl Journaling {
             Consistency::Weak => self.writer.begin_soon(&intents),
             Consistency::Strong => self.writer.begin(&intents).await.map(|()| true)?,
         };
-        Ok(Begun { journaling: self.clone(), intents, told, contested })
+        let (clusters, is_many) = (writing.clusters.len(), writing.is_many());
+        Ok(Begun { journaling: self.clone(), intents, clusters, is_many, told, contested })
     }
 
     fn may_have_records(&self, object: &Object) -> bool {
@@ -199,7 +216,12 @@ impl<'a> Writing<'a> {
         req_id: &'a str,
         clusters: &'a [Arc<Cluster>],
     ) -> Writing<'a> {
-        Writing { route, method, req_id, clusters }
+        Writing { route, method, req_id, clusters, doomed: Vec::new() }
+    }
+
+    /// One whose body could not be read has no objects, and was done as far as its answers say.
+    fn is_many(&self) -> bool {
+        matches!(&self.route.request.operation, Operation::BucketWrite) && self.method == Method::POST
     }
 
     fn consistency(&self) -> Consistency {
@@ -213,8 +235,18 @@ impl<'a> Writing<'a> {
             Framing::Chunked => None,
         };
         let strong = self.consistency() == Consistency::Strong;
-        let intent = |cluster: &Arc<Cluster>| Intent { length, strong, ..self.intent(next_id(), cluster, what.clone()) };
-        self.clusters.iter().map(intent).collect()
+        let intent =
+            |cluster: &Cluster, what| Intent { length, strong, ..self.intent(next_id(), cluster, what) };
+        if self.doomed.is_empty() {
+            return self.clusters.iter().map(|cluster| intent(cluster, what.clone())).collect();
+        }
+        let one = |cluster, doomed: &Doomed| {
+            let mut intent = intent(cluster, doomed.version.clone().map_or(What::Delete, What::Version));
+            intent.object.key.clone_from(&doomed.key);
+            Intent { length: None, ..intent }
+        };
+        let of_cluster = |cluster| self.doomed.iter().map(move |doomed| one(cluster, doomed));
+        self.clusters.iter().flat_map(|cluster| of_cluster(cluster)).collect()
     }
 
     fn intent(&self, id: WriteId, cluster: &Cluster, what: What) -> Intent {
@@ -284,9 +316,15 @@ impl Begun {
     ) {
         let ended = now();
         let intents = std::mem::take(&mut self.intents);
-        for (cluster, (intent, contested)) in intents.into_iter().zip(&self.contested).enumerate() {
+        let of_cluster = (intents.len() / self.clusters.max(1)).max(1);
+        let (whole, many) = (outcome::whole(replies, diverges), Parts::of(replies));
+        for (at, (intent, contested)) in intents.into_iter().zip(&self.contested).enumerate() {
+            let cluster = at / of_cluster;
             let left_out = if cluster == 0 { left_out } else { &[] };
-            let (outcome, replies) = outcome(cluster, replies, diverges, left_out);
+            let (outcome, replies) = match self.is_many {
+                true => outcome(cluster, &many.about(&intent.object.key), left_out),
+                false => outcome(cluster, &whole, left_out),
+            };
             let record = Record { intent, commit: committed, ended, turn: None, replies };
             self.tell(record, outcome, *contested);
         }

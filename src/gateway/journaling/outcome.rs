@@ -1,10 +1,11 @@
 //! What the replies to a write mean for the journal, cluster by cluster: pure.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     journal::Said,
     mirror::{Kind, Reply},
+    s3::delete_objects::kept,
     topology::Backend,
 };
 
@@ -18,20 +19,68 @@ pub enum Outcome {
     Diverged,
 }
 
-/// The outcome for one of the clusters, and what its backends said. `diverges` belongs to `replies`.
-pub fn outcome(
-    cluster: usize,
-    replies: &[Reply],
-    diverges: &[bool],
-    left_out: &[Arc<Backend>],
-) -> (Outcome, Vec<(String, Said)>) {
-    let own = || replies.iter().zip(diverges).filter(|(reply, _)| reply.cluster == cluster);
-    let taken = own().any(|(reply, _)| reply.kind == Kind::Good);
-    let mut said: Vec<_> = own().map(|(reply, _)| (reply.backend.endpoint(), said(reply, taken))).collect();
+/// A reply, as far as it is about one object.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    reply: &'a Reply,
+    kind: Kind,
+    diverges: bool,
+}
+
+/// Replies that are about one object as a whole. `diverges` belongs to `replies`.
+pub fn whole<'a>(replies: &'a [Reply], diverges: &[bool]) -> Vec<Part<'a>> {
+    let part = |(reply, diverges): (&'a Reply, &bool)| Part { reply, kind: reply.kind, diverges: *diverges };
+    replies.iter().zip(diverges).map(part).collect()
+}
+
+/// Replies to a request that names many objects.
+pub struct Parts<'a>(Vec<(&'a Reply, Kept)>);
+
+enum Kept {
+    /// These were not deleted, the others were.
+    Those(HashSet<Vec<u8>>),
+    /// Whatever became of one became of all.
+    Alike(Kind),
+}
+
+impl<'a> Parts<'a> {
+    pub fn of(replies: &'a [Reply]) -> Parts<'a> {
+        let kept = |reply: &Reply| match reply.status.filter(|_| reply.kind == Kind::NotApplied) {
+            // It did some of it.
+            Some(status) if status.is_success() => match reply.parts.as_deref().and_then(kept) {
+                Some(keys) => Kept::Those(keys),
+                None => Kept::Alike(Kind::Unknown),
+            },
+            _ => Kept::Alike(reply.kind),
+        };
+        Parts(replies.iter().map(|reply| (reply, kept(reply))).collect())
+    }
+
+    /// Those that are about this object.
+    pub fn about(&self, key: &[u8]) -> Vec<Part<'a>> {
+        let part = |(reply, kept): &(&'a Reply, Kept)| {
+            let kind = match kept {
+                // It is about the bucket: nobody knows which objects were meant.
+                Kept::Those(keys) if key.is_empty() && !keys.is_empty() => Kind::Unknown,
+                Kept::Those(keys) if keys.contains(key) => Kind::NotApplied,
+                Kept::Those(_) => Kind::Good,
+                Kept::Alike(kind) => *kind,
+            };
+            Part { reply, kind, diverges: false }
+        };
+        self.0.iter().map(part).collect()
+    }
+}
+
+/// The outcome for one of the clusters, and what its backends said.
+pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Outcome, Vec<(String, Said)>) {
+    let own = || parts.iter().filter(|part| part.reply.cluster == cluster);
+    let taken = own().any(|part| part.kind == Kind::Good);
+    let mut said: Vec<_> = own().map(|part| (part.reply.backend.endpoint(), said(part, taken))).collect();
     said.extend(left_out.iter().map(|backend| (backend.endpoint(), Said::NotApplied)));
-    let outcome = if !replies.iter().any(may_have_taken) {
+    let outcome = if !parts.iter().any(may_have_taken) {
         Outcome::Void
-    } else if left_out.is_empty() && own().all(|(reply, diverges)| reply.kind == Kind::Good && !diverges) {
+    } else if left_out.is_empty() && own().all(|part| part.kind == Kind::Good && !part.diverges) {
         Outcome::Settled
     } else {
         Outcome::Diverged
@@ -40,22 +89,23 @@ pub fn outcome(
 }
 
 /// `taken` = another backend of the cluster took it: what this one has is compared with that.
-fn said(reply: &Reply, taken: bool) -> Said {
-    match reply.kind {
+fn said(part: &Part, taken: bool) -> Said {
+    let Part { reply, kind, .. } = part;
+    match kind {
         Kind::Good => Said::Good { etag: reply.etag.clone(), version: reply.version.clone() },
-        Kind::NotApplied if taken || !may_have_taken(reply) => Said::NotApplied,
+        Kind::NotApplied if taken || !may_have_taken(part) => Said::NotApplied,
         Kind::NotApplied | Kind::Unknown => Said::Unknown,
     }
 }
 
 /// Whether the backend may have done what it was asked to. Some do it and then answer that something is broken; 501,
 /// 503 and 505 mean that nothing was tried.
-fn may_have_taken(reply: &Reply) -> bool {
+fn may_have_taken(part: &Part) -> bool {
     let broken = || {
-        let status = reply.status.filter(http::StatusCode::is_server_error);
+        let status = part.reply.status.filter(http::StatusCode::is_server_error);
         status.is_some_and(|status| !matches!(status.as_u16(), 501 | 503 | 505))
     };
-    reply.kind != Kind::NotApplied || broken()
+    part.kind != Kind::NotApplied || broken()
 }
 
 #[cfg(test)]
@@ -66,7 +116,13 @@ mod tests {
     use crate::mirror::verdict::divergences;
 
     fn backend(id: usize) -> Arc<Backend> {
-        Arc::new(Backend { id, url: format!("http://B{id}"), host: format!("B{id}"), port: 80, maintained: false })
+        Arc::new(Backend {
+            id,
+            url: format!("http://B{id}"),
+            host: format!("B{id}"),
+            port: 80,
+            maintained: false,
+        })
     }
 
     fn reply(id: usize, cluster: usize, kind: Kind, status: u16, etag: &str) -> Reply {
@@ -78,6 +134,7 @@ mod tests {
             etag: Some(etag.to_owned()).filter(|etag| !etag.is_empty()),
             comparable: true,
             version: None,
+            parts: None,
             error: String::new(),
         }
     }
@@ -87,7 +144,7 @@ mod tests {
         let diverges = divergences(&seen, true);
         let most = replies.iter().map(|reply| reply.cluster).max().unwrap();
         let of = |cluster| {
-            let (outcome, said) = outcome(cluster, replies, &diverges, &[]);
+            let (outcome, said) = outcome(cluster, &whole(replies, &diverges), &[]);
             (outcome, said.into_iter().map(|(_, said)| said).collect())
         };
         (0..=most).map(of).collect()
@@ -122,11 +179,10 @@ mod tests {
     #[test]
     fn a_delete_that_a_cluster_did_not_take_diverges_there_alone() {
         use Kind::*;
-        let replies = [reply(0, 0, Good, 204, ""), reply(1, 0, Good, 404, ""), reply(2, 1, NotApplied, 0, "")];
-        let expected = [
-            (Outcome::Settled, vec![good(""), good("")]),
-            (Outcome::Diverged, vec![Said::NotApplied]),
-        ];
+        let replies =
+            [reply(0, 0, Good, 204, ""), reply(1, 0, Good, 404, ""), reply(2, 1, NotApplied, 0, "")];
+        let expected =
+            [(Outcome::Settled, vec![good(""), good("")]), (Outcome::Diverged, vec![Said::NotApplied])];
         assert_eq!(outcomes(&replies), expected);
         let replies = [reply(0, 0, NotApplied, 403, ""), reply(2, 1, NotApplied, 0, "")];
         assert!(outcomes(&replies).iter().all(|(outcome, _)| *outcome == Outcome::Void));
@@ -135,8 +191,28 @@ mod tests {
     #[test]
     fn backends_are_named_by_their_endpoints_those_left_out_too() {
         let replies = [reply(1, 0, Kind::Good, 200, "\"e\"")];
-        let (outcome, said) = outcome(0, &replies, &[false], &[backend(2)]);
-        let expected = [("http://b1:80".to_owned(), good("\"e\"")), ("http://b2:80".to_owned(), Said::NotApplied)];
+        let (outcome, said) = outcome(0, &whole(&replies, &[false]), &[backend(2)]);
+        let expected =
+            [("http://b1:80".to_owned(), good("\"e\"")), ("http://b2:80".to_owned(), Said::NotApplied)];
         assert_eq!((outcome, said), (Outcome::Diverged, expected.to_vec()));
+    }
+
+    #[test]
+    fn of_many_objects_each_has_an_outcome_of_its_own() {
+        let some = |id, body: &'static [u8]| Reply {
+            parts: Some(bytes::Bytes::from_static(body)),
+            ..reply(id, 0, Kind::NotApplied, 200, "")
+        };
+        const KEPT_A: &[u8] = b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>";
+        let about = |replies: &[Reply], key: &[u8]| outcome(0, &Parts::of(replies).about(key), &[]).0;
+        let replies = [reply(0, 0, Kind::Good, 200, ""), some(1, KEPT_A)];
+        assert_eq!((about(&replies, b"a"), about(&replies, b"b")), (Outcome::Diverged, Outcome::Settled));
+        assert_eq!(about(&replies, b""), Outcome::Diverged);
+        let replies = [some(0, KEPT_A), some(1, KEPT_A)];
+        assert_eq!((about(&replies, b"a"), about(&replies, b"b")), (Outcome::Void, Outcome::Settled));
+        let replies = [some(0, KEPT_A), some(1, b"<DeleteResult><Err")];
+        assert_eq!((about(&replies, b"a"), about(&replies, b"b")), (Outcome::Diverged, Outcome::Diverged));
+        let replies = [reply(0, 0, Kind::NotApplied, 403, ""), reply(1, 0, Kind::NotApplied, 0, "")];
+        assert_eq!(about(&replies, b"a"), Outcome::Void);
     }
 }

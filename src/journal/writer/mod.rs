@@ -145,7 +145,8 @@ impl Writer {
 
     fn refuse(&self, why: &str) -> Refused {
         self.metrics.refused.inc();
-        self.refusals.error(format_args!("writes are refused, because the journal cannot be told of them: {why}"));
+        self.refusals
+            .error(format_args!("writes are refused, because the journal cannot be told of them: {why}"));
         Refused
     }
 

@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     config::JournalEngine,
     journal::{
-        Case, Counts, Filter, Lease, Mark, Memory, News, Object, Record, Resolution, Standing, Unresolved, Wanted,
-        What, system_clock,
+        Case, Counts, Filter, Lease, Mark, Memory, News, Object, Record, Resolution, Standing, Unresolved,
+        Wanted, What, system_clock,
     },
 };
 
