@@ -215,16 +215,14 @@ fn keys_of(text: &str) -> Result<Keys, String> {
 
 /// The credentials of each of a cluster's backends, in their order.
 pub fn of_backends(draft: &ClusterDraft) -> Vec<Option<Arc<Credentials>>> {
-    let of = |endpoint: Option<(String, u16)>| {
-        let named = |entry: &CredentialsDraft| entry.backend.as_ref().map(|(backend, _)| backend.endpoint());
-        draft.credentials.iter().find(|entry| named(entry) == endpoint)
-    };
-    let for_all = of(None);
-    draft
-        .backends
-        .iter()
-        .map(|(backend, _)| of(Some(backend.endpoint())).or(for_all)?.credentials.clone())
-        .collect()
+    let mut entries = HashMap::new();
+    for entry in &draft.credentials {
+        let endpoint = entry.backend.as_ref().map(|(backend, _)| backend.endpoint());
+        entries.entry(endpoint).or_insert(&entry.credentials);
+    }
+    let for_all = entries.get(&None).copied();
+    let of = |backend: &BackendUrl| entries.get(&Some(backend.endpoint())).copied().or(for_all)?.clone();
+    draft.backends.iter().map(|(backend, _)| of(backend)).collect()
 }
 
 /// Entries that name a backend of another cluster, or one again; backends that are known by different keys.

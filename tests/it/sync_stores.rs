@@ -487,3 +487,18 @@ fn an_upload_in_parts_that_fails_is_aborted_unless_it_may_be_complete() {
         }
     });
 }
+
+#[test]
+fn a_refused_condition_is_noticed_in_the_middle_of_a_body_too() {
+    run(async {
+        let body = noise(LARGE);
+        let (a, b) = misbehaving_pair(&body).await;
+        let stores = stores(&[&a, &b], Settings::default());
+        let refusal = Answer::error(501, "NotImplemented");
+        b.will_once_on("PUT", Behaviour::answers_early(refusal, crate::fixture::AfterEarly::Close));
+        copy(&stores, "k", &a, &b, &open()).await.unwrap();
+        assert_eq!(b.stored_bytes("/bucket/k"), Some(body));
+        let last = b.requests().into_iter().rfind(|request| request.method == "PUT").unwrap();
+        assert!(last.header("if-none-match").is_none());
+    });
+}

@@ -71,6 +71,11 @@ fn checking_takes_time_in_proportion_to_the_text() {
             many("    - http://b#\n"),
             many("- http://c#\n")
         ),
+        format!(
+            "{head}Clusters:\n  c:\n    Backends:\n{}    Credentials:\n{}",
+            many("    - http://b#\n"),
+            many("    - {AccessKey: a, SecretKey: b, Backend: http://b#}\n")
+        ),
         format!("{head}Clusters:\n{}", many("  c#: {Backends: [http://b#]}\n")),
         "a: 1\n".repeat(60_000),
         format!("a: [{}]", "a: b,".repeat(50_000)),
