@@ -8,6 +8,7 @@
 //! means that the client's connection must be cut: nothing may end as if it were complete.
 
 mod admit;
+mod begin;
 mod body;
 mod client_address;
 pub mod connection;
@@ -34,10 +35,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
-use pingora_timeout::timeout;
 
 use self::{
-    body::{BodyError, ClientBody, Gathered},
+    begin::Beginning,
+    body::{BodyError, ClientBody},
     context::Context,
     drain::Activity,
     follow::Followed,
@@ -49,7 +50,6 @@ use self::{
 };
 use crate::{
     config::Config,
-    journal::Refused,
     mirror::{Job, Kind, Mirror, Outcome, Rest},
     s3::{Operation, S3Error},
     telemetry::{
@@ -60,9 +60,6 @@ use crate::{
     topology::{Backend, Cluster},
     upstream::{Body, Cause, Framing, Head, Upstream},
 };
-
-/// Of a body that the journal must know before the request begins. S3 takes a thousand keys of a kilobyte.
-const GATHERED_MOST: u64 = 2 << 20;
 
 /// Everything a request needs. One per process.
 pub struct Gateway {
@@ -224,31 +221,11 @@ impl Gateway {
         let plan: Plan =
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
-        let expects = pingora_core::protocols::http::v1::common::is_expect_continue_req(request);
-        let many = self.names_many(&route, &request.method);
-        let mut gathered = Gathered::default();
-        if many {
-            if expects {
-                send_continue(session, &config).await?;
-            }
-            let body = ClientBody::new(session, config.body_max_size, gathered);
-            gathered = match body.gather(GATHERED_MOST).await {
-                Ok(gathered) => gathered,
-                Err(error) => return self.broken_off(session, context, error).await,
-            };
-        }
-        let begun = match self.tell_journal(session, context, &route, &plan, &gathered).await {
-            Ok(begun) => begun,
-            Err(Refused) => {
-                let body_read = session.downstream_session.is_body_done();
-                let refusal = S3Error::service_unavailable("the journal is unavailable");
-                return self.responder(session, context).refuse(&refusal, body_read).await;
-            }
+        let Some(Beginning { begun, gathered }) = self.begin_write(session, context, &route, &plan).await?
+        else {
+            return Ok(());
         };
         context.asked = plan.targets.len();
-        if expects && !many {
-            send_continue(session, &config).await?;
-        }
         let object = write::object_name(&route.request.target);
         let left_out = plan.left_out.clone();
         let mut recorder = self.recorder(session, context, route, plan.clusters, plan.left_out);
@@ -382,11 +359,6 @@ impl Gateway {
             begun: None,
         }
     }
-}
-
-async fn send_continue(session: &mut Session, config: &Config) -> Result<()> {
-    let written = session.downstream_session.write_continue_response();
-    respond::in_time(timeout(config.client_write_timeout, written).await).map(|_| ())
 }
 
 fn prepare(session: &mut Session, config: &Config) -> Result<()> {

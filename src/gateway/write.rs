@@ -179,7 +179,7 @@ impl Recorder {
                 etag: None,
                 comparable: false,
                 version: None,
-                parts: None,
+                result: None,
                 error: format!("{}: the multipart upload went to one backend only", backend.url),
                 ..taken_by.clone()
             };
@@ -197,7 +197,7 @@ impl Recorder {
             etag: None,
             comparable: false,
             version: None,
-            parts: None,
+            result: None,
             error,
         };
         let good = reply(found, Kind::Good, 200, String::new());

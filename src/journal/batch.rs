@@ -16,6 +16,8 @@ pub const LINGER: Duration = Duration::from_millis(20);
 /// Changes in one transaction, and in the queue.
 const BATCH_MOST: usize = 4096;
 pub const WAITING_MOST: usize = 64 * 1024;
+/// What ended well leaves room for what did not.
+const WELL_MOST: usize = WAITING_MOST / 2;
 
 /// The queue. `T` is given back with the batch that has what it was put with.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl<T> Waiting<T> {
 
     /// Adds beginnings that nobody waits for; false = there is no room.
     pub fn begin(&mut self, changes: Vec<Change>, now: Instant) -> bool {
-        if self.len() + changes.len() > WAITING_MOST {
+        if self.len() + changes.len() > WELL_MOST {
             return false;
         }
         changes.into_iter().for_each(|change| self.push(change, now, false));
@@ -83,7 +85,7 @@ impl<T> Waiting<T> {
 
     /// Adds beginnings that `token` waits for, in one batch; it comes back if there is no room.
     pub fn begin_now(&mut self, changes: Vec<Change>, token: T, now: Instant) -> Result<(), T> {
-        if self.len() + changes.len() > WAITING_MOST {
+        if self.len() + changes.len() > WELL_MOST {
             return Err(token);
         }
         let count = changes.len();
@@ -108,7 +110,7 @@ impl<T> Waiting<T> {
         if !is_divergence && !needed && !heard {
             return Some(0);
         }
-        if self.len() >= WAITING_MOST {
+        if self.len() >= if is_divergence { WAITING_MOST } else { WELL_MOST } {
             return None;
         }
         self.push(change, now, is_divergence);
@@ -338,12 +340,15 @@ mod tests {
         let batch = waiting.take();
         assert_eq!(numbers(&batch).last(), Some(&('b', -3)));
         assert_eq!((waiting.done(batch), waiting.len()), (vec![7], 1));
-        while waiting.len() < WAITING_MOST {
-            assert!(waiting.begin(begin(waiting.len() as i64), now));
-        }
-        assert!(!waiting.begin(begin(-9), now));
+        while waiting.begin(begin(waiting.len() as i64), now) {}
         assert_eq!(waiting.begin_now(begin(-9), 1, now), Err(1));
+        while waiting.len() < WAITING_MOST {
+            assert!(waiting.end(Change::Diverged(record(-9)), false, false, now).is_some());
+        }
         assert_eq!(waiting.end(Change::Diverged(record(-9)), false, false, now), None);
+        let mut waiting = Waiting::<()>::default();
+        while waiting.end(Change::Settled(record(1)), false, true, now).is_some() {}
+        assert!(waiting.end(Change::Diverged(record(2)), false, false, now).is_some());
     }
 
     #[test]

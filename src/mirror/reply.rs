@@ -32,8 +32,8 @@ pub struct Reply {
     /// Whether its ETag can be compared: not where the storage has encrypted the object by a key of its own.
     pub comparable: bool,
     pub version: Option<String>,
-    /// The answer's body, where it tells the outcome part by part ([`Judge::StatusAndErrors`]).
-    pub parts: Option<Bytes>,
+    /// The answer's body, where it tells the outcome ([`Judge::reads_body`]).
+    pub result: Option<Bytes>,
     /// Why it is not good; empty if it is.
     pub error: String,
 }
@@ -125,7 +125,7 @@ impl End {
                 etag: None,
                 comparable: false,
                 version: None,
-                parts: None,
+                result: None,
                 error,
             },
             seen: Seen { kind, answered: false, absent: false, broken: false, refused: false },
@@ -167,8 +167,8 @@ impl End {
                 etag: text("etag"),
                 comparable: !encrypted,
                 version: text("x-amz-version-id"),
-                parts: match &body {
-                    Body::Whole(bytes) if judge == Judge::StatusAndErrors => Some(bytes.clone()),
+                result: match &body {
+                    Body::Whole(bytes) if judge.reads_body() => Some(bytes.clone()),
                     _ => None,
                 },
                 error,

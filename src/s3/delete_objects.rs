@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use quick_xml::{Reader, events::Event};
+use super::xml::walk;
 
 /// S3 takes so many in one request.
 const MOST: usize = 1000;
@@ -37,59 +37,18 @@ struct Entry {
 
 /// The elements of this name below the root.
 fn entries(xml: &[u8], name: &[u8]) -> Option<Vec<Entry>> {
-    let mut reader = Reader::from_reader(xml);
-    let mut path: Vec<Vec<u8>> = Vec::new();
-    let (mut entries, mut ended) = (Vec::new(), false);
-    let (mut entry, mut text) = (Entry::default(), String::new());
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(start) => {
-                path.push(start.local_name().as_ref().to_vec());
-                text.clear();
-                if path.len() == 2 {
-                    entry = Entry::default();
-                }
-            }
-            Event::Text(part) => text.push_str(&part.xml10_content().ok()?),
-            Event::CData(part) => text.push_str(&part.decode().ok()?),
-            Event::GeneralRef(reference) => text.push(resolved(&reference)?),
-            Event::End(_) => {
-                let ended_name = path.pop()?;
-                if path.len() == 2 && path[1] == name {
-                    match &ended_name[..] {
-                        b"Key" => entry.key = std::mem::take(&mut text).into_bytes(),
-                        b"VersionId" => {
-                            entry.version = Some(std::mem::take(&mut text)).filter(|id| !id.is_empty())
-                        }
-                        b"Code" => entry.code = std::mem::take(&mut text),
-                        _ => {}
-                    }
-                } else if path.len() == 1 && ended_name == name {
-                    if entry.key.is_empty() {
-                        return None;
-                    }
-                    entries.push(std::mem::take(&mut entry));
-                }
-                ended |= path.is_empty();
-            }
-            Event::Eof => return (ended && path.is_empty()).then_some(entries),
+    let (mut entries, mut entry) = (Vec::new(), Entry::default());
+    let whole = walk(xml, |path, text| match path {
+        [_, parent, child] if parent == name => match &child[..] {
+            b"Key" => entry.key = text.into_bytes(),
+            b"VersionId" => entry.version = Some(text).filter(|id| !id.is_empty()),
+            b"Code" => entry.code = text,
             _ => {}
-        }
-    }
-}
-
-fn resolved(reference: &quick_xml::events::BytesRef) -> Option<char> {
-    if let Some(character) = reference.resolve_char_ref().ok()? {
-        return Some(character);
-    }
-    match &reference.decode().ok()?[..] {
-        "amp" => Some('&'),
-        "lt" => Some('<'),
-        "gt" => Some('>'),
-        "quot" => Some('"'),
-        "apos" => Some('\''),
-        _ => None,
-    }
+        },
+        [_, own] if own == name => entries.push(std::mem::take(&mut entry)),
+        _ => {}
+    });
+    (whole && entries.iter().all(|entry| !entry.key.is_empty())).then_some(entries)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! | `query.rs` | sub-resources and versions |
 //! | `request.rs` | both, with method and headers, to an operation |
 //! | `delete_objects.rs` | the bodies of DeleteObjects and of its answers |
+//! | `xml.rs` | the text of their elements |
 //! | `error.rs` | error documents: ours, and those of backends |
 
 pub mod delete_objects;
@@ -13,6 +14,7 @@ pub mod error;
 mod query;
 pub mod request;
 pub mod target;
+pub mod xml;
 
 pub use error::S3Error;
 pub use request::{CopySource, Multipart, Operation, S3Request, Target};

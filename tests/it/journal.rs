@@ -195,6 +195,7 @@ fn without_its_journal_a_gateway_refuses_strong_writes_and_no_others() {
         assert_eq!(put(&gateway, "weak", b"hello").await.status, 200);
         a.will(Behaviour::answers(503));
         assert_eq!(put(&gateway, "none", b"hello").await.status, 200);
+        gateway.wait_for_records(1).await;
         a.will(Behaviour::good());
         gateway.wait_for_log("writes are refused").await;
         let scrape = gateway.scrape().await;
@@ -205,8 +206,8 @@ fn without_its_journal_a_gateway_refuses_strong_writes_and_no_others() {
         assert_eq!(put(&gateway, "strong", b"hello").await.status, 200);
         // What happened meanwhile was kept for it.
         let journal = Peek::at(&file);
-        let records = journal.records(2).await;
-        assert_eq!(records[0].said(&a.url()), &Said::NotApplied, "{records:#?}");
+        let missed = |record: &Record| *record.said(&a.url()) == Said::NotApplied;
+        journal.until("it", |cases, _| cases.iter().any(|case| case.records.iter().any(missed))).await;
         gateway.stop().await;
     });
 }
@@ -215,16 +216,18 @@ fn without_its_journal_a_gateway_refuses_strong_writes_and_no_others() {
 fn reads_after_a_restart_go_to_who_has_the_newest_version() {
     run(async {
         let (a, b) = pair().await;
-        let mut gateway = over(&[&a, &b], "none").start().await;
+        let mut gateway = over(&[&a, &b], "none").with_metrics().start().await;
         assert_eq!(gateway.put("/bucket/key", b"old").await.status, 200);
         a.wait_for_object("/bucket/key").await;
         b.wait_for_object("/bucket/key").await;
         a.will(Behaviour::answers(503));
         assert_eq!(gateway.put("/bucket/key", b"new").await.status, 200);
         assert_eq!(gateway.put("/bucket/fresh", b"fresh").await.status, 200);
+        gateway.wait_for_records(2).await;
         a.will(Behaviour::good());
         let logs = gateway.stop().await;
         let again = gateway.again().await;
+        again.scrape_until("the memory", |s| s.value("akubra_journal_remembered_objects", &[]) == 2.0).await;
         for _ in 0..10 {
             assert_eq!(again.get("/bucket/key").await.text(), "new");
             assert_eq!(again.get("/bucket/fresh").await.text(), "fresh");
@@ -244,22 +247,27 @@ fn what_the_memory_has_no_room_for_is_asked_for() {
         for key in 0..5 {
             assert_eq!(gateway.put(&format!("/bucket/{key}"), b"new").await.status, 200);
         }
+        gateway.wait_for_records(5).await;
         a.will(Behaviour::good());
         gateway.stop().await;
         let again = gateway.again().await;
+        again.scrape_until("the memory", |s| s.value("akubra_journal_remembered_objects", &[]) == 1.0).await;
         for key in 0..5 {
             assert_eq!(again.get(&format!("/bucket/{key}")).await.text(), "new");
         }
         let scrape = again.scrape().await;
         assert_eq!(scrape.value("akubra_journal_remembered_objects", &[]), 1.0);
         assert_eq!(scrape.value("akubra_journal_remembered_whole", &[]), 0.0);
-        assert!(scrape.value("akubra_journal_reads_asked_total", &[("outcome", "answered")]) >= 4.0);
+        let asked = |outcome| scrape.value("akubra_journal_reads_asked_total", &[("outcome", outcome)]);
+        assert!(asked("answered") + asked("not answered") >= 1.0);
         // Whether they have records is for the journal to say.
         assert_eq!(again.put("/bucket/4", b"newer").await.status, 200);
         assert_eq!(again.put("/bucket/5", b"other").await.status, 200);
         let journal = Peek::of(&again);
-        let complete = |cases: &[Case]| cases.iter().map(|case| case.records.len()).sum::<usize>() == 6;
-        let cases = journal.until("six records", |cases, _| complete(cases)).await;
+        // Where the journal was too slow to tell, a read may have found out by itself.
+        let is_write = |record: &&Record| record.intent.what == What::Put;
+        let writes = |cases: &[Case]| cases.iter().flat_map(|case| &case.records).filter(is_write).count();
+        let cases = journal.until("six writes", |cases, _| writes(cases) == 6).await;
         assert_eq!(cases.len(), 5);
     });
 }
@@ -293,11 +301,21 @@ fn what_reads_find_is_recorded_once() {
         let setup = Setup::new().cluster("old", &[&old]).cluster("new", &[&new, &other]).region(region);
         let mut gateway = with_journal(setup).start().await;
         let journal = Peek::of(&gateway);
-        for _ in 0..12 {
-            assert_eq!(gateway.get("/bucket/misplaced").await.text(), "hello");
-            assert_eq!(gateway.get("/bucket/seen").await.text(), "hello");
+        let read = async || {
+            for key in ["misplaced", "seen"] {
+                assert_eq!(gateway.get(&format!("/bucket/{key}")).await.text(), "hello");
+            }
+        };
+        // The one that lacks it has to be asked first, which chance decides.
+        let deadline = Instant::now() + DEADLINE;
+        while journal.cases().await.len() < 2 {
+            assert!(Instant::now() < deadline, "{:#?}", journal.cases().await);
+            read().await;
         }
-        let cases = journal.until("both", |cases, _| cases.len() == 2).await;
+        let cases = journal.cases().await;
+        for _ in 0..8 {
+            read().await;
+        }
         gateway.stop().await;
         assert_eq!(journal.cases().await, cases);
         for case in &cases {

@@ -40,9 +40,7 @@ impl Journaling {
         self.writer.known().await;
         loop {
             let Some(engine) = self.writer.engine() else { return };
-            // What was found meanwhile by others is not known.
             if self.follow_on(engine).await.is_err() {
-                self.unresolved.set_whole(false);
                 sleep(PAUSE).await;
             }
         }
@@ -59,9 +57,11 @@ impl Journaling {
         let since = Instant::now();
         while self.unresolved.is_whole() || since.elapsed() < ROOM {
             let taken = self.writer.taken_up_to();
-            match engine.news(mark, PATIENCE).await? {
-                News::Reload => return Ok(()),
-                News::Changed(objects, next) => {
+            match engine.news(mark, PATIENCE).await {
+                // What is here is still true as far as anybody can know. The news wait.
+                Err(_) => sleep(PAUSE).await,
+                Ok(News::Reload) => return Ok(()),
+                Ok(News::Changed(objects, next)) => {
                     for (object, records) in &objects {
                         self.unresolved.learn(object, records, taken);
                     }

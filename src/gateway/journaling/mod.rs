@@ -20,26 +20,19 @@ use std::{
 
 use chrono::Utc;
 use http::Method;
-use pingora_proxy::Session;
 use tokio::time::timeout;
 
 use self::outcome::{Outcome, Parts, outcome};
 use super::{
     Gateway,
-    body::Gathered,
-    context::Context,
     route::Route,
     unresolved::{Known, Unresolved},
-    write::Plan,
 };
 use crate::{
     config::{Consistency, JournalConfig},
     journal::{Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener},
     mirror::Reply,
-    s3::{
-        Multipart, Operation, S3Request, Target,
-        delete_objects::{Doomed, doomed},
-    },
+    s3::{Multipart, Operation, S3Request, Target, delete_objects::Doomed},
     telemetry::metrics::JournalMetrics,
     topology::{Backend, BackendId, Cluster},
     upstream::Framing,
@@ -67,7 +60,7 @@ pub struct Writing<'a> {
     req_id: &'a str,
     clusters: &'a [Arc<Cluster>],
     /// Objects of the bucket that it deletes.
-    doomed: Vec<Doomed>,
+    pub doomed: Vec<Doomed>,
 }
 
 /// A write that has begun: it ends with [`Begun::end`] or [`Begun::nothing_was_sent`]. Dropped, nobody knows what
@@ -85,32 +78,6 @@ pub struct Begun {
 }
 
 impl Gateway {
-    /// Tells the journal of a write before it begins, where there is one.
-    pub(super) async fn tell_journal(
-        &self,
-        session: &Session,
-        context: &Context,
-        route: &Route,
-        plan: &Plan,
-        gathered: &Gathered,
-    ) -> Result<Option<Begun>, Refused> {
-        let Some(journaling) = self.journaling.as_ref().filter(|_| plan.recorded) else { return Ok(None) };
-        let method = &session.req_header().method;
-        let mut writing = Writing::new(route, method, &context.id, &plan.clusters);
-        if self.names_many(route, method) {
-            writing.doomed = gathered.whole().and_then(|body| doomed(&body)).unwrap_or_default();
-        }
-        journaling.begin(&writing).await.map(Some)
-    }
-
-    /// Whether the journal must know what stands in the body of a request before that begins: it is about many objects.
-    pub(super) fn names_many(&self, route: &Route, method: &Method) -> bool {
-        self.journaling.is_some()
-            && method == Method::POST
-            && route.request.operation == Operation::BucketWrite
-            && route.request.sub_resource.as_deref() == Some("delete")
-    }
-
     /// What the journal says of an object that is about to be read; who lacks its newest version is `lagging`.
     pub(super) async fn ask_journal(
         &self,

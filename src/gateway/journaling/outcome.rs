@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use crate::{
     journal::Said,
     mirror::{Kind, Reply},
-    s3::delete_objects::kept,
+    s3::{delete_objects::kept, xml::etag},
     topology::Backend,
 };
 
@@ -25,11 +25,18 @@ pub struct Part<'a> {
     reply: &'a Reply,
     kind: Kind,
     diverges: bool,
+    /// It is about nothing else.
+    whole: bool,
 }
 
 /// Replies that are about one object as a whole. `diverges` belongs to `replies`.
 pub fn whole<'a>(replies: &'a [Reply], diverges: &[bool]) -> Vec<Part<'a>> {
-    let part = |(reply, diverges): (&'a Reply, &bool)| Part { reply, kind: reply.kind, diverges: *diverges };
+    let part = |(reply, diverges): (&'a Reply, &bool)| Part {
+        reply,
+        kind: reply.kind,
+        diverges: *diverges,
+        whole: true,
+    };
     replies.iter().zip(diverges).map(part).collect()
 }
 
@@ -47,7 +54,7 @@ impl<'a> Parts<'a> {
     pub fn of(replies: &'a [Reply]) -> Parts<'a> {
         let kept = |reply: &Reply| match reply.status.filter(|_| reply.kind == Kind::NotApplied) {
             // It did some of it.
-            Some(status) if status.is_success() => match reply.parts.as_deref().and_then(kept) {
+            Some(status) if status.is_success() => match reply.result.as_deref().and_then(kept) {
                 Some(keys) => Kept::Those(keys),
                 None => Kept::Alike(Kind::Unknown),
             },
@@ -66,7 +73,7 @@ impl<'a> Parts<'a> {
                 Kept::Those(_) => Kind::Good,
                 Kept::Alike(kind) => *kind,
             };
-            Part { reply, kind, diverges: false }
+            Part { reply, kind, diverges: false, whole: false }
         };
         self.0.iter().map(part).collect()
     }
@@ -90,9 +97,13 @@ pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Ou
 
 /// `taken` = another backend of the cluster took it: what this one has is compared with that.
 fn said(part: &Part, taken: bool) -> Said {
-    let Part { reply, kind, .. } = part;
+    let Part { reply, kind, whole, .. } = part;
+    let result = || reply.result.as_deref().filter(|_| *whole);
     match kind {
-        Kind::Good => Said::Good { etag: reply.etag.clone(), version: reply.version.clone() },
+        Kind::Good => Said::Good {
+            etag: reply.etag.clone().or_else(|| etag(result()?)),
+            version: reply.version.clone(),
+        },
         Kind::NotApplied if taken || !may_have_taken(part) => Said::NotApplied,
         Kind::NotApplied | Kind::Unknown => Said::Unknown,
     }
@@ -134,7 +145,7 @@ mod tests {
             etag: Some(etag.to_owned()).filter(|etag| !etag.is_empty()),
             comparable: true,
             version: None,
-            parts: None,
+            result: None,
             error: String::new(),
         }
     }
@@ -198,9 +209,17 @@ mod tests {
     }
 
     #[test]
+    fn a_copys_etag_stands_in_its_result() {
+        let result =
+            bytes::Bytes::from_static(b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>");
+        let replies = [Reply { result: Some(result), ..reply(0, 0, Kind::Good, 200, "") }];
+        assert_eq!(outcomes(&replies), [(Outcome::Settled, vec![good("\"e\"")])]);
+    }
+
+    #[test]
     fn of_many_objects_each_has_an_outcome_of_its_own() {
         let some = |id, body: &'static [u8]| Reply {
-            parts: Some(bytes::Bytes::from_static(body)),
+            result: Some(bytes::Bytes::from_static(body)),
             ..reply(id, 0, Kind::NotApplied, 200, "")
         };
         const KEPT_A: &[u8] = b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>";

@@ -1,0 +1,86 @@
+//! The text of elements of an XML document, wherever its names come from: what S3 clients and storages write is simple.
+
+use quick_xml::{
+    Reader,
+    events::{BytesRef, Event},
+};
+
+/// Deeper than any document of S3.
+const DEEPEST: usize = 16;
+
+/// Tells of each element when it ends: its path of local names, the root's first, and its text. False = what was told is
+/// not the whole of a document.
+pub fn walk(xml: &[u8], mut tell: impl FnMut(&[Vec<u8>], String)) -> bool {
+    let mut reader = Reader::from_reader(xml);
+    let (mut path, mut text, mut ended) = (Vec::new(), String::new(), false);
+    loop {
+        let Ok(event) = reader.read_event() else { return false };
+        let part = match event {
+            Event::Start(start) if path.len() < DEEPEST => {
+                path.push(start.local_name().as_ref().to_vec());
+                text.clear();
+                continue;
+            }
+            Event::Start(_) => return false,
+            Event::End(_) => {
+                tell(&path, std::mem::take(&mut text));
+                ended |= path.pop().is_some() && path.is_empty();
+                continue;
+            }
+            Event::Empty(start) => {
+                ended |= path.is_empty();
+                path.push(start.local_name().as_ref().to_vec());
+                tell(&path, String::new());
+                path.pop();
+                continue;
+            }
+            Event::Eof => return ended && path.is_empty(),
+            Event::Text(part) => part.xml10_content().ok(),
+            Event::CData(part) => part.decode().ok(),
+            Event::GeneralRef(reference) => {
+                resolved(&reference).map(|character| character.to_string().into())
+            }
+            _ => continue,
+        };
+        let Some(part) = part else { return false };
+        text.push_str(&part);
+    }
+}
+
+fn resolved(reference: &BytesRef) -> Option<char> {
+    if let Some(character) = reference.resolve_char_ref().ok()? {
+        return Some(character);
+    }
+    match &reference.decode().ok()?[..] {
+        "amp" => Some('&'),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        _ => None,
+    }
+}
+
+/// The ETag in the result of CopyObject or CompleteMultipartUpload.
+pub fn etag(result: &[u8]) -> Option<String> {
+    let mut etag = None;
+    let whole = walk(result, |path, text| match path {
+        [_, name] if name == b"ETag" => etag = Some(text).filter(|etag| !etag.is_empty()),
+        _ => {}
+    });
+    etag.filter(|_| whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_etag_of_a_result_is_read_as_a_header_would_have_it() {
+        let result = b"  <?xml version=\"1.0\"?><CopyObjectResult><ETag>&quot;9e10&quot;</ETag><X/></CopyObjectResult>";
+        assert_eq!(etag(&result[2..]).as_deref(), Some("\"9e10\""));
+        assert_eq!(etag(b"<R><Part><ETag>x</ETag></Part></R>"), None);
+        assert_eq!(etag(b"<R><ETag>x</ETag>"), None);
+        assert_eq!(etag("<a>".repeat(1000).as_bytes()), None);
+    }
+}
