@@ -14,6 +14,7 @@ mod fixtures;
 mod health;
 mod imports;
 mod installation;
+mod journal;
 mod lifecycle;
 mod logs;
 mod metrics;
