@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::RangeInclusive,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,11 +15,8 @@ use async_trait::async_trait;
 use super::{
     Case, Change, Clock, Counts, Filter, Intent, Journal, JournalError, Lease, Mark, News, Object, Record,
     Resolution, Standing, Unresolved, Wanted, WriteId,
-    rules::{Batch, KEPT_EVENTS, are_many, is_divergence, millis, superfluous},
+    rules::{Batch, Digest, KEPT_EVENTS, Part, are_many, is_divergence, millis, superfluous},
 };
-
-/// See [`Object::digest`].
-type Digest = [u8; 32];
 
 pub struct Memory {
     clock: Clock,
@@ -28,7 +26,7 @@ pub struct Memory {
 #[derive(Default)]
 struct Tables {
     gateways: Vec<Gateway>,
-    intents: BTreeMap<WriteId, Intent>,
+    intents: BTreeMap<Part, Intent>,
     under_way: BTreeMap<Digest, BTreeSet<WriteId>>,
     objects: BTreeMap<Digest, Entry>,
     dropped: Vec<(Object, String)>,
@@ -111,14 +109,14 @@ impl Entry {
 }
 
 impl Tables {
-    fn begin(&mut self, intent: Intent) {
-        self.under_way.entry(intent.object.digest()).or_default().insert(intent.id);
-        self.intents.insert(intent.id, intent);
+    fn begin(&mut self, part: Part, intent: Intent) {
+        self.under_way.entry(part.1).or_default().insert(part.0);
+        self.intents.insert(part, intent);
     }
 
-    fn end(&mut self, id: WriteId) -> Option<Intent> {
-        let intent = self.intents.remove(&id)?;
-        let digest = intent.object.digest();
+    fn end(&mut self, part: Part) -> Option<Intent> {
+        let intent = self.intents.remove(&part)?;
+        let (id, digest) = part;
         if let Some(ids) = self.under_way.get_mut(&digest) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -126,6 +124,12 @@ impl Tables {
             }
         }
         Some(intent)
+    }
+
+    /// What is under way of these writes.
+    fn parts(&self, ids: RangeInclusive<WriteId>) -> Vec<Part> {
+        let parts = (*ids.start(), [0; 32])..=(*ids.end(), [u8::MAX; 32]);
+        self.intents.range(parts).map(|(part, _)| *part).collect()
     }
 
     /// Whether a settled write must be kept as a record.
@@ -171,15 +175,15 @@ impl Tables {
     /// Intents of a gateway become records; how many.
     fn orphan(&mut self, gateway: i64, now: i64, settle: Duration) -> usize {
         let ids = WriteId { gateway, number: i64::MIN }..=WriteId { gateway, number: i64::MAX };
-        let ids: Vec<WriteId> = self.intents.range(ids).map(|(id, _)| *id).collect();
-        let orphans: Vec<Intent> = ids.iter().filter_map(|id| self.end(*id)).collect();
+        let parts = self.parts(ids);
+        let orphans: Vec<Intent> = parts.iter().filter_map(|part| self.end(*part)).collect();
         for intent in orphans {
             let known = self.objects.get(&intent.object.digest());
             if known.is_none_or(|entry| entry.records.iter().all(|record| record.id() != intent.id)) {
                 self.add(Record::orphaned(intent, now), now, settle);
             }
         }
-        ids.len()
+        parts.len()
     }
 
     fn gateway(&mut self, id: i64) -> Option<&mut Gateway> {
@@ -281,8 +285,8 @@ impl Journal for Memory {
                 gateway.seen = now;
             }
         }
-        for intent in batch.begun.into_values() {
-            tables.begin(intent);
+        for (part, intent) in batch.begun {
+            tables.begin(part, intent);
         }
         for record in batch.diverged.into_values() {
             tables.add(record, now, settle);
@@ -292,8 +296,11 @@ impl Journal for Memory {
         for record in kept {
             tables.add(record, now, settle);
         }
-        for id in batch.ended {
-            tables.end(id);
+        for (id, digest) in batch.ended {
+            let parts = digest.map_or_else(|| tables.parts(id..=id), |digest| vec![(id, digest)]);
+            for part in parts {
+                tables.end(part);
+            }
         }
         Ok(())
     }

@@ -3,13 +3,13 @@
 //! Rows of objects are locked in the order of their digests, and what all transactions share (the events' order, the
 //! counters) after them, so that no two wait for one another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::session::{Failure, Result, Session, first};
 use crate::journal::{
     Intent, Object, Record, WriteId,
     row::{self, Row},
-    rules::{Batch, KEPT_EVENTS, are_many, superfluous},
+    rules::{Batch, Digest, KEPT_EVENTS, Part, are_many, superfluous},
 };
 
 /// Events are numbered by one transaction at a time, until its commit: whoever has seen a number has seen all before.
@@ -17,14 +17,12 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172043)";
 /// So many events are left to become too old before they are deleted.
 const SWEEP: i64 = 512;
 
-type Digest = [u8; 32];
-
 pub async fn apply(session: &mut Session, batch: &Batch, now: i64, settle: i64) -> Result<()> {
     begin(session, batch, now).await?;
     let contested = contested(session, batch).await?;
-    let kept = contested.iter().filter_map(|id| batch.settled.get(id));
+    let kept = contested.iter().filter_map(|part| batch.settled.get(part));
     add(session, batch.diverged.values().chain(kept), now, settle).await?;
-    end(session, batch.ended.iter().copied()).await
+    end(session, &batch.ended.iter().copied().collect::<Vec<_>>()).await
 }
 
 async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
@@ -43,52 +41,51 @@ async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
     let sql = "INSERT INTO intents (gateway, number, digest, cluster, bucket, key, payload)
         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::bytea[], $6::bytea[],
             $7::bytea[])
-        ON CONFLICT (gateway, number) DO UPDATE SET digest = excluded.digest, cluster = excluded.cluster,
-            bucket = excluded.bucket, key = excluded.key, payload = excluded.payload";
+        ON CONFLICT (gateway, number, digest) DO UPDATE SET payload = excluded.payload";
     let Names { digests, clusters, buckets, keys } = &names;
     session.execute(sql, &[&gateways, &numbers, digests, clusters, buckets, keys, &payloads]).await?;
     Ok(())
 }
 
-async fn end(session: &mut Session, ended: impl Iterator<Item = WriteId>) -> Result<()> {
-    let (gateways, numbers): (Vec<i64>, Vec<i64>) = ended.map(|id| (id.gateway, id.number)).unzip();
-    if gateways.is_empty() {
+/// On one object, or on all.
+async fn end(session: &mut Session, ended: &[(WriteId, Option<Digest>)]) -> Result<()> {
+    if ended.is_empty() {
         return Ok(());
     }
-    let sql = "DELETE FROM intents i USING unnest($1::bigint[], $2::bigint[]) AS e (gateway, number)
-        WHERE i.gateway = e.gateway AND i.number = e.number";
-    session.execute(sql, &[&gateways, &numbers]).await?;
+    let (gateways, numbers): (Vec<i64>, Vec<i64>) =
+        ended.iter().map(|(id, _)| (id.gateway, id.number)).unzip();
+    let digests: Vec<Option<&[u8]>> =
+        ended.iter().map(|(_, digest)| digest.as_ref().map(<[u8; 32]>::as_slice)).collect();
+    let sql = "DELETE FROM intents i
+        USING unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS e (gateway, number, digest)
+        WHERE i.gateway = e.gateway AND i.number = e.number AND (e.digest IS NULL OR i.digest = e.digest)";
+    session.execute(sql, &[&gateways, &numbers, &digests]).await?;
     Ok(())
 }
 
 /// Settled writes that must be kept as records. One statement, which sees a write of another gateway either under way
 /// or recorded.
-async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<WriteId>> {
+async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<Part>> {
     if batch.settled.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<WriteId> = batch.settled.keys().copied().collect();
-    let digests: Vec<Digest> = batch.settled.values().map(|record| record.intent.object.digest()).collect();
-    let diverged: Vec<Digest> = batch.diverged.values().map(|record| record.intent.object.digest()).collect();
-    let blobs: Vec<&[u8]> = digests.iter().map(|digest| digest.as_slice()).collect();
-    let gateways: Vec<i64> = ids.iter().map(|id| id.gateway).collect();
+    let parts: Vec<Part> = batch.settled.keys().copied().collect();
+    let diverged: HashSet<Digest> = batch.diverged.keys().map(|(_, digest)| *digest).collect();
+    let digests: Vec<&[u8]> = parts.iter().map(|(_, digest)| digest.as_slice()).collect();
+    let gateways: Vec<i64> = parts.iter().map(|(id, _)| id.gateway).collect();
     let sql =
         "SELECT place FROM unnest($1::bytea[], $2::bigint[]) WITH ORDINALITY AS s (digest, gateway, place)
         WHERE EXISTS (SELECT FROM objects o WHERE o.digest = s.digest)
             OR EXISTS (SELECT FROM intents i WHERE i.digest = s.digest AND i.gateway <> s.gateway)";
-    let rows = session.query(sql, &[&blobs, &gateways]).await?;
-    let mut contested = Vec::with_capacity(rows.len());
+    let rows = session.query(sql, &[&digests, &gateways]).await?;
+    let mut contested: BTreeSet<Part> = BTreeSet::new();
     for row in &rows {
         let place: i64 = row.try_get(0)?;
         let at = usize::try_from(place - 1).ok();
-        contested.extend(at.and_then(|at| ids.get(at)).copied());
+        contested.extend(at.and_then(|at| parts.get(at)));
     }
-    for (id, digest) in ids.iter().zip(&digests) {
-        if diverged.contains(digest) && !contested.contains(id) {
-            contested.push(*id);
-        }
-    }
-    Ok(contested)
+    contested.extend(parts.iter().filter(|(_, digest)| diverged.contains(digest)));
+    Ok(contested.into_iter().collect())
 }
 
 /// Intents of gateways become records; how many. Writes that are recorded already stay so.
@@ -99,21 +96,21 @@ pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i
     let sql = "SELECT i.gateway, i.number, i.cluster, i.bucket, i.key, i.payload, EXISTS (
             SELECT FROM objects o JOIN records r ON r.object = o.id
             WHERE o.digest = i.digest AND r.gateway = i.gateway AND r.number = i.number)
-        FROM intents i WHERE i.gateway = ANY($1) ORDER BY i.gateway, i.number FOR UPDATE OF i";
+        FROM intents i WHERE i.gateway = ANY($1) ORDER BY i.gateway, i.number, i.digest FOR UPDATE OF i";
     let rows = session.query(sql, &[&gateways]).await?;
-    let (mut ids, mut unknown) = (Vec::with_capacity(rows.len()), Vec::new());
+    let (mut ended, mut unknown) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         let id = WriteId { gateway: row.try_get(0)?, number: row.try_get(1)? };
         let object = Object { cluster: row.try_get(2)?, bucket: row.try_get(3)?, key: row.try_get(4)? };
-        ids.push(id);
+        ended.push((id, Some(object.digest())));
         if !row.try_get::<_, bool>(6)? {
             let intent = row::intent(id, object, row.try_get(5)?)?;
             unknown.push(Record::orphaned(intent, now));
         }
     }
     add(session, unknown.iter(), now, settle).await?;
-    end(session, ids.iter().copied()).await?;
-    Ok(ids.len())
+    end(session, &ended).await?;
+    Ok(ended.len())
 }
 
 /// An object whose records change.

@@ -30,9 +30,12 @@ pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> 
         }
     }
     add(tables, kept, now, settle)?;
-    for id in &batch.ended {
-        let sql = "DELETE FROM intents WHERE gateway = ?1 AND number = ?2";
-        tables.prepare_cached(sql)?.execute(params![id.gateway, id.number])?;
+    for (id, digest) in &batch.ended {
+        let sql = match digest {
+            Some(_) => "DELETE FROM intents WHERE gateway = ?1 AND number = ?2 AND digest = ?3",
+            None => "DELETE FROM intents WHERE gateway = ?1 AND number = ?2 AND ?3 IS NULL",
+        };
+        tables.prepare_cached(sql)?.execute(params![id.gateway, id.number, digest])?;
     }
     Ok(())
 }
@@ -58,7 +61,8 @@ fn is_contested(tables: &Transaction<'_>, record: &Record) -> Result<bool> {
 
 /// Intents of a gateway become records; how many.
 pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> Result<usize> {
-    let sql = "SELECT number, cluster, bucket, key, payload FROM intents WHERE gateway = ?1";
+    let sql = "SELECT number, cluster, bucket, key, payload FROM intents WHERE gateway = ?1
+        ORDER BY number, digest";
     let mut orphans = Vec::new();
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query([gateway])?;

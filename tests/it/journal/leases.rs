@@ -29,7 +29,9 @@ async fn a_lease_is_for_one(bench: &Bench<'_>) {
     // A new record does not make it due while it is leased.
     bench.apply(vec![diverged(id(1, 2), &a)]).await;
     assert_eq!(bench.lease().await, []);
-    for wrong in [Lease { token: lease.token + 1, ..lease.clone() }, Lease { worker: "w".into(), ..lease.clone() }] {
+    for wrong in
+        [Lease { token: lease.token + 1, ..lease.clone() }, Lease { worker: "w".into(), ..lease.clone() }]
+    {
         assert!(!bench.journal.renew(&wrong, HOLD, SETTLE).await.unwrap());
         assert_eq!(bench.journal.resolve(&wrong, &[]).await.unwrap(), Resolution::Lost);
         bench.journal.postpone(&wrong, Duration::ZERO, true, "").await.unwrap();
@@ -76,7 +78,8 @@ async fn what_is_due_longest_is_first(bench: &Bench<'_>) {
         bench.apply(vec![diverged(id(1, number), &object(key))]).await;
         bench.pass(Duration::from_secs(1)).await;
     }
-    let keys = |leases: Vec<(Lease, _)>| leases.into_iter().map(|(lease, _)| lease.object).collect::<Vec<_>>();
+    let keys =
+        |leases: Vec<(Lease, _)>| leases.into_iter().map(|(lease, _)| lease.object).collect::<Vec<_>>();
     assert_eq!(keys(bench.lease_some(Wanted::Diverged, 2).await), [object("c"), object("a")]);
     assert_eq!(keys(bench.lease_some(Wanted::Misplaced, 5).await), [object("b"), object("d")]);
     assert_eq!(keys(bench.lease().await), []);

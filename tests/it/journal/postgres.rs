@@ -58,7 +58,9 @@ fn who_lost_the_database_begins_anew() {
             journal.news(mark, Duration::from_millis(10)).await.unwrap();
         }
         // With the connection's loss, not with the next look.
-        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await;
+        server
+            .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+            .await;
         assert_eq!(journal.news(mark, DEADLINE).await.unwrap(), News::Reload);
         assert_eq!(journal.news(mark, Duration::ZERO).await.unwrap(), News::Changed(vec![], mark));
     });
@@ -117,7 +119,8 @@ fn many_work_at_once() {
 async fn work(journal: Arc<Postgres>) {
     let gateway = journal.enrol("host").await.unwrap();
     for number in 0..40 {
-        let objects: Vec<Object> = (0..3).map(|at| object(&((number + at * gateway) % 5).to_string())).collect();
+        let objects: Vec<Object> =
+            (0..3).map(|at| object(&((number + at * gateway) % 5).to_string())).collect();
         let ids: Vec<_> = (0..3).map(|at| id(gateway, 3 * number + at)).collect();
         let begun = ids.iter().zip(&objects).map(|(id, object)| begin(*id, object));
         journal.apply(begun.collect(), Duration::ZERO).await.unwrap();

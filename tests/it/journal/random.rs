@@ -40,13 +40,11 @@ impl Pair<'_> {
     fn change(&mut self) -> Change {
         let object = self.object();
         let gateway = *self.gateways.choose(&mut self.random).unwrap();
-        // A new write, or one of the last.
+        // A new write, or one of the last; mostly of one object.
         self.next += 1;
-        let number = self.next - self.random.gen_range(0..6);
-        let id = id(gateway, number);
-        // A write is of one object.
-        let object = if number == self.next { object } else { self::object(&format!("key-{}", number % 4)) };
-        let object = if number == self.next { self::object(&format!("key-{}", number % 4)) } else { object };
+        let id = id(gateway, self.next - self.random.gen_range(0..6));
+        let is_usual = self.random.gen_bool(0.8);
+        let object = if is_usual { self::object(&format!("key-{}", id.number % 4)) } else { object };
         match self.random.gen_range(0..7) {
             0..3 => begin(id, &object),
             3 => settled(id, &object),
@@ -83,13 +81,19 @@ impl Pair<'_> {
             17 => {
                 let gateway = *self.gateways.choose(&mut self.random).unwrap();
                 match self.random.gen_range(0..3) {
-                    0 => self.both(async |bench, _| bench.journal.leave(gateway, SETTLE).await).await.unwrap(),
+                    0 => {
+                        self.both(async |bench, _| bench.journal.leave(gateway, SETTLE).await).await.unwrap()
+                    }
                     1 => drop(self.both(async |bench, _| bench.journal.alive(gateway).await).await.unwrap()),
-                    _ => drop(self.both(async |bench, _| bench.journal.adopt(HOLD, SETTLE).await).await.unwrap()),
+                    _ => drop(
+                        self.both(async |bench, _| bench.journal.adopt(HOLD, SETTLE).await).await.unwrap(),
+                    ),
                 }
             }
             18 => drop(self.both(async |bench, _| bench.journal.retry(&object).await).await.unwrap()),
-            _ => drop(self.both(async |bench, _| bench.journal.drop_object(&object, "why").await).await.unwrap()),
+            _ => drop(
+                self.both(async |bench, _| bench.journal.drop_object(&object, "why").await).await.unwrap(),
+            ),
         }
         self.compare().await;
     }
@@ -129,7 +133,8 @@ impl Pair<'_> {
         let failed = self.random.gen_bool(0.5);
         match self.random.gen_range(0..5) {
             0 | 1 => {
-                let resolve = async |bench: &Bench<'_>, at: usize| bench.journal.resolve(&leases[at], &seen).await;
+                let resolve =
+                    async |bench: &Bench<'_>, at: usize| bench.journal.resolve(&leases[at], &seen).await;
                 self.both(resolve).await.unwrap();
             }
             2 => {

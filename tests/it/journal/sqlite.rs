@@ -29,14 +29,20 @@ fn what_was_applied_outlives_a_crash() {
         for name in ["journal", "journal-wal"] {
             std::fs::copy(folder.path().join(name), left.path().join(name)).unwrap();
         }
-        for journal in [at(&left.path().join("journal")), { drop(journal); at(&path) }] {
+        for journal in [at(&left.path().join("journal")), {
+            drop(journal);
+            at(&path)
+        }] {
             assert!(journal.alive(gateway).await.unwrap());
             assert_ne!(journal.enrol("host").await.unwrap(), gateway);
             let case = journal.show(&b).await.unwrap().unwrap();
             assert_eq!(case, leases[0].1);
             assert_eq!(journal.counts().await.unwrap().intents, 1);
             assert_eq!(journal.adopt(Duration::ZERO, Duration::ZERO).await.unwrap(), 1);
-            assert_eq!(journal.lease("other", Wanted::Diverged, 9, LONG, SETTLE).await.unwrap()[0].1.object, a);
+            assert_eq!(
+                journal.lease("other", Wanted::Diverged, 9, LONG, SETTLE).await.unwrap()[0].1.object,
+                a
+            );
             let seen = [id(gateway, 2)];
             assert_eq!(journal.resolve(&leases[0].0, &seen).await.unwrap(), Resolution::Resolved);
         }
@@ -120,7 +126,8 @@ fn what_is_no_journal_is_left_alone() {
         std::fs::remove_file(&path).unwrap();
         drop(at(&path));
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
-        let expected = format!("{shown}: it has version 9 of the schema, of a later akubra; this one knows 1");
+        let expected =
+            format!("{shown}: it has version 9 of the schema, of a later akubra; this one knows 1");
         assert_eq!(refusal(&path), JournalError::Unusable(expected));
         let nowhere = folder.path().join("nowhere/journal");
         assert!(matches!(refusal(&nowhere), JournalError::Unavailable(_)));

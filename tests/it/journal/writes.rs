@@ -170,14 +170,17 @@ async fn a_gateway_leaves_its_intents(bench: &Bench<'_>) {
 }
 
 async fn names_are_any_bytes(bench: &Bench<'_>) {
-    let mut keys = vec![Vec::new(), b"\0".to_vec(), b"'; DROP TABLE objects; --\"".to_vec(), vec![0xff; 1024]];
+    let mut keys =
+        vec![Vec::new(), b"\0".to_vec(), b"'; DROP TABLE objects; --\"".to_vec(), vec![0xff; 1024]];
     keys.push((0..=255).cycle().take(4000).collect());
     for (number, key) in (1..).zip(&keys) {
         let object = Object { cluster: "ma'in".to_owned(), bucket: b"b\0\xff".to_vec(), key: key.clone() };
         let mut record = record(id(1, number), &object, Said::NotApplied);
         record.intent.req_id = "\0'\"\u{1f4a5}".to_owned();
         record.intent.what = What::Attribute("\0".to_owned());
-        record.replies.push(("http://c:80".to_owned(), Said::Good { etag: Some("\0'".into()), version: None }));
+        record
+            .replies
+            .push(("http://c:80".to_owned(), Said::Good { etag: Some("\0'".into()), version: None }));
         bench.apply(vec![Change::Begin(record.intent.clone())]).await;
         bench.apply(vec![Change::Diverged(record.clone())]).await;
         let (lease, case) = bench.lease_one().await;
