@@ -35,7 +35,7 @@ async fn an_intent_goes_with_its_write(bench: &Bench<'_>) {
     let case = bench.case(&c).await.unwrap();
     assert_eq!(case.records, [record(id(gateway, 3), &c, Said::NotApplied)]);
     assert_eq!((case.standing, case.under_way, case.attempts), (Standing::Open, 0, 0));
-    assert_eq!((case.due, case.reason.as_str()), (case.since, ""));
+    assert!(case.due >= case.since && case.reason.is_empty());
     assert_eq!(counts.oldest, Some(case.since));
 }
 
