@@ -58,7 +58,7 @@ pub enum Change {
     /// Backends do not agree, or may not. The record takes the place of the intent, if there is one; a parked
     /// object is open again.
     Diverged(Record),
-    /// Nothing reached any backend: the intent goes.
+    /// Nothing reached any backend: the intent goes; with all others, if the write has several.
     Void(WriteId),
 }
 

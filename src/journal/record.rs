@@ -39,7 +39,7 @@ impl fmt::Display for Object {
     }
 }
 
-/// One write, unique for ever: the gateway that made it and its number there.
+/// One write, unique for ever: the gateway that made it and its number there. It may concern several objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WriteId {
     pub gateway: i64,

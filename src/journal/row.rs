@@ -88,6 +88,11 @@ struct Payload {
     length: Option<u64>,
     begun: i64,
     strong: bool,
+    /// At which it began, and ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turn: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_turn: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<i64>,
     #[serde(default)]
@@ -96,22 +101,15 @@ struct Payload {
     replies: Vec<(String, Said)>,
 }
 
-/// JSON.
-pub fn intent_payload(intent: &Intent) -> Result<Vec<u8>, serde_json::Error> {
-    payload(intent, None, 0, Vec::new())
+/// JSON. Only a strong intent was there before anything was sent, so only its turn says something.
+pub fn intent_payload(intent: &Intent, turn: i64) -> Result<Vec<u8>, serde_json::Error> {
+    let intent = Intent { turn: intent.strong.then_some(turn), ..intent.clone() };
+    record_payload(&Record { intent, commit: None, ended: 0, turn: None, replies: Vec::new() })
 }
 
 /// JSON.
 pub fn record_payload(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
-    payload(&record.intent, record.commit, record.ended, record.replies.clone())
-}
-
-fn payload(
-    intent: &Intent,
-    commit: Option<i64>,
-    ended: i64,
-    replies: Vec<(String, Said)>,
-) -> Result<Vec<u8>, serde_json::Error> {
+    let intent = &record.intent;
     serde_json::to_vec(&Payload {
         what: intent.what.clone(),
         region: intent.region.clone(),
@@ -119,9 +117,11 @@ fn payload(
         length: intent.length,
         begun: intent.begun,
         strong: intent.strong,
-        commit,
-        ended,
-        replies,
+        turn: intent.turn,
+        ended_turn: record.turn,
+        commit: record.commit,
+        ended: record.ended,
+        replies: record.replies.clone(),
     })
 }
 
@@ -130,10 +130,10 @@ pub fn intent(id: WriteId, object: Object, payload: &[u8]) -> Result<Intent, ser
 }
 
 pub fn record(id: WriteId, object: Object, payload: &[u8]) -> Result<Record, serde_json::Error> {
-    let Payload { what, region, req_id, length, begun, strong, commit, ended, replies } =
+    let Payload { what, region, req_id, length, begun, strong, turn, ended_turn, commit, ended, replies } =
         serde_json::from_slice(payload)?;
-    let intent = Intent { id, object, what, region, req_id, length, begun, strong, turn: None };
-    Ok(Record { intent, commit, ended, turn: None, replies })
+    let intent = Intent { id, object, what, region, req_id, length, begun, strong, turn };
+    Ok(Record { intent, commit, ended, turn: ended_turn, replies })
 }
 
 /// Records of an object that is dropped: for whoever wants to know what was known.

@@ -35,47 +35,71 @@ pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis().min(MOST)).unwrap_or(i64::MAX / 8)
 }
 
+/// See [`Object::digest`](super::Object::digest).
+pub type Digest = [u8; 32];
+
+/// What a write makes of one object: an id alone may stand for a write to several.
+pub type Part = (WriteId, Digest);
+
 /// The changes of a call, by what they need.
 #[derive(Debug, Default)]
 pub struct Batch {
-    pub begun: BTreeMap<WriteId, Intent>,
-    pub diverged: BTreeMap<WriteId, Record>,
-    pub settled: BTreeMap<WriteId, Record>,
-    /// All that are not under way any more.
-    pub ended: BTreeSet<WriteId>,
+    pub begun: BTreeMap<Part, Intent>,
+    pub diverged: BTreeMap<Part, Record>,
+    pub settled: BTreeMap<Part, Record>,
+    /// What is not under way any more: on one object, or on all.
+    pub ended: BTreeSet<(WriteId, Option<Digest>)>,
 }
 
 impl Batch {
-    /// Of several changes of a write the last one counts.
+    /// Of several changes of a write to an object the last one counts.
     pub fn of(changes: Vec<Change>) -> Batch {
         let mut batch = Batch::default();
         for change in changes {
             match change {
                 Change::Begin(intent) => {
-                    batch.begun.insert(intent.id, intent);
+                    batch.begun.insert((intent.id, intent.object.digest()), intent);
                 }
                 Change::Diverged(record) => {
-                    batch.ended.insert(record.id());
-                    batch.settled.remove(&record.id());
-                    batch.diverged.insert(record.id(), record);
+                    let part = batch.end(&record);
+                    batch.settled.remove(&part);
+                    batch.diverged.insert(part, record);
                 }
                 Change::Settled(record) => {
-                    batch.ended.insert(record.id());
-                    batch.diverged.remove(&record.id());
-                    batch.settled.insert(record.id(), record);
+                    let part = batch.end(&record);
+                    batch.diverged.remove(&part);
+                    batch.settled.insert(part, record);
                 }
                 Change::Void(id) => {
-                    batch.ended.insert(id);
+                    batch.ended.insert((id, None));
                 }
             }
         }
         batch
     }
 
+    fn end(&mut self, record: &Record) -> Part {
+        let digest = record.intent.object.digest();
+        self.ended.insert((record.id(), Some(digest)));
+        (record.id(), digest)
+    }
+
     /// Gateways that begin writes, and so live.
     pub fn gateways(&self) -> BTreeSet<i64> {
-        self.begun.keys().map(|id| id.gateway).collect()
+        self.begun.keys().map(|(id, _)| id.gateway).collect()
     }
+}
+
+/// A record as it is kept: with the turns at which its write began and ended. `begun` is that of its intent, where there
+/// is one; `known` is what is there of the same write, whose end stays where it was unless there is more to say.
+pub fn stamped(record: &Record, known: Option<&Record>, begun: Option<i64>, turn: i64) -> Record {
+    let mut record = record.clone();
+    record.intent.turn = known.map_or(begun, |known| known.intent.turn);
+    record.turn = known.and_then(|known| known.turn);
+    if known != Some(&record) {
+        record.turn = Some(turn);
+    }
+    record
 }
 
 /// Whether a record says that backends may not agree; if not, it only says that the object is not at home.

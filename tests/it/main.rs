@@ -16,6 +16,7 @@ mod health;
 mod imports;
 mod installation;
 mod journal;
+mod journaling;
 mod lifecycle;
 mod logs;
 mod metrics;

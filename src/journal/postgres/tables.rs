@@ -3,13 +3,13 @@
 //! Rows of objects are locked in the order of their digests, and what all transactions share (the events' order, the
 //! counters) after them, so that no two wait for one another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::session::{Failure, Result, Session, first};
 use crate::journal::{
     Intent, Object, Record, WriteId,
     row::{self, Row},
-    rules::{Batch, KEPT_EVENTS, are_many, superfluous},
+    rules::{Batch, Digest, KEPT_EVENTS, Part, are_many, stamped, superfluous},
 };
 
 /// Events are numbered by one transaction at a time, until its commit: whoever has seen a number has seen all before.
@@ -17,17 +17,16 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172043)";
 /// So many events are left to become too old before they are deleted.
 const SWEEP: i64 = 512;
 
-type Digest = [u8; 32];
-
 pub async fn apply(session: &mut Session, batch: &Batch, now: i64, settle: i64) -> Result<()> {
-    begin(session, batch, now).await?;
+    let turn = turn(session).await?;
+    begin(session, batch, turn, now).await?;
     let contested = contested(session, batch).await?;
-    let kept = contested.iter().filter_map(|id| batch.settled.get(id));
-    add(session, batch.diverged.values().chain(kept), now, settle).await?;
-    end(session, batch.ended.iter().copied()).await
+    let kept = contested.iter().filter_map(|part| batch.settled.get(part));
+    add(session, batch.diverged.values().chain(kept), turn, now, settle).await?;
+    end(session, &batch.ended.iter().copied().collect::<Vec<_>>()).await
 }
 
-async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
+async fn begin(session: &mut Session, batch: &Batch, turn: i64, now: i64) -> Result<()> {
     if batch.begun.is_empty() {
         return Ok(());
     }
@@ -38,57 +37,56 @@ async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
     let gateways: Vec<i64> = intents.iter().map(|intent| intent.id.gateway).collect();
     let numbers: Vec<i64> = intents.iter().map(|intent| intent.id.number).collect();
     let names = Names::of(intents.iter().map(|intent| &intent.object));
-    let payloads = intents.iter().map(|intent| row::intent_payload(intent));
+    let payloads = intents.iter().map(|intent| row::intent_payload(intent, turn));
     let payloads = payloads.collect::<std::result::Result<Vec<Vec<u8>>, serde_json::Error>>()?;
     let sql = "INSERT INTO intents (gateway, number, digest, cluster, bucket, key, payload)
         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::bytea[], $6::bytea[],
             $7::bytea[])
-        ON CONFLICT (gateway, number) DO UPDATE SET digest = excluded.digest, cluster = excluded.cluster,
-            bucket = excluded.bucket, key = excluded.key, payload = excluded.payload";
+        ON CONFLICT (gateway, number, digest) DO UPDATE SET payload = excluded.payload";
     let Names { digests, clusters, buckets, keys } = &names;
     session.execute(sql, &[&gateways, &numbers, digests, clusters, buckets, keys, &payloads]).await?;
     Ok(())
 }
 
-async fn end(session: &mut Session, ended: impl Iterator<Item = WriteId>) -> Result<()> {
-    let (gateways, numbers): (Vec<i64>, Vec<i64>) = ended.map(|id| (id.gateway, id.number)).unzip();
-    if gateways.is_empty() {
+/// On one object, or on all.
+async fn end(session: &mut Session, ended: &[(WriteId, Option<Digest>)]) -> Result<()> {
+    if ended.is_empty() {
         return Ok(());
     }
-    let sql = "DELETE FROM intents i USING unnest($1::bigint[], $2::bigint[]) AS e (gateway, number)
-        WHERE i.gateway = e.gateway AND i.number = e.number";
-    session.execute(sql, &[&gateways, &numbers]).await?;
+    let (gateways, numbers): (Vec<i64>, Vec<i64>) =
+        ended.iter().map(|(id, _)| (id.gateway, id.number)).unzip();
+    let digests: Vec<Option<&[u8]>> =
+        ended.iter().map(|(_, digest)| digest.as_ref().map(<[u8; 32]>::as_slice)).collect();
+    let sql = "DELETE FROM intents i
+        USING unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS e (gateway, number, digest)
+        WHERE i.gateway = e.gateway AND i.number = e.number AND (e.digest IS NULL OR i.digest = e.digest)";
+    session.execute(sql, &[&gateways, &numbers, &digests]).await?;
     Ok(())
 }
 
 /// Settled writes that must be kept as records. One statement, which sees a write of another gateway either under way
 /// or recorded.
-async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<WriteId>> {
+async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<Part>> {
     if batch.settled.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<WriteId> = batch.settled.keys().copied().collect();
-    let digests: Vec<Digest> = batch.settled.values().map(|record| record.intent.object.digest()).collect();
-    let diverged: Vec<Digest> = batch.diverged.values().map(|record| record.intent.object.digest()).collect();
-    let blobs: Vec<&[u8]> = digests.iter().map(|digest| digest.as_slice()).collect();
-    let gateways: Vec<i64> = ids.iter().map(|id| id.gateway).collect();
+    let parts: Vec<Part> = batch.settled.keys().copied().collect();
+    let diverged: HashSet<Digest> = batch.diverged.keys().map(|(_, digest)| *digest).collect();
+    let digests: Vec<&[u8]> = parts.iter().map(|(_, digest)| digest.as_slice()).collect();
+    let gateways: Vec<i64> = parts.iter().map(|(id, _)| id.gateway).collect();
     let sql =
         "SELECT place FROM unnest($1::bytea[], $2::bigint[]) WITH ORDINALITY AS s (digest, gateway, place)
         WHERE EXISTS (SELECT FROM objects o WHERE o.digest = s.digest)
             OR EXISTS (SELECT FROM intents i WHERE i.digest = s.digest AND i.gateway <> s.gateway)";
-    let rows = session.query(sql, &[&blobs, &gateways]).await?;
-    let mut contested = Vec::with_capacity(rows.len());
+    let rows = session.query(sql, &[&digests, &gateways]).await?;
+    let mut contested: BTreeSet<Part> = BTreeSet::new();
     for row in &rows {
         let place: i64 = row.try_get(0)?;
         let at = usize::try_from(place - 1).ok();
-        contested.extend(at.and_then(|at| ids.get(at)).copied());
+        contested.extend(at.and_then(|at| parts.get(at)));
     }
-    for (id, digest) in ids.iter().zip(&digests) {
-        if diverged.contains(digest) && !contested.contains(id) {
-            contested.push(*id);
-        }
-    }
-    Ok(contested)
+    contested.extend(parts.iter().filter(|(_, digest)| diverged.contains(digest)));
+    Ok(contested.into_iter().collect())
 }
 
 /// Intents of gateways become records; how many. Writes that are recorded already stay so.
@@ -99,21 +97,22 @@ pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i
     let sql = "SELECT i.gateway, i.number, i.cluster, i.bucket, i.key, i.payload, EXISTS (
             SELECT FROM objects o JOIN records r ON r.object = o.id
             WHERE o.digest = i.digest AND r.gateway = i.gateway AND r.number = i.number)
-        FROM intents i WHERE i.gateway = ANY($1) ORDER BY i.gateway, i.number FOR UPDATE OF i";
+        FROM intents i WHERE i.gateway = ANY($1) ORDER BY i.gateway, i.number, i.digest FOR UPDATE OF i";
     let rows = session.query(sql, &[&gateways]).await?;
-    let (mut ids, mut unknown) = (Vec::with_capacity(rows.len()), Vec::new());
+    let (mut ended, mut unknown) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         let id = WriteId { gateway: row.try_get(0)?, number: row.try_get(1)? };
         let object = Object { cluster: row.try_get(2)?, bucket: row.try_get(3)?, key: row.try_get(4)? };
-        ids.push(id);
+        ended.push((id, Some(object.digest())));
         if !row.try_get::<_, bool>(6)? {
             let intent = row::intent(id, object, row.try_get(5)?)?;
             unknown.push(Record::orphaned(intent, now));
         }
     }
-    add(session, unknown.iter(), now, settle).await?;
-    end(session, ids.iter().copied()).await?;
-    Ok(ids.len())
+    let turn = turn(session).await?;
+    add(session, unknown.iter(), turn, now, settle).await?;
+    end(session, &ended).await?;
+    Ok(ended.len())
 }
 
 /// An object whose records change.
@@ -127,6 +126,7 @@ struct Changing<'a> {
 async fn add<'a>(
     session: &mut Session,
     records: impl Iterator<Item = &'a Record>,
+    turn: i64,
     now: i64,
     settle: i64,
 ) -> Result<()> {
@@ -141,11 +141,14 @@ async fn add<'a>(
     }
     lock(session, &mut objects, now).await?;
     let known = known(session, &objects).await?;
-    let mut written: Vec<(i64, &Record, i64)> = Vec::new();
-    for changing in objects.values_mut() {
+    let begun = begun(session, &objects).await?;
+    let mut written: Vec<(i64, Record, i64)> = Vec::new();
+    for (digest, changing) in &mut objects {
         for record in &changing.records {
             let known = known.get(&(changing.row.id, record.id()));
-            changing.row.add(record, known, now, settle);
+            let begun = begun.get(&(record.id(), *digest)).copied().flatten();
+            let record = stamped(record, known, begun, turn);
+            changing.row.add(&record, known, now, settle);
             changing.is_many |=
                 known.is_none() && are_many(usize::try_from(changing.row.records).unwrap_or(0));
             written.push((changing.row.id, record, changing.row.appended));
@@ -224,8 +227,38 @@ async fn known(
     Ok(known)
 }
 
+/// The turn of this transaction: not the order of commits, but whatever had a smaller one was asked for earlier.
+async fn turn(session: &mut Session) -> Result<i64> {
+    first(&session.query("SELECT nextval('akubra_journal.tokens')", &[]).await?)
+}
+
+/// The turns at which writes began that are still under way.
+async fn begun(
+    session: &mut Session,
+    objects: &BTreeMap<Digest, Changing<'_>>,
+) -> Result<HashMap<Part, Option<i64>>> {
+    let all = || objects.iter().flat_map(|(digest, c)| c.records.iter().map(move |record| (digest, record)));
+    let digests: Vec<&[u8]> = all().map(|(digest, _)| digest.as_slice()).collect();
+    let gateways: Vec<i64> = all().map(|(_, record)| record.id().gateway).collect();
+    let numbers: Vec<i64> = all().map(|(_, record)| record.id().number).collect();
+    let sql = "SELECT place, payload FROM intents i
+        JOIN unnest($1::bigint[], $2::bigint[], $3::bytea[]) WITH ORDINALITY AS n (gateway, number, digest, place)
+            ON i.gateway = n.gateway AND i.number = n.number AND i.digest = n.digest";
+    let parts: Vec<(&Digest, &&Record)> = all().collect();
+    let mut begun = HashMap::new();
+    for row in &session.query(sql, &[&gateways, &numbers, &digests]).await? {
+        let place: i64 = row.try_get(0)?;
+        let Some((digest, record)) = usize::try_from(place - 1).ok().and_then(|at| parts.get(at)) else {
+            continue;
+        };
+        let intent = row::intent(record.id(), record.intent.object.clone(), row.try_get(1)?)?;
+        begun.insert((record.id(), **digest), intent.turn);
+    }
+    Ok(begun)
+}
+
 /// Records with the objects that they belong to, and their places there.
-async fn write(session: &mut Session, records: &[(i64, &Record, i64)]) -> Result<()> {
+async fn write(session: &mut Session, records: &[(i64, Record, i64)]) -> Result<()> {
     let objects: Vec<i64> = records.iter().map(|(object, _, _)| *object).collect();
     let gateways: Vec<i64> = records.iter().map(|(_, record, _)| record.id().gateway).collect();
     let numbers: Vec<i64> = records.iter().map(|(_, record, _)| record.id().number).collect();

@@ -14,7 +14,7 @@ CREATE TABLE akubra_journal.intents (
     bucket BYTEA NOT NULL,
     key BYTEA NOT NULL,
     payload BYTEA NOT NULL,
-    PRIMARY KEY (gateway, number)
+    PRIMARY KEY (gateway, number, digest)
 );
 CREATE INDEX intents_digest ON akubra_journal.intents (digest);
 

@@ -14,7 +14,7 @@ CREATE TABLE intents (
     bucket BLOB NOT NULL,
     key BLOB NOT NULL,
     payload BLOB NOT NULL,
-    PRIMARY KEY (gateway, number)
+    PRIMARY KEY (gateway, number, digest)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX intents_digest ON intents (digest);
 

@@ -19,8 +19,11 @@ const MIGRATIONS: [&str; 1] = [include_str!("../schema/sqlite-001.sql")];
 /// How long the locks of other processes are waited for.
 pub const BUSY: Duration = Duration::from_secs(5);
 /// The cache of a connection, in KiB (negative, as the pragma has it); and more statements than there are.
-const CACHE: i64 = -32 * 1024;
+const CACHE: i64 = -16 * 1024;
 const STATEMENTS: usize = 64;
+/// Pages of the write-ahead log that are gathered before they go into the file. Objects come in no order of the index by
+/// which they are found: the more are gathered, the more of its pages are written once for several.
+const CHECKPOINT: i64 = 8192;
 /// What the write-ahead log may keep of the disk once it was larger.
 const LOG: i64 = 64 << 20;
 
@@ -63,6 +66,7 @@ fn connect(path: &Path) -> Result<Connection, Refusal> {
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", CACHE)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
     connection.pragma_update(None, "journal_size_limit", LOG)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     migrate(&mut connection)?;

@@ -8,7 +8,7 @@ use super::cases::{records_of, unreadable};
 use crate::journal::{
     Intent, Object, Record, WriteId,
     row::{self, Row},
-    rules::{Batch, KEPT_EVENTS, are_many, superfluous},
+    rules::{Batch, KEPT_EVENTS, are_many, stamped, superfluous},
 };
 
 /// So many events are left to become too old before they are deleted.
@@ -19,26 +19,30 @@ pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> 
         let sql = "UPDATE gateways SET seen = ?2 WHERE id = ?1";
         tables.prepare_cached(sql)?.execute(params![gateway, now])?;
     }
+    let turn = turn(tables)?;
     for intent in batch.begun.values() {
-        begin(tables, intent)?;
+        begin(tables, intent, turn)?;
     }
-    add(tables, batch.diverged.values(), now, settle)?;
+    add(tables, batch.diverged.values(), turn, now, settle)?;
     let mut kept = Vec::new();
     for record in batch.settled.values() {
         if is_contested(tables, record)? {
             kept.push(record);
         }
     }
-    add(tables, kept, now, settle)?;
-    for id in &batch.ended {
-        let sql = "DELETE FROM intents WHERE gateway = ?1 AND number = ?2";
-        tables.prepare_cached(sql)?.execute(params![id.gateway, id.number])?;
+    add(tables, kept, turn, now, settle)?;
+    for (id, digest) in &batch.ended {
+        let sql = match digest {
+            Some(_) => "DELETE FROM intents WHERE gateway = ?1 AND number = ?2 AND digest = ?3",
+            None => "DELETE FROM intents WHERE gateway = ?1 AND number = ?2 AND ?3 IS NULL",
+        };
+        tables.prepare_cached(sql)?.execute(params![id.gateway, id.number, digest])?;
     }
     Ok(())
 }
 
-fn begin(tables: &Transaction<'_>, intent: &Intent) -> Result<()> {
-    let payload = row::intent_payload(intent).map_err(unwritable)?;
+fn begin(tables: &Transaction<'_>, intent: &Intent, turn: i64) -> Result<()> {
+    let payload = row::intent_payload(intent, turn).map_err(unwritable)?;
     let Object { cluster, bucket, key } = &intent.object;
     let sql = "INSERT OR REPLACE INTO intents (gateway, number, digest, cluster, bucket, key, payload)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -58,7 +62,8 @@ fn is_contested(tables: &Transaction<'_>, record: &Record) -> Result<bool> {
 
 /// Intents of a gateway become records; how many.
 pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> Result<usize> {
-    let sql = "SELECT number, cluster, bucket, key, payload FROM intents WHERE gateway = ?1";
+    let sql = "SELECT number, cluster, bucket, key, payload FROM intents WHERE gateway = ?1
+        ORDER BY number, digest";
     let mut orphans = Vec::new();
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query([gateway])?;
@@ -78,7 +83,8 @@ pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> 
             unknown.push(record);
         }
     }
-    add(tables, unknown, now, settle)?;
+    let turn = turn(tables)?;
+    add(tables, unknown, turn, now, settle)?;
     tables.prepare_cached("DELETE FROM intents WHERE gateway = ?1")?.execute([gateway])?;
     tables.prepare_cached("UPDATE gateways SET gone = 1 WHERE id = ?1")?.execute([gateway])?;
     Ok(orphans.len())
@@ -87,6 +93,7 @@ pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> 
 fn add<'a>(
     tables: &Transaction<'_>,
     records: impl IntoIterator<Item = &'a Record>,
+    turn: i64,
     now: i64,
     settle: i64,
 ) -> Result<()> {
@@ -101,8 +108,13 @@ fn add<'a>(
             }
         };
         let known = known(tables, row.id, record)?;
-        row.add(record, known.as_ref(), now, settle);
-        let payload = row::record_payload(record).map_err(unwritable)?;
+        let begun = match &known {
+            Some(_) => None,
+            None => begun(tables, record)?,
+        };
+        let record = stamped(record, known.as_ref(), begun, turn);
+        row.add(&record, known.as_ref(), now, settle);
+        let payload = row::record_payload(&record).map_err(unwritable)?;
         let sql =
             "INSERT INTO records (object, gateway, number, position, payload) VALUES (?1, ?2, ?3, ?4, ?5)
             ON CONFLICT DO UPDATE SET payload = excluded.payload";
@@ -165,6 +177,22 @@ fn known(tables: &Transaction<'_>, object: i64, record: &Record) -> Result<Optio
     let payload = tables.prepare_cached(sql)?.query_row(write, |row| row.get::<_, Vec<u8>>(0));
     let Some(payload) = payload.optional()? else { return Ok(None) };
     row::record(record.id(), record.intent.object.clone(), &payload).map(Some).map_err(unreadable)
+}
+
+/// The turn of this transaction.
+fn turn(tables: &Transaction<'_>) -> Result<i64> {
+    let sql = "UPDATE counters SET tokens = tokens + 1 RETURNING tokens";
+    tables.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// The turn at which a write began that is still under way.
+fn begun(tables: &Transaction<'_>, record: &Record) -> Result<Option<i64>> {
+    let sql = "SELECT payload FROM intents WHERE gateway = ?1 AND number = ?2 AND digest = ?3";
+    let object = &record.intent.object;
+    let write = params![record.id().gateway, record.id().number, object.digest()];
+    let payload = tables.prepare_cached(sql)?.query_row(write, |row| row.get::<_, Vec<u8>>(0));
+    let Some(payload) = payload.optional()? else { return Ok(None) };
+    Ok(row::intent(record.id(), object.clone(), &payload).map_err(unreadable)?.turn)
 }
 
 fn compact(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<i64> {

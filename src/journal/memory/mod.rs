@@ -3,226 +3,26 @@
 //! No method ever waits, [`Journal::news`] neither, so that it runs under any executor; its clock is given to it.
 //! What it holds outlives the gateways and workers of a simulation, as a database does.
 
+mod tables;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 
+use self::tables::{Entry, Gateway, Held, Tables};
 use super::{
-    Case, Change, Clock, Counts, Filter, Intent, Journal, JournalError, Lease, Mark, News, Object, Record,
+    Case, Change, Clock, Counts, Filter, Journal, JournalError, Lease, Mark, News, Object, Record,
     Resolution, Standing, Unresolved, Wanted, WriteId,
-    rules::{Batch, KEPT_EVENTS, are_many, is_divergence, millis, superfluous},
+    rules::{Batch, Digest, is_divergence, millis},
 };
-
-/// See [`Object::digest`].
-type Digest = [u8; 32];
 
 pub struct Memory {
     clock: Clock,
     tables: Mutex<Tables>,
-}
-
-#[derive(Default)]
-struct Tables {
-    gateways: Vec<Gateway>,
-    intents: BTreeMap<WriteId, Intent>,
-    under_way: BTreeMap<Digest, BTreeSet<WriteId>>,
-    objects: BTreeMap<Digest, Entry>,
-    dropped: Vec<(Object, String)>,
-    events: VecDeque<Object>,
-    /// Of all that there ever were, also those that are not kept.
-    event_count: i64,
-    tokens: i64,
-    turns: i64,
-    ids: i64,
-    resolved: u64,
-}
-
-/// Its id is its place, beginning with 1.
-struct Gateway {
-    seen: i64,
-    gone: bool,
-}
-
-struct Entry {
-    /// In the order in which they came.
-    id: i64,
-    object: Object,
-    standing: Standing,
-    records: Vec<Record>,
-    attempts: u32,
-    since: i64,
-    due: i64,
-    /// Before this nobody may decide, because of records of unknown outcome.
-    calm: i64,
-    lease: Option<Held>,
-    reason: String,
-    /// A record has been replaced by another since the object was leased.
-    replaced: bool,
-}
-
-struct Held {
-    worker: String,
-    token: i64,
-    until: i64,
-}
-
-impl Entry {
-    /// While it is leased, or was and may be worked at still.
-    fn is_taken(&self, now: i64) -> bool {
-        self.lease.is_some() && self.due > now
-    }
-
-    /// Gives it back.
-    fn release(&mut self, due: i64) {
-        self.lease = None;
-        self.due = due.max(self.calm);
-    }
-
-    fn knows_only(&self, seen: &[WriteId]) -> bool {
-        !self.replaced && self.records.iter().all(|record| seen.contains(&record.id()))
-    }
-
-    /// A new record, or another form of one. `calm` = nothing happens any more because of it.
-    fn add(&mut self, mut record: Record, now: i64, calm: i64) {
-        match self.records.iter_mut().find(|known| known.id() == record.id()) {
-            Some(known) => {
-                record.intent.turn = known.intent.turn;
-                record.turn = known.turn;
-                self.replaced |= *known != record;
-                *known = record;
-            }
-            None => {
-                self.records.push(record);
-                if are_many(self.records.len()) {
-                    let superfluous = superfluous(&self.records);
-                    self.records.retain(|record| !superfluous.contains(&record.id()));
-                }
-            }
-        }
-        self.calm = self.calm.max(calm);
-        let due = now.max(self.calm);
-        self.due = if self.is_taken(now) { due.max(self.due) } else { due };
-        if self.standing != Standing::Open {
-            self.standing = Standing::Open;
-            self.attempts = 0;
-        }
-    }
-}
-
-impl Tables {
-    fn turn(&mut self) -> i64 {
-        self.turns += 1;
-        self.turns
-    }
-
-    fn begin(&mut self, mut intent: Intent, turn: i64) {
-        // Of another one the first bytes may have been sent before.
-        intent.turn = intent.strong.then_some(turn);
-        self.under_way.entry(intent.object.digest()).or_default().insert(intent.id);
-        self.intents.insert(intent.id, intent);
-    }
-
-    fn end(&mut self, id: WriteId) -> Option<Intent> {
-        let intent = self.intents.remove(&id)?;
-        let digest = intent.object.digest();
-        if let Some(ids) = self.under_way.get_mut(&digest) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.under_way.remove(&digest);
-            }
-        }
-        Some(intent)
-    }
-
-    /// Whether a settled write must be kept as a record.
-    fn is_contested(&self, record: &Record) -> bool {
-        let digest = record.intent.object.digest();
-        let is_of_another = |id: &WriteId| id.gateway != record.id().gateway;
-        self.objects.contains_key(&digest)
-            || self.under_way.get(&digest).is_some_and(|ids| ids.iter().any(is_of_another))
-    }
-
-    fn add(&mut self, mut record: Record, turn: i64, now: i64, settle: Duration) {
-        if let Some(intent) = self.intents.get(&record.id()) {
-            record.intent.turn = intent.turn;
-        }
-        record.turn = Some(turn);
-        let calm = if record.is_uncertain() { now + millis(settle) } else { now };
-        let object = record.intent.object.clone();
-        let ids = &mut self.ids;
-        let entry = self.objects.entry(object.digest()).or_insert_with(|| {
-            *ids += 1;
-            Entry {
-                id: *ids,
-                object: object.clone(),
-                standing: Standing::Open,
-                records: Vec::new(),
-                attempts: 0,
-                since: now,
-                due: now,
-                calm: now,
-                lease: None,
-                reason: String::new(),
-                replaced: false,
-            }
-        });
-        entry.add(record, now, calm);
-        self.tell(object);
-    }
-
-    fn tell(&mut self, object: Object) {
-        self.events.push_back(object);
-        self.event_count += 1;
-        if self.events.len() as i64 > KEPT_EVENTS {
-            self.events.pop_front();
-        }
-    }
-
-    /// Intents of a gateway become records; how many.
-    fn orphan(&mut self, gateway: i64, now: i64, settle: Duration) -> usize {
-        let ids = WriteId { gateway, number: i64::MIN }..=WriteId { gateway, number: i64::MAX };
-        let ids: Vec<WriteId> = self.intents.range(ids).map(|(id, _)| *id).collect();
-        let orphans: Vec<Intent> = ids.iter().filter_map(|id| self.end(*id)).collect();
-        let turn = self.turn();
-        for intent in orphans {
-            let known = self.objects.get(&intent.object.digest());
-            if known.is_none_or(|entry| entry.records.iter().all(|record| record.id() != intent.id)) {
-                self.add(Record::orphaned(intent, now), turn, now, settle);
-            }
-        }
-        ids.len()
-    }
-
-    fn gateway(&mut self, id: i64) -> Option<&mut Gateway> {
-        let at = usize::try_from(id).ok()?.checked_sub(1)?;
-        self.gateways.get_mut(at)
-    }
-
-    fn leased(&mut self, lease: &Lease, now: i64) -> Option<&mut Entry> {
-        self.objects.get_mut(&lease.object.digest()).filter(|entry| {
-            let held = entry.lease.as_ref();
-            held.is_some_and(|held| {
-                held.token == lease.token && held.worker == lease.worker && held.until > now
-            })
-        })
-    }
-
-    fn case(&self, digest: &Digest, entry: &Entry) -> Case {
-        Case {
-            object: entry.object.clone(),
-            standing: entry.standing,
-            records: entry.records.clone(),
-            under_way: self.under_way.get(digest).map_or(0, BTreeSet::len),
-            attempts: entry.attempts,
-            since: entry.since,
-            due: entry.due,
-            reason: entry.reason.clone(),
-        }
-    }
 }
 
 impl Memory {
@@ -297,19 +97,22 @@ impl Journal for Memory {
             }
         }
         let turn = tables.turn();
-        for intent in batch.begun.into_values() {
-            tables.begin(intent, turn);
+        for (part, intent) in batch.begun {
+            tables.begin(part, intent, turn);
         }
         for record in batch.diverged.into_values() {
-            tables.add(record, turn, now, settle);
+            tables.add(&record, turn, now, settle);
         }
         let settled = batch.settled.into_values();
         let kept: Vec<Record> = settled.filter(|record| tables.is_contested(record)).collect();
         for record in kept {
-            tables.add(record, turn, now, settle);
+            tables.add(&record, turn, now, settle);
         }
-        for id in batch.ended {
-            tables.end(id);
+        for (id, digest) in batch.ended {
+            let parts = digest.map_or_else(|| tables.parts(id..=id), |digest| vec![(id, digest)]);
+            for part in parts {
+                tables.end(part);
+            }
         }
         Ok(())
     }
@@ -334,8 +137,7 @@ impl Journal for Memory {
             due.map(|(digest, entry)| (entry.due, entry.id, *digest)).collect();
         due.sort_unstable();
         due.truncate(most);
-        tables.tokens += 1;
-        let token = tables.tokens;
+        let token = tables.turn();
         let mut leases = Vec::with_capacity(due.len());
         for (_, _, digest) in due {
             let Some(entry) = tables.objects.get_mut(&digest) else { continue };

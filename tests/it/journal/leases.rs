@@ -1,0 +1,181 @@
+//! Who may repair what, and what comes of it.
+
+use std::time::Duration;
+
+use akubra::journal::{Lease, Resolution, Standing, Wanted};
+
+use super::bench::*;
+
+pub async fn all(engine: &Engine) {
+    a_lease_is_for_one(&engine.empty().await).await;
+    a_lease_that_ran_out_is_worth_nothing(&engine.empty().await).await;
+    what_is_due_longest_is_first(&engine.empty().await).await;
+    the_misplaced_are_for_who_wants_them(&engine.empty().await).await;
+    only_what_was_seen_is_resolved(&engine.empty().await).await;
+    tries_are_counted(&engine.empty().await).await;
+    a_human_retries(&engine.empty().await).await;
+    a_human_drops(&engine.empty().await).await;
+}
+
+async fn a_lease_is_for_one(bench: &Bench<'_>) {
+    let a = object("a");
+    bench.apply(vec![diverged(id(1, 1), &a)]).await;
+    let (lease, _) = bench.lease_one().await;
+    assert_eq!((&lease.object, lease.worker.as_str()), (&a, "worker"));
+    assert_eq!(bench.journal.counts().await.unwrap().leased, 1);
+    bench.pass(HOLD / 2).await;
+    assert!(bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
+    bench.pass(HOLD / 2 + Duration::from_secs(1)).await;
+    // A new record does not make it due while it is leased.
+    bench.apply(vec![diverged(id(1, 2), &a)]).await;
+    assert_eq!(bench.lease().await, []);
+    for wrong in
+        [Lease { token: lease.token + 1, ..lease.clone() }, Lease { worker: "w".into(), ..lease.clone() }]
+    {
+        assert!(!bench.journal.renew(&wrong, HOLD, SETTLE).await.unwrap());
+        assert_eq!(bench.journal.resolve(&wrong, &[]).await.unwrap(), Resolution::Lost);
+        bench.journal.postpone(&wrong, Duration::ZERO, true, "").await.unwrap();
+        bench.journal.set_aside(&wrong, Standing::Dead, &[id(1, 1), id(1, 2)], "").await.unwrap();
+    }
+    assert_eq!(bench.lease().await, []);
+    bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+    assert!(!bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
+    assert_eq!(bench.journal.counts().await.unwrap().leased, 0);
+    let (other, case) = bench.lease_one().await;
+    assert_ne!(other.token, lease.token);
+    assert_eq!(case.attempts, 0);
+}
+
+async fn a_lease_that_ran_out_is_worth_nothing(bench: &Bench<'_>) {
+    let a = object("a");
+    bench.apply(vec![diverged(id(1, 1), &a)]).await;
+    let (lease, _) = bench.lease_one().await;
+    bench.pass(HOLD).await;
+    assert!(!bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
+    assert_eq!(bench.journal.resolve(&lease, &[id(1, 1)]).await.unwrap(), Resolution::Lost);
+    bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+    bench.journal.set_aside(&lease, Standing::Parked, &[id(1, 1)], "").await.unwrap();
+    assert_eq!(bench.journal.counts().await.unwrap().leased, 0);
+    // What its worker sent may be on its way, whatever comes.
+    bench.apply(vec![diverged(id(1, 2), &a)]).await;
+    assert!(bench.journal.retry(&a).await.unwrap());
+    assert!(!bench.journal.drop_object(&a, "why").await.unwrap());
+    assert_eq!(bench.lease().await, []);
+    bench.pass(SETTLE).await;
+    let (other, _) = bench.lease_one().await;
+    assert_ne!(other.token, lease.token);
+    assert_eq!(bench.journal.resolve(&lease, &[id(1, 1), id(1, 2)]).await.unwrap(), Resolution::Lost);
+    assert_eq!(bench.journal.resolve(&other, &[id(1, 1), id(1, 2)]).await.unwrap(), Resolution::Resolved);
+    // A lease of an object that was resolved and came again is another.
+    bench.apply(vec![diverged(id(1, 3), &a)]).await;
+    let (third, _) = bench.lease_one().await;
+    assert_eq!(bench.journal.resolve(&other, &[id(1, 3)]).await.unwrap(), Resolution::Lost);
+    assert_eq!(bench.journal.resolve(&third, &[id(1, 3)]).await.unwrap(), Resolution::Resolved);
+}
+
+async fn what_is_due_longest_is_first(bench: &Bench<'_>) {
+    for (number, key) in (1..).zip(["c", "a", "b", "d"]) {
+        bench.apply(vec![diverged(id(1, number), &object(key))]).await;
+        bench.pass(Duration::from_secs(1)).await;
+    }
+    let keys =
+        |leases: Vec<(Lease, _)>| leases.into_iter().map(|(lease, _)| lease.object).collect::<Vec<_>>();
+    assert_eq!(keys(bench.lease_some(Wanted::Diverged, 2).await), [object("c"), object("a")]);
+    assert_eq!(keys(bench.lease_some(Wanted::Misplaced, 5).await), [object("b"), object("d")]);
+    assert_eq!(keys(bench.lease().await), []);
+    assert_eq!(bench.journal.counts().await.unwrap().leased, 4);
+}
+
+async fn the_misplaced_are_for_who_wants_them(bench: &Bench<'_>) {
+    let [a, b, c] = ["a", "b", "c"].map(object);
+    bench.apply(vec![misplaced(id(1, 1), &a), misplaced(id(1, 2), &b)]).await;
+    bench.pass(Duration::from_secs(1)).await;
+    bench.apply(vec![diverged(id(1, 3), &c)]).await;
+    bench.apply(vec![diverged(id(1, 4), &b)]).await;
+    let leases = bench.lease().await;
+    let mut objects: Vec<_> = leases.iter().map(|(lease, _)| lease.object.clone()).collect();
+    objects.sort();
+    assert_eq!(objects, [b, c]);
+    for (lease, _) in leases {
+        bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+    }
+    let leases = bench.lease_some(Wanted::Misplaced, 100).await;
+    assert_eq!((leases.len(), &leases[0].0.object), (3, &a));
+}
+
+async fn only_what_was_seen_is_resolved(bench: &Bench<'_>) {
+    let a = object("a");
+    let gateway = bench.journal.enrol("host").await.unwrap();
+    let (first, second, third) = (id(gateway, 1), id(gateway, 2), id(gateway, 3));
+    bench.apply(vec![uncertain(first, &a)]).await;
+    bench.pass(SETTLE).await;
+    let (lease, _) = bench.lease_one().await;
+    // A write that is under way, one that has ended, and another form of one that is known.
+    bench.apply(vec![begin(second, &a)]).await;
+    assert_eq!(bench.case(&a).await.unwrap().under_way, 1);
+    assert_eq!(bench.journal.resolve(&lease, &[first]).await.unwrap(), Resolution::Changed);
+    bench.apply(vec![settled(second, &a)]).await;
+    assert_eq!(bench.journal.resolve(&lease, &[first]).await.unwrap(), Resolution::Changed);
+    bench.apply(vec![settled(first, &a)]).await;
+    assert_eq!(bench.journal.resolve(&lease, &[first, second]).await.unwrap(), Resolution::Changed);
+    assert_eq!(bench.recorded(&a).await, [1, 2]);
+    bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+    let (lease, case) = bench.lease_one().await;
+    assert_eq!(case.records[0], record(first, &a, good()));
+    // One that is told again is no other; one that never was is no harm.
+    bench.apply(vec![settled(second, &a)]).await;
+    assert_eq!(bench.journal.resolve(&lease, &[first, second, third]).await.unwrap(), Resolution::Resolved);
+    let counts = bench.journal.counts().await.unwrap();
+    assert_eq!((counts.resolved, counts.open, counts.leased, counts.oldest), (1, 0, 0, None));
+    assert_eq!(bench.case(&a).await, None);
+}
+
+async fn tries_are_counted(bench: &Bench<'_>) {
+    let a = object("a");
+    bench.apply(vec![diverged(id(1, 1), &a)]).await;
+    for tries in 0..3 {
+        let (lease, case) = bench.lease_one().await;
+        assert_eq!(case.attempts, tries);
+        bench.journal.postpone(&lease, HOLD, true, "b is away").await.unwrap();
+        assert_eq!(bench.lease().await, []);
+        bench.pass(HOLD).await;
+    }
+    let (lease, case) = bench.lease_one().await;
+    assert_eq!((case.attempts, case.reason.as_str()), (3, "b is away"));
+    bench.journal.set_aside(&lease, Standing::Dead, &[id(1, 1)], "too often").await.unwrap();
+    let counts = bench.journal.counts().await.unwrap();
+    assert_eq!((counts.open, counts.parked, counts.dead, counts.oldest), (0, 0, 1, None));
+    bench.apply(vec![diverged(id(1, 2), &a)]).await;
+    assert_eq!(bench.lease_one().await.1.attempts, 0);
+}
+
+async fn a_human_retries(bench: &Bench<'_>) {
+    let a = object("a");
+    assert!(!bench.journal.retry(&a).await.unwrap());
+    bench.apply(vec![diverged(id(1, 1), &a)]).await;
+    let (lease, _) = bench.lease_one().await;
+    bench.journal.set_aside(&lease, Standing::Parked, &[id(1, 1)], "no rule").await.unwrap();
+    assert_eq!(bench.journal.counts().await.unwrap().parked, 1);
+    assert!(bench.journal.retry(&a).await.unwrap());
+    let (lease, case) = bench.lease_one().await;
+    assert_eq!((case.attempts, case.reason.as_str()), (0, ""));
+    // Whoever has it keeps it.
+    assert!(bench.journal.retry(&a).await.unwrap());
+    assert_eq!(bench.lease().await, []);
+    assert!(bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
+}
+
+async fn a_human_drops(bench: &Bench<'_>) {
+    let a = object("a");
+    assert!(!bench.journal.drop_object(&a, "why").await.unwrap());
+    bench.apply(vec![begin(id(1, 1), &a), diverged(id(1, 2), &a)]).await;
+    assert!(!bench.journal.drop_object(&a, "why").await.unwrap());
+    bench.apply(vec![diverged(id(1, 1), &a)]).await;
+    let (lease, _) = bench.lease_one().await;
+    assert!(!bench.journal.drop_object(&a, "why").await.unwrap());
+    bench.journal.postpone(&lease, HOLD, false, "").await.unwrap();
+    assert!(bench.journal.drop_object(&a, "why\0").await.unwrap());
+    assert_eq!(bench.case(&a).await, None);
+    let counts = bench.journal.counts().await.unwrap();
+    assert_eq!((counts.open, counts.resolved), (0, 0));
+}

@@ -1,0 +1,35 @@
+//! The journal's engines: each keeps every rule of the trait, all come to the same by the same calls, and files and
+//! databases outlive what opens them.
+
+mod bench;
+mod leases;
+mod news;
+mod postgres;
+mod random;
+mod rate;
+mod sqlite;
+mod writes;
+
+use self::bench::Engine;
+use crate::fixture::*;
+
+async fn keeps_the_rules(engine: &Engine) {
+    writes::all(engine).await;
+    leases::all(engine).await;
+    news::all(engine).await;
+}
+
+#[test]
+fn memory_keeps_the_rules() {
+    run(async { keeps_the_rules(&Engine::Memory).await });
+}
+
+#[test]
+fn sqlite_keeps_the_rules() {
+    run(async { keeps_the_rules(&Engine::Sqlite).await });
+}
+
+#[test]
+fn postgres_keeps_the_rules() {
+    run(async { keeps_the_rules(&Engine::postgres().await).await });
+}

@@ -1,0 +1,182 @@
+//! The database: shared by many, gone and back, or of a later version.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use akubra::journal::{Filter, Journal, JournalError, News, Object, Postgres, Resolution, Wanted};
+use tokio::time::Instant;
+
+use super::bench::*;
+use crate::fixture::*;
+
+const LONG: Duration = Duration::from_secs(600);
+
+fn server(engine: &mut Engine) -> &mut crate::fixture::Postgres {
+    match engine {
+        Engine::Postgres(server) => server,
+        _ => unreachable!(),
+    }
+}
+
+#[test]
+fn it_goes_on_when_the_database_does() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        let journal = Postgres::connect(settings(server)).await.unwrap();
+        let change = || vec![diverged(id(1, 1), &object("a"))];
+        journal.apply(change(), SETTLE).await.unwrap();
+        let mark = journal.unresolved(9).await.unwrap().mark;
+        assert_eq!(journal.news(mark, Duration::ZERO).await.unwrap(), News::Changed(vec![], mark));
+        server.stop().await;
+        let refused = journal.apply(change(), SETTLE).await;
+        assert!(matches!(refused, Err(JournalError::Unavailable(_))), "{refused:?}");
+        assert!(matches!(
+            Postgres::connect(settings(server)).await.map(|_| ()),
+            Err(JournalError::Unavailable(_))
+        ));
+        server.go_on().await;
+        let deadline = Instant::now() + DEADLINE;
+        while let Err(error) = journal.apply(change(), SETTLE).await {
+            assert!(Instant::now() < deadline, "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(journal.counts().await.unwrap().open, 1);
+    });
+}
+
+#[test]
+fn who_lost_the_database_begins_anew() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        let journal = Postgres::connect(settings(server)).await.unwrap();
+        let mark = journal.unresolved(9).await.unwrap().mark;
+        let listens = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'LISTEN%'";
+        let deadline = Instant::now() + DEADLINE;
+        while server.texts(listens).await.is_empty() {
+            assert!(Instant::now() < deadline);
+            journal.news(mark, Duration::from_millis(10)).await.unwrap();
+        }
+        // With the connection's loss, not with the next look.
+        server
+            .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+            .await;
+        assert_eq!(journal.news(mark, DEADLINE).await.unwrap(), News::Reload);
+        assert_eq!(journal.news(mark, Duration::ZERO).await.unwrap(), News::Changed(vec![], mark));
+    });
+}
+
+#[test]
+fn news_come_from_other_gateways() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        let ours = Postgres::connect(settings(server)).await.unwrap();
+        let theirs = Postgres::connect(settings(server)).await.unwrap();
+        let mut mark = ours.unresolved(1).await.unwrap().mark;
+        for number in 1..4 {
+            let object = object(&number.to_string());
+            let (told, applied) = tokio::join!(
+                ours.news(mark, DEADLINE),
+                theirs.apply(vec![diverged(id(1, number), &object)], SETTLE)
+            );
+            applied.unwrap();
+            let News::Changed(changed, next) = told.unwrap() else { panic!("all is asked for") };
+            assert_eq!(changed[0].0, object);
+            mark = next;
+        }
+    });
+}
+
+#[test]
+fn many_work_at_once() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        // They make the tables at the same time, too.
+        let connect = || tokio::spawn(Postgres::connect(settings(server)));
+        let connecting = [connect(), connect()];
+        let mut journals = Vec::new();
+        for connecting in connecting {
+            journals.push(Arc::new(connecting.await.unwrap().unwrap()));
+        }
+        let mut working = Vec::new();
+        for number in 0..8 {
+            working.push(tokio::spawn(work(journals[number % 2].clone())));
+        }
+        for worker in working {
+            worker.await.unwrap();
+        }
+        let left = journals[0].list(&Filter::default(), None, 100).await.unwrap();
+        let counts = journals[0].counts().await.unwrap();
+        assert_eq!((counts.open, counts.intents, counts.leased), (left.len() as u64, 0, 0));
+        let mut records = HashSet::new();
+        assert!(left.iter().flat_map(|case| &case.records).all(|record| records.insert(record.id())));
+    });
+}
+
+/// Writes to a few objects, and resolves what it gets.
+async fn work(journal: Arc<Postgres>) {
+    let gateway = journal.enrol("host").await.unwrap();
+    for number in 0..40 {
+        let objects: Vec<Object> =
+            (0..3).map(|at| object(&((number + at * gateway) % 5).to_string())).collect();
+        let ids: Vec<_> = (0..3).map(|at| id(gateway, 3 * number + at)).collect();
+        let begun = ids.iter().zip(&objects).map(|(id, object)| begin(*id, object));
+        journal.apply(begun.collect(), Duration::ZERO).await.unwrap();
+        let ended = vec![
+            diverged(ids[0], &objects[0]),
+            settled(ids[1], &objects[1]),
+            akubra::journal::Change::Void(ids[2]),
+        ];
+        journal.apply(ended, Duration::ZERO).await.unwrap();
+        for (lease, case) in journal.lease("worker", Wanted::Diverged, 2, LONG, LONG).await.unwrap() {
+            let seen: Vec<_> = case.records.iter().map(akubra::journal::Record::id).collect();
+            if journal.resolve(&lease, &seen).await.unwrap() == Resolution::Changed {
+                journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+            }
+        }
+    }
+    journal.leave(gateway, Duration::ZERO).await.unwrap();
+}
+
+#[test]
+fn an_object_is_leased_by_one_of_many() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        let journal = Arc::new(Postgres::connect(settings(server)).await.unwrap());
+        let changes = (0..200).map(|number| diverged(id(1, number), &object(&number.to_string())));
+        journal.apply(changes.collect(), SETTLE).await.unwrap();
+        let worker = |_| {
+            let journal = journal.clone();
+            tokio::spawn(async move {
+                let mut leased = Vec::new();
+                for _ in 0..20 {
+                    leased.extend(journal.lease("worker", Wanted::Misplaced, 7, LONG, LONG).await.unwrap());
+                }
+                leased
+            })
+        };
+        let mut objects = HashSet::new();
+        for worker in (0..4).map(worker).collect::<Vec<_>>() {
+            for (lease, _) in worker.await.unwrap() {
+                assert!(objects.insert(lease.object));
+            }
+        }
+        assert_eq!(objects.len(), 200);
+    });
+}
+
+#[test]
+fn tables_of_a_later_version_are_left_alone() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        drop(Postgres::connect(settings(server)).await.unwrap());
+        server.execute("UPDATE akubra_journal.version SET version = 9").await;
+        let refused = Postgres::connect(settings(server)).await.map(|_| ());
+        let expected = "its tables have version 9, of a later akubra; this one knows 1";
+        assert_eq!(refused, Err(JournalError::Unusable(expected.to_owned())));
+    });
+}

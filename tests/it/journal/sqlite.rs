@@ -1,0 +1,155 @@
+//! The file: opened by several, left by a crash, or not what it should be.
+
+use std::{collections::HashSet, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+
+use akubra::journal::{Journal, JournalError, News, Resolution, Sqlite, Wanted};
+use rusqlite::Connection;
+
+use super::bench::*;
+use crate::fixture::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn what_was_applied_outlives_a_crash() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = at(&path);
+        let gateway = journal.enrol("host").await.unwrap();
+        let (a, b) = (object("a"), object("b"));
+        journal.apply(vec![begin(id(gateway, 1), &a), diverged(id(gateway, 2), &b)], SETTLE).await.unwrap();
+        let leases = journal.lease("worker", Wanted::Diverged, 9, LONG, SETTLE).await.unwrap();
+        for name in ["journal", "journal-wal", "journal-shm"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        // What a process leaves behind that is killed now.
+        let left = tempfile::tempdir().unwrap();
+        for name in ["journal", "journal-wal"] {
+            std::fs::copy(folder.path().join(name), left.path().join(name)).unwrap();
+        }
+        for journal in [at(&left.path().join("journal")), {
+            drop(journal);
+            at(&path)
+        }] {
+            assert!(journal.alive(gateway).await.unwrap());
+            assert_ne!(journal.enrol("host").await.unwrap(), gateway);
+            let case = journal.show(&b).await.unwrap().unwrap();
+            assert_eq!(case, leases[0].1);
+            assert_eq!(journal.counts().await.unwrap().intents, 1);
+            assert_eq!(journal.adopt(Duration::ZERO, Duration::ZERO).await.unwrap(), 1);
+            assert_eq!(
+                journal.lease("other", Wanted::Diverged, 9, LONG, SETTLE).await.unwrap()[0].1.object,
+                a
+            );
+            let seen = [id(gateway, 2)];
+            assert_eq!(journal.resolve(&leases[0].0, &seen).await.unwrap(), Resolution::Resolved);
+        }
+    });
+}
+
+#[test]
+fn several_use_one_file() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Arc::new(folder.path().join("journal"));
+        // They make it at the same time, too.
+        let open = |_| {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || at(&path))
+        };
+        let mut journals = Vec::new();
+        for opening in (0..4).map(open).collect::<Vec<_>>() {
+            journals.push(Arc::new(opening.await.unwrap()));
+        }
+        let working = journals.iter().map(|journal| tokio::spawn(work(journal.clone())));
+        let mut leased = HashSet::new();
+        for worker in working.collect::<Vec<_>>() {
+            for object in worker.await.unwrap() {
+                assert!(leased.insert(object));
+            }
+        }
+        let rest = journals[0].lease("last", Wanted::Diverged, 1000, LONG, SETTLE).await.unwrap();
+        assert_eq!(leased.len() + rest.len(), 4 * 50);
+        assert_eq!(journals[1].counts().await.unwrap().leased, 200);
+    });
+}
+
+/// Adds objects and leases what there is.
+async fn work(journal: Arc<Sqlite>) -> Vec<akubra::journal::Object> {
+    let gateway = journal.enrol("host").await.unwrap();
+    let mut leased = Vec::new();
+    for number in 0..50 {
+        let object = object(&format!("{gateway}-{number}"));
+        journal.apply(vec![diverged(id(gateway, number), &object)], SETTLE).await.unwrap();
+        let leases = journal.lease("worker", Wanted::Diverged, 1, LONG, SETTLE).await.unwrap();
+        leased.extend(leases.into_iter().map(|(lease, _)| lease.object));
+    }
+    leased
+}
+
+#[test]
+fn news_come_from_other_processes() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (ours, theirs) = (at(&path), at(&path));
+        let mark = ours.unresolved(1).await.unwrap().mark;
+        let told = tokio::spawn(async move { ours.news(mark, DEADLINE).await.unwrap() });
+        theirs.apply(vec![diverged(id(1, 1), &object("a"))], SETTLE).await.unwrap();
+        let News::Changed(changed, _) = told.await.unwrap() else { panic!("all is asked for") };
+        assert_eq!(changed[0].0, object("a"));
+    });
+}
+
+fn refusal(path: &Path) -> JournalError {
+    Sqlite::open(path).map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn what_is_no_journal_is_left_alone() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let text = "no database, but text that is long enough to be one ".repeat(100);
+        std::fs::write(&path, &text).unwrap();
+        let shown = path.display();
+        assert_eq!(refusal(&path), JournalError::Unusable(format!("{shown}: it is no database")));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        std::fs::remove_file(&path).unwrap();
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE customers (name TEXT)").unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let expected = format!("{shown}: it is a database of something else");
+        assert_eq!(refusal(&path), JournalError::Unusable(expected));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::remove_file(&path).unwrap();
+        drop(at(&path));
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
+        let expected =
+            format!("{shown}: it has version 9 of the schema, of a later akubra; this one knows 1");
+        assert_eq!(refusal(&path), JournalError::Unusable(expected));
+        let nowhere = folder.path().join("nowhere/journal");
+        assert!(matches!(refusal(&nowhere), JournalError::Unavailable(_)));
+    });
+}
+
+#[test]
+fn a_lock_that_is_not_given_up_makes_it_unavailable() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = at(&path);
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let change = || vec![diverged(id(1, 1), &object("a"))];
+        let refused = journal.apply(change(), SETTLE).await;
+        let expected = JournalError::Unavailable("database is locked".to_owned());
+        assert_eq!(refused, Err(expected));
+        // Whoever only reads is not concerned.
+        assert_eq!(journal.counts().await.unwrap().open, 0);
+        other.execute_batch("COMMIT").unwrap();
+        journal.apply(change(), SETTLE).await.unwrap();
+        assert_eq!(journal.counts().await.unwrap().open, 1);
+    });
+}
