@@ -70,6 +70,7 @@ async fn news(bench: &Bench<'_>, mark: Mark) -> (Vec<(Object, Vec<Record>)>, Mar
     match bench.journal.news(mark, PATIENCE).await.unwrap() {
         News::Changed(mut changed, mark) => {
             changed.sort_by(|a, b| a.0.cmp(&b.0));
+            changed.iter_mut().for_each(|(_, records)| clear_turns(records));
             (changed, mark)
         }
         News::Reload => panic!("all is asked for"),
