@@ -150,16 +150,17 @@ impl Drop for Worker {
     }
 }
 
-/// What `akubra journal counts` says.
-fn counts(gateway: &Gateway) -> serde_json::Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_akubra"))
-        .args(["journal", "-c"])
-        .arg(gateway.log_file("akubra.yaml"))
-        .args(["counts", "--json"])
-        .output()
-        .unwrap();
+/// What `akubra journal` says.
+fn journal(gateway: &Gateway, arguments: &[&str]) -> Vec<u8> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_akubra"));
+    command.args(["journal", "-c"]).arg(gateway.log_file("akubra.yaml")).args(arguments);
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    output.stdout
+}
+
+fn counts(gateway: &Gateway) -> serde_json::Value {
+    serde_json::from_slice(&journal(gateway, &["counts", "--json"])).unwrap()
 }
 
 fn from_environment(name: &str, default: u64) -> u64 {
@@ -258,7 +259,8 @@ async fn survives(mut plan: Plan) {
         wrong.len()
     );
     assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
-    assert_eq!(counted["parked"].as_u64().unwrap() + counted["dead"].as_u64().unwrap(), 0, "{counted}");
+    let aside = counted["parked"].as_u64().unwrap() + counted["dead"].as_u64().unwrap();
+    assert_eq!(aside, 0, "{}", String::from_utf8_lossy(&journal(&gateway, &["export"])));
     gateway.stop().await;
 }
 

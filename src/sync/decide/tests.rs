@@ -89,6 +89,10 @@ fn agreed() -> Decision {
     Decision::Agreed { attributes: Vec::new() }
 }
 
+fn one(record: &Record) -> &[Record] {
+    std::slice::from_ref(record)
+}
+
 #[track_caller]
 fn check(records: &[Record], all: &[(&str, State)], expected: Decision) {
     assert_eq!(decide(records, &states(all), BOUND), expected);
@@ -108,9 +112,9 @@ const LATER: i64 = T + 100_000;
 #[test]
 fn a_backend_that_took_the_newest_write_and_holds_it_is_the_source() {
     let put = record(1, What::Put, T, &[(A, good(2)), (B, Said::NotApplied)]);
-    check(&[put.clone()], &[(A, has(2, T)), (B, has(1, T - 9))], copy(A, &[B]));
-    check(&[put.clone()], &[(A, has(2, T)), (B, State::Absent)], copy(A, &[B]));
-    check(&[put.clone()], &[(A, has(2, T)), (B, has(2, LATER))], agreed());
+    check(one(&put), &[(A, has(2, T)), (B, has(1, T - 9))], copy(A, &[B]));
+    check(one(&put), &[(A, has(2, T)), (B, State::Absent)], copy(A, &[B]));
+    check(one(&put), &[(A, has(2, T)), (B, has(2, LATER))], agreed());
     let newer = record(2, What::Put, T, &[(A, Said::NotApplied), (B, good(3))]);
     check(&[newer, put], &[(A, has(2, T)), (B, has(3, T))], copy(B, &[A]));
 }
@@ -127,8 +131,8 @@ fn an_older_write_that_came_late_does_not_win() {
 #[test]
 fn a_recorded_delete_is_carried_out_and_nothing_else_deletes() {
     let gone = record(1, What::Delete, T, &[(A, deleted()), (B, Said::NotApplied)]);
-    check(&[gone.clone()], &[(A, State::Absent), (B, has(1, T - 100))], delete(&[B]));
-    check(&[gone.clone()], &[(A, State::Absent), (B, State::Absent)], agreed());
+    check(one(&gone), &[(A, State::Absent), (B, has(1, T - 100))], delete(&[B]));
+    check(one(&gone), &[(A, State::Absent), (B, State::Absent)], agreed());
     // In another cluster it was deleted; here every backend was away.
     let missed = record(1, What::Delete, T, &[(A, Said::NotApplied), (B, Said::NotApplied)]);
     check(&[missed], &[(A, has(1, T - 100)), (B, has(1, T - 100))], delete(&[A, B]));
@@ -151,9 +155,9 @@ fn a_put_after_a_delete_wins() {
 #[test]
 fn a_write_whose_outcome_nobody_knows_is_told_by_time_or_left_to_a_human() {
     let lost = record(1, What::Put, T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
-    check(&[lost.clone()], &[(A, has(2, T)), (B, has(1, T - 100_000))], copy(A, &[B]));
-    check(&[lost.clone()], &[(A, has(1, T - 100_000)), (B, has(1, T - 100_000))], agreed());
-    check(&[lost.clone()], &[(A, has(2, T)), (B, State::Absent)], copy(A, &[B]));
+    check(one(&lost), &[(A, has(2, T)), (B, has(1, T - 100_000))], copy(A, &[B]));
+    check(one(&lost), &[(A, has(1, T - 100_000)), (B, has(1, T - 100_000))], agreed());
+    check(one(&lost), &[(A, has(2, T)), (B, State::Absent)], copy(A, &[B]));
     // B has what was there before, and A something else: the write.
     check(&[lost], &[(A, has(2, T)), (B, has(1, T - 1_000))], copy(A, &[B]));
     let unknown = record(1, What::Put, T, &[]);
@@ -193,9 +197,9 @@ fn what_was_acknowledged_and_is_nowhere_is_not_replaced_by_what_is_older() {
 fn what_is_certain_does_not_wait_for_a_backend_that_is_away() {
     let put = record(1, What::Put, T, &[(A, good(2)), (B, Said::NotApplied), (C, Said::NotApplied)]);
     let away = || State::Unknown("c: refused".into());
-    check(&[put.clone()], &[(A, has(2, T)), (B, State::Absent), (C, away())], copy(A, &[B]));
+    check(one(&put), &[(A, has(2, T)), (B, State::Absent), (C, away())], copy(A, &[B]));
     let wait = Decision::Wait("c: refused".into());
-    check(&[put.clone()], &[(A, has(2, T)), (B, has(2, T)), (C, away())], wait.clone());
+    check(one(&put), &[(A, has(2, T)), (B, has(2, T)), (C, away())], wait.clone());
     // The one that took it is away.
     check(
         &[put],
@@ -211,7 +215,7 @@ fn contents_whose_tags_cannot_be_compared_are_read() {
     let multipart = |length| State::Present(Held { etag: "abc-2".into(), md5: None, length, ..held(1, T) });
     let seen = record(1, What::Seen, T, &[(A, deleted()), (C, Said::NotApplied)]);
     let all = [(A, multipart(10)), (B, has(1, T)), (C, State::Absent)];
-    check(&[seen.clone()], &all, Decision::Digest(names(&[A])));
+    check(one(&seen), &all, Decision::Digest(names(&[A])));
     parked(&[seen], &[(A, multipart(11)), (B, has(1, T)), (C, State::Absent)], "nothing tells");
     // Each holds what it took.
     let said = |etag: &str| Said::Good { etag: Some(etag.into()), version: None };
@@ -234,7 +238,7 @@ fn sub_resources_are_compared_once_the_object_agrees() {
         attributes: vec![Attribute { name: "tagging".into(), source: source.map(str::to_owned) }],
     };
     let same = [(A, has(1, T)), (B, has(1, T))];
-    check(&[first.clone()], &same, attribute(Some(A)));
+    check(one(&first), &same, attribute(Some(A)));
     let second = record(2, tags(), T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
     check(&[first.clone(), second], &same, attribute(None));
     let put = record(3, What::Put, T, &[(A, good(1)), (B, good(1))]);
