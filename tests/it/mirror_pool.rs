@@ -199,10 +199,12 @@ fn what_must_not_be_sent_twice_takes_a_fresh_connection() {
     run(async {
         let (a, b) = pair().await;
         let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        let held = format!("\"{}\"", hex_md5(b"hello"));
+        [&a, &b].map(|backend| backend.holds("/bucket/2", "hello"));
         let requests: [(&str, &[(&str, &str)]); 4] = [
             ("PUT", &[("If-None-Match", "*")]),
             ("POST", &[]),
-            ("PUT", &[("If-Match", "\"0\"")]),
+            ("PUT", &[("If-Match", &held)]),
             ("POST", &[("x-amz-meta-a", "b")]),
         ];
         for (number, (method, headers)) in requests.into_iter().enumerate() {
