@@ -52,8 +52,8 @@ pub enum JournalError {
 pub enum Change {
     /// It is about to begin.
     Begin(Intent),
-    /// All backends are good. The intent goes, unless the object has other records, or intents of other gateways:
-    /// then the record is kept with them, because the order of all of them must be known to whoever repairs.
+    /// All backends are good. The intent goes, unless the object has other records, or intents of other gateways or
+    /// of writes that began earlier: then the record is kept with them, because the order of all of them must be known to whoever repairs.
     Settled(Record),
     /// Backends do not agree, or may not. The record takes the place of the intent, if there is one; a parked
     /// object is open again.
@@ -224,7 +224,8 @@ pub trait Journal: Send + Sync {
     /// record and no intent. If it has, the lease goes on.
     async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError>;
 
-    /// Gives the object back, due after `pause`. `failed` counts as a try. Without effect if the lease is lost.
+    /// Gives the object back, due after `pause`. `failed` counts as a try; if not, something may still happen, and
+    /// nothing that comes meanwhile makes the object due sooner. Without effect if the lease is lost.
     async fn postpone(
         &self,
         lease: &Lease,

@@ -170,6 +170,16 @@ impl<'a> Case<'a> {
         self.writes[write].intent.what == What::Delete
     }
 
+    /// Whether a write is a DELETE that somebody allowed and its client may rely on: a backend took it, of whatever
+    /// cluster, or its gateway died and some backend has nothing. One that all refused, or may not have heard, is
+    /// not carried out in a client's stead.
+    fn is_tombstone(&self, write: usize) -> bool {
+        let record = self.writes[write];
+        let taken = record.replies.iter().any(|(_, said)| matches!(said, Said::Good { .. }));
+        let gone = || self.states.iter().any(|(_, state)| *state == State::Absent);
+        self.is_delete(write) && (taken || (record.replies.is_empty() && gone()))
+    }
+
     /// The contents that there are, and that the object was deleted, if it was.
     fn classes(&self) -> Vec<Class<'a>> {
         let mut classes: Vec<Class> = Vec::new();
@@ -189,7 +199,7 @@ impl<'a> Case<'a> {
             }
         }
         self.tell_apart(&mut classes);
-        let deletes: Vec<usize> = (0..self.writes.len()).filter(|write| self.is_delete(*write)).collect();
+        let deletes: Vec<usize> = (0..self.writes.len()).filter(|write| self.is_tombstone(*write)).collect();
         let newest = |write: &usize| !deletes.iter().any(|other| self.order.before(*write, *other));
         let writes: Vec<usize> = deletes.iter().copied().filter(newest).collect();
         if !writes.is_empty() {
@@ -275,7 +285,7 @@ impl<'a> Case<'a> {
             let sure = versions.is_some() || record.intent.strong || !again;
             return sure.then_some(true);
         }
-        match (known_md5(record), held.md5) {
+        match (self.known_md5(record), held.md5) {
             (Some(written), Some(found)) => return Some(written == found),
             _ if record.intent.length.is_some_and(|length| length != held.length) => return Some(false),
             _ => {}
@@ -284,6 +294,19 @@ impl<'a> Case<'a> {
         let slack = if *said == Said::NotApplied { 0 } else { self.clock_bound };
         let too_early = held.modified + FRACTION < record.intent.begun.saturating_sub(slack);
         too_early.then_some(false)
+    }
+
+    /// The digest of what a write has written, if a backend told it. One that holds it and says that its ETag is no
+    /// digest, because it is encrypted, has not told it.
+    fn known_md5(&self, record: &Record) -> Option<super::Md5> {
+        record.replies.iter().find_map(|(backend, said)| {
+            let Said::Good { etag: Some(etag), .. } = said else { return None };
+            let is_other = |held: &Held| held.etag == unquoted(etag) && held.md5 != md5_of(etag);
+            let now = self.states.iter().find(|(name, _)| name == backend);
+            let encrypted =
+                now.is_some_and(|(_, state)| matches!(state, State::Present(held) if is_other(held)));
+            if encrypted { None } else { md5_of(etag) }
+        })
     }
 
     /// Whether two backends hold the same; `None` = only their bytes could tell.
@@ -478,14 +501,6 @@ fn joined(a: &Origins, b: &Origins) -> Origins {
 
 fn is_true(answer: Option<bool>) -> bool {
     answer == Some(true)
-}
-
-/// The digest of what a write has written, if a backend told it.
-fn known_md5(record: &Record) -> Option<super::Md5> {
-    record.replies.iter().find_map(|(_, said)| match said {
-        Said::Good { etag: Some(etag), .. } => md5_of(etag),
-        _ => None,
-    })
 }
 
 /// Whether the bytes are the same; `None` = that is not known.

@@ -297,7 +297,7 @@ fn nothing_is_lost_with_the_journal_in_sqlite() {
 fn nothing_is_lost_with_the_journal_in_postgres() {
     run_without_limit(async {
         let postgres = Postgres::start().await;
-        postgres.execute("GRANT CREATE ON SCHEMA public TO akubra").await;
+        postgres.execute("GRANT CREATE ON DATABASE akubra TO akubra").await;
         let journal = format!("{{PostgreSQL: {{{}}}, Settle: 2s}}", postgres.block());
         survives(Plan { journal, postgres: Some(postgres) }).await;
     });

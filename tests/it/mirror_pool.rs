@@ -200,7 +200,8 @@ fn what_must_not_be_sent_twice_takes_a_fresh_connection() {
         let (a, b) = pair().await;
         let mut gateway = Gateway::over(&[&a, &b]).start().await;
         let held = format!("\"{}\"", hex_md5(b"hello"));
-        [&a, &b].map(|backend| backend.holds("/bucket/2", "hello"));
+        a.holds("/bucket/2", "hello");
+        b.holds("/bucket/2", "hello");
         let requests: [(&str, &[(&str, &str)]); 4] = [
             ("PUT", &[("If-None-Match", "*")]),
             ("POST", &[]),

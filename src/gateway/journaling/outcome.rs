@@ -85,6 +85,14 @@ pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Ou
     let taken = own().any(|part| part.kind == Kind::Good);
     let mut said: Vec<_> = own().map(|part| (part.reply.backend.endpoint(), said(part, taken))).collect();
     said.extend(left_out.iter().map(|backend| (backend.endpoint(), Said::NotApplied)));
+    // A DELETE that another cluster took is one here, too, though nobody here may have allowed it.
+    let elsewhere = parts.iter().find(|part| part.reply.cluster != cluster && part.kind == Kind::Good);
+    if let Some(part) = elsewhere {
+        let endpoint = part.reply.backend.endpoint();
+        if said.iter().all(|(known, _)| *known != endpoint) {
+            said.push((endpoint, self::said(part, true)));
+        }
+    }
     let outcome = if !parts.iter().any(may_have_taken) {
         Outcome::Void
     } else if left_out.is_empty() && own().all(|part| part.kind == Kind::Good && !part.diverges) {
@@ -192,8 +200,9 @@ mod tests {
         use Kind::*;
         let replies =
             [reply(0, 0, Good, 204, ""), reply(1, 0, Good, 404, ""), reply(2, 1, NotApplied, 0, "")];
-        let expected =
-            [(Outcome::Settled, vec![good(""), good("")]), (Outcome::Diverged, vec![Said::NotApplied])];
+        // With the word of one that took it.
+        let missed = vec![Said::NotApplied, good("")];
+        let expected = [(Outcome::Settled, vec![good(""), good("")]), (Outcome::Diverged, missed)];
         assert_eq!(outcomes(&replies), expected);
         let replies = [reply(0, 0, NotApplied, 403, ""), reply(2, 1, NotApplied, 0, "")];
         assert!(outcomes(&replies).iter().all(|(outcome, _)| *outcome == Outcome::Void));

@@ -192,6 +192,9 @@ impl Journal for Memory {
         if let Some(entry) = tables.leased(lease, now) {
             entry.attempts += u32::from(failed);
             why.clone_into(&mut entry.reason);
+            if !failed {
+                entry.calm = entry.calm.max(now + millis(pause));
+            }
             entry.release(now + millis(pause));
         }
         Ok(())

@@ -127,9 +127,10 @@ impl Tables {
     /// Whether a settled write must be kept as a record.
     pub fn is_contested(&self, record: &Record) -> bool {
         let digest = record.intent.object.digest();
-        let is_of_another = |id: &WriteId| id.gateway != record.id().gateway;
+        let own = record.id();
+        let may_matter = |id: &WriteId| id.gateway != own.gateway || id.number < own.number;
         self.objects.contains_key(&digest)
-            || self.under_way.get(&digest).is_some_and(|ids| ids.iter().any(is_of_another))
+            || self.under_way.get(&digest).is_some_and(|ids| ids.iter().any(may_matter))
     }
 
     pub fn turn(&mut self) -> i64 {

@@ -125,8 +125,10 @@ pub async fn postpone(
     now: i64,
 ) -> Result<()> {
     let Some(leased) = leased(session, lease, now).await? else { return Ok(()) };
-    let sql = "UPDATE objects SET attempts = attempts + $2, reason = $3 WHERE id = $1";
-    session.execute(sql, &[&leased.id, &i64::from(failed), &why]).await?;
+    let sql =
+        "UPDATE objects SET attempts = attempts + $2, reason = $3, calm = greatest(calm, $4) WHERE id = $1";
+    let calm = if failed { 0 } else { now + pause };
+    session.execute(sql, &[&leased.id, &i64::from(failed), &why, &calm]).await?;
     leased.release(session, now + pause).await
 }
 

@@ -74,11 +74,13 @@ async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<Part>> {
     let diverged: HashSet<Digest> = batch.diverged.keys().map(|(_, digest)| *digest).collect();
     let digests: Vec<&[u8]> = parts.iter().map(|(_, digest)| digest.as_slice()).collect();
     let gateways: Vec<i64> = parts.iter().map(|(id, _)| id.gateway).collect();
-    let sql =
-        "SELECT place FROM unnest($1::bytea[], $2::bigint[]) WITH ORDINALITY AS s (digest, gateway, place)
+    let numbers: Vec<i64> = parts.iter().map(|(id, _)| id.number).collect();
+    let sql = "SELECT place FROM unnest($1::bytea[], $2::bigint[], $3::bigint[])
+            WITH ORDINALITY AS s (digest, gateway, number, place)
         WHERE EXISTS (SELECT FROM objects o WHERE o.digest = s.digest)
-            OR EXISTS (SELECT FROM intents i WHERE i.digest = s.digest AND i.gateway <> s.gateway)";
-    let rows = session.query(sql, &[&digests, &gateways]).await?;
+            OR EXISTS (SELECT FROM intents i WHERE i.digest = s.digest
+                AND (i.gateway <> s.gateway OR i.number < s.number))";
+    let rows = session.query(sql, &[&digests, &gateways, &numbers]).await?;
     let mut contested: BTreeSet<Part> = BTreeSet::new();
     for row in &rows {
         let place: i64 = row.try_get(0)?;

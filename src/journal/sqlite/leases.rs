@@ -125,8 +125,9 @@ pub fn postpone(
     why: &str,
 ) -> Result<()> {
     let Some(leased) = leased(tables, lease, now)? else { return Ok(()) };
-    let sql = "UPDATE objects SET attempts = attempts + ?2, reason = ?3 WHERE id = ?1";
-    tables.prepare_cached(sql)?.execute(params![leased.id, failed, why])?;
+    let sql = "UPDATE objects SET attempts = attempts + ?2, reason = ?3, calm = max(calm, ?4) WHERE id = ?1";
+    let calm = if failed { 0 } else { now + pause };
+    tables.prepare_cached(sql)?.execute(params![leased.id, failed, why, calm])?;
     leased.release(tables, now + pause)
 }
 

@@ -134,8 +134,16 @@ fn a_recorded_delete_is_carried_out_and_nothing_else_deletes() {
     check(one(&gone), &[(A, State::Absent), (B, has(1, T - 100))], delete(&[B]));
     check(one(&gone), &[(A, State::Absent), (B, State::Absent)], agreed());
     // In another cluster it was deleted; here every backend was away.
-    let missed = record(1, What::Delete, T, &[(A, Said::NotApplied), (B, Said::NotApplied)]);
+    let missed = [(A, Said::NotApplied), (B, Said::NotApplied), ("http://other:80", deleted())];
+    let missed = record(1, What::Delete, T, &missed);
     check(&[missed], &[(A, has(1, T - 100)), (B, has(1, T - 100))], delete(&[A, B]));
+    // Refused by one, and the other may not have heard of it: nobody was told that it was done.
+    let refused = record(1, What::Delete, T, &[(A, Said::NotApplied), (B, Said::Unknown)]);
+    check(one(&refused), &[(A, has(1, T - 100)), (B, has(1, T - 100))], agreed());
+    check(one(&refused), &[(A, has(1, T - 100)), (B, State::Absent)], copy(A, &[B]));
+    // Its gateway died, and its client may have been told.
+    let orphan = record(1, What::Delete, T, &[]);
+    check(one(&orphan), &[(A, has(1, T - 100)), (B, State::Absent)], delete(&[A]));
     // Absent without a DELETE: lost, or never had.
     let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::Unknown)]);
     check(&[put], &[(A, State::Absent), (B, has(1, T))], copy(B, &[A]));
@@ -217,6 +225,11 @@ fn contents_whose_tags_cannot_be_compared_are_read() {
     let all = [(A, multipart(10)), (B, has(1, T)), (C, State::Absent)];
     check(one(&seen), &all, Decision::Digest(names(&[A])));
     parked(&[seen], &[(A, multipart(11)), (B, has(1, T)), (C, State::Absent)], "nothing tells");
+    // An encrypted object's ETag looks like a digest and is none.
+    let encrypted = State::Present(Held { md5: None, ..held(7, T) });
+    let put = record(1, What::Put, T, &[(A, good(7)), (B, Said::Unknown), (C, Said::NotApplied)]);
+    let all = [(A, encrypted), (B, has(1, T)), (C, State::Absent)];
+    check(&[strong(put)], &all, Decision::Digest(names(&[A])));
     // Each holds what it took.
     let said = |etag: &str| Said::Good { etag: Some(etag.into()), version: None };
     let put = record(1, What::Put, T, &[(A, said("abc-2")), (B, good(1)), (C, Said::NotApplied)]);
