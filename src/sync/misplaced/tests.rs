@@ -140,7 +140,9 @@ async fn what_has_records_of_its_own_where_it_was_found_waits_for_them() {
     of_old.intent.object.cluster = "old".into();
     of_old.intent.what = What::Delete;
     of_old.intent.id.number = 99;
-    of_old.replies = vec![(C.into(), Said::NotApplied)];
+    // Home took it.
+    let good = Said::Good { etag: None, version: None };
+    of_old.replies = vec![(C.into(), Said::NotApplied), (A.into(), good)];
     world.journal.apply(vec![Change::Diverged(of_old)], SETTLE).await.unwrap();
     world.once().await;
     // The DELETE comes first, whoever is looked at first.

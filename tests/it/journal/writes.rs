@@ -102,10 +102,17 @@ async fn an_unknown_outcome_is_waited_for(bench: &Bench<'_>) {
     assert_eq!(bench.lease().await, []);
     bench.pass(SETTLE).await;
     let (lease, _) = bench.lease_one().await;
-    // One that is certain makes it due at once, whatever the pause.
-    bench.journal.postpone(&lease, 100 * HOLD, false, "").await.unwrap();
+    // One that is certain makes it due at once, whatever the pause after a failure.
+    bench.journal.postpone(&lease, 100 * HOLD, true, "").await.unwrap();
     assert_eq!(bench.lease().await, []);
     bench.apply(vec![diverged(id(1, 4), &a)]).await;
+    let (lease, _) = bench.lease_one().await;
+    // But not while something that a worker sent may still arrive.
+    bench.journal.postpone(&lease, SETTLE, false, "").await.unwrap();
+    bench.apply(vec![diverged(id(1, 5), &a)]).await;
+    bench.journal.retry(&a).await.unwrap();
+    assert_eq!(bench.lease().await, []);
+    bench.pass(SETTLE).await;
     bench.lease_one().await;
 }
 
