@@ -66,7 +66,8 @@ async fn client(
         let target = format!("/bucket/{name}-{}", random.gen_range(0..KEYS));
         number += 1;
         let body = random.gen_bool(0.8).then(|| {
-            let length = [20, 4096, 200_000][random.gen_range(0..3)];
+            // Two of one length could not be told apart where only their outcome is unknown.
+            let length = [20, 4096, 200_000][random.gen_range(0..3)] + random.gen_range(0..4000);
             format!("{target} {number} ").into_bytes().into_iter().cycle().take(length).collect::<Vec<u8>>()
         });
         let Some(open) = &mut connection else { continue };
@@ -258,9 +259,12 @@ async fn survives(mut plan: Plan) {
         history.len(),
         wrong.len()
     );
-    assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
-    let aside = counted["parked"].as_u64().unwrap() + counted["dead"].as_u64().unwrap();
-    assert_eq!(aside, 0, "{}", String::from_utf8_lossy(&journal(&gateway, &["export"])));
+    let left = journal(&gateway, &["export"]);
+    assert!(
+        wrong.is_empty() && left.is_empty(),
+        "seed {seed}: {wrong:#?}\n{}",
+        String::from_utf8_lossy(&left)
+    );
     gateway.stop().await;
 }
 
