@@ -52,8 +52,7 @@ pub enum JournalError {
 pub enum Change {
     /// It is about to begin.
     Begin(Intent),
-    /// All backends are good. The intent goes, unless the object has other records, or intents of other gateways or
-    /// of writes that began earlier: then the record is kept with them, because the order of all of them must be known to whoever repairs.
+    /// All backends are good. The intent goes, unless the object has other records, or intents of other writes: then the record is kept with them, because the order of all of them must be known to whoever repairs.
     Settled(Record),
     /// Backends do not agree, or may not. The record takes the place of the intent, if there is one; a parked
     /// object is open again.

@@ -132,7 +132,12 @@ impl SubRequest {
             }
             body.collect(ANSWER_MOST).await
         };
-        End::answered(backend, cluster, head, body, judge, early)
+        let mut end = End::answered(backend, cluster, head, body, judge, early);
+        if kept.maybe_applied && end.reply.kind == Kind::NotApplied {
+            // The first try may have been taken, whatever the second one is told.
+            (end.reply.kind, end.seen.kind, end.seen.refused) = (Kind::Unknown, Kind::Unknown, false);
+        }
+        end
     }
 
     /// Remembers whether the backend has the object's last write.

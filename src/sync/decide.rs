@@ -18,6 +18,9 @@ use crate::journal::{Record, Said, What};
 /// What `Last-Modified` leaves out.
 const FRACTION: i64 = 999;
 
+/// Each is compared with each.
+const RECORDS_MOST: usize = 500;
+
 /// What to do with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
@@ -47,6 +50,12 @@ pub struct Attribute {
 pub fn decide(records: &[Record], states: &[(String, State)], clock_bound: i64) -> Decision {
     if let Some(reason) = not_for_machines(records) {
         return Decision::Park(reason);
+    }
+    if records.len() > RECORDS_MOST {
+        let count = records.len();
+        return Decision::Park(format!(
+            "{count} records are more than the {RECORDS_MOST} that can be put in order"
+        ));
     }
     let writes: Vec<&Record> =
         records.iter().filter(|record| matches!(record.intent.what, What::Put | What::Delete)).collect();
@@ -232,7 +241,8 @@ impl<'a> Case<'a> {
             class.origins.later |= none;
         }
         // Without records backends agree: there was one content before, and where it is known the others are not it.
-        let is_before = |class: &Class| class.origins.before && class.origins.writes.is_empty();
+        let is_before =
+            |class: &Class| class.origins.before && !class.origins.later && class.origins.writes.is_empty();
         let known: Vec<bool> = classes.iter().map(is_before).collect();
         if known.contains(&true) {
             for (class, known) in classes.iter_mut().zip(known) {
@@ -267,8 +277,14 @@ impl<'a> Case<'a> {
         // Every write that may have reached a backend is recorded: what one of them explains needs no other cause.
         let explained = all_strong && !possible.is_empty();
         let before = !took_one && !late;
-        let later = (late && !explained) || (possible.is_empty() && !before);
-        Origins { before, writes: possible, later, exact: false }
+        let unexplained = possible.is_empty() && !before;
+        let later = (late && !explained) || unexplained;
+        // Or a worker brought it back while the DELETE was under way.
+        let took_delete = |write: usize| {
+            self.is_delete(write) && matches!(self.writes[write].said(backend), Said::Good { .. })
+        };
+        let brought = unexplained && !late && (0..self.writes.len()).any(took_delete);
+        Origins { before: before || brought, writes: possible, later, exact: false }
     }
 
     /// Whether a backend holds what a write has written; `None` = it may.
@@ -336,7 +352,7 @@ impl<'a> Case<'a> {
             return Err(Decision::Digest(unread));
         }
         by_version(classes, &left)
-            .or_else(|| self.by_time(classes, &left))
+            .or_else(|| self.by_time(classes, &left).filter(|_| !are_alike(classes, &left)))
             .ok_or_else(|| Decision::Park(self.why_undecided(classes, &left)))
     }
 
@@ -512,6 +528,14 @@ pub(super) fn content(a: &Held, b: &Held) -> Option<bool> {
         (Some(one), Some(other)) => Some(one == other),
         _ => None,
     }
+}
+
+/// Whether two classes have the same bytes, and differ in metadata only: a copy has the later time, and may lack what
+/// its backend does not keep.
+fn are_alike(classes: &[Class], left: &[usize]) -> bool {
+    let first = |class: &usize| classes[*class].holders.first().map(|(_, held)| *held);
+    let held: Vec<&Held> = left.iter().filter_map(first).collect();
+    held.iter().enumerate().any(|(at, one)| held[at + 1..].iter().any(|other| is_true(content(one, other))))
 }
 
 /// The class whose objects have the greatest version, if all have one.

@@ -10,7 +10,6 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::{
@@ -18,9 +17,9 @@ use super::{
     decide::content,
     limits::Limited,
     places::Places,
-    repair::{Outcome, Repair},
+    repair::{Outcome, Repair, Undisturbed, new_in},
 };
-use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, What, WriteId};
+use crate::journal::{Case, JournalError, Lease, Object, Record, Resolution, What, WriteId};
 
 /// Each begins with asking everybody.
 const ROUNDS: usize = 6;
@@ -28,8 +27,6 @@ const ROUNDS: usize = 6;
 const OTHERS: Duration = Duration::from_secs(10);
 /// For a DELETE that is under way behind a copy.
 const UNDER_WAY: (u32, Duration) = (120, Duration::from_millis(500));
-/// What `Last-Modified` leaves out, in milliseconds.
-const FRACTION: i64 = 999;
 
 /// What is to be done with an object of which the home's backends agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +47,7 @@ pub enum Step {
 }
 
 /// Decides. `home` and `there` are what the backends of either cluster hold; backends of both are in `home` alone.
-pub fn step(home: &[(String, State)], there: &[(String, State)], stays: bool, clock_bound: i64) -> Step {
+pub fn step(home: &[(String, State)], there: &[(String, State)], stays: bool) -> Step {
     let unknown = there.iter().find_map(|(_, state)| match state {
         State::Unknown(why) => Some(why.clone()),
         _ => None,
@@ -62,7 +59,7 @@ pub fn step(home: &[(String, State)], there: &[(String, State)], stays: bool, cl
     match at_home.first() {
         None => from(&found, there.len()),
         Some(_) if stays => Step::Done,
-        Some(_) => away(&at_home, &found, clock_bound),
+        Some(_) => away(&at_home, &found),
     }
 }
 
@@ -91,13 +88,12 @@ fn from(found: &[(&String, &Held)], backends: usize) -> Step {
 }
 
 /// Home has it: what to delete elsewhere.
-fn away(home: &[(&String, &Held)], found: &[(&String, &Held)], clock_bound: i64) -> Step {
+fn away(home: &[(&String, &Held)], found: &[(&String, &Held)]) -> Step {
     let Some((_, ours)) = home.first() else { return Step::Done };
-    // A copy between backends of the home made it look newer: the oldest tells.
-    let since = home.iter().map(|(_, held)| held.modified).min().unwrap_or(i64::MIN);
     let is_older = |held: &Held| match (held.object_version, ours.object_version) {
         (Some(theirs), Some(ours)) => theirs < ours,
-        _ => held.modified.saturating_add(FRACTION).saturating_add(clock_bound) < since,
+        // The time of what is at home may be that of a copy.
+        _ => false,
     };
     let open: Vec<_> = found.iter().copied().filter(|(_, held)| !is_older(held)).collect();
     let mut unread = unread(open.iter().copied().map(|one| (one, *ours)));
@@ -139,29 +135,6 @@ enum Round {
     Next,
 }
 
-/// Open as long as no write to the object has come.
-struct Undisturbed<'a> {
-    journal: &'a dyn Journal,
-    gate: &'a dyn Gate,
-    object: &'a Object,
-    seen: &'a [WriteId],
-}
-
-#[async_trait]
-impl Gate for Undisturbed<'_> {
-    async fn may_go_on(&self) -> bool {
-        if !self.gate.may_go_on().await {
-            return false;
-        }
-        let case = self.journal.show(self.object).await;
-        matches!(case, Ok(Some(case)) if case.under_way == 0 && new_in(&case, self.seen).next().is_none())
-    }
-}
-
-fn new_in<'a>(case: &'a Case, seen: &'a [WriteId]) -> impl Iterator<Item = &'a Record> {
-    case.records.iter().filter(|record| !seen.contains(&record.id()))
-}
-
 impl Move<'_> {
     /// As [`Repair::run`].
     pub async fn run(&self, lease: &Lease, case: &Case) -> Result<Outcome, JournalError> {
@@ -170,6 +143,10 @@ impl Move<'_> {
         }
         let seen: Vec<WriteId> = case.records.iter().map(Record::id).collect();
         let clusters: HashSet<&String> = case.records.iter().filter_map(found_on).collect();
+        if clusters.len() > 1 {
+            let why = "it was found on several clusters, and which has the newest is not asked".to_owned();
+            return Ok(Outcome::Parked { why });
+        }
         let mut changed = 0;
         for cluster in clusters {
             match self.fetch(cluster, lease, &seen).await? {
@@ -257,9 +234,8 @@ impl Move<'_> {
                 held.md5 = held.md5.or(known.map(|(_, _, md5)| *md5));
             }
         }
-        let bound = self.repair.rules.clock_bound.as_millis() as i64;
         let gate = Undisturbed { journal: self.repair.journal, gate: self.repair.gate, object, seen };
-        let done = match step(&home, &there, stays, bound) {
+        let done = match step(&home, &there, stays) {
             Step::Done => return Ok(Ok(Round::Done)),
             Step::Wait(why) => return Ok(Err(Outcome::Failed { why })),
             Step::Park(why) => return Ok(Err(Outcome::Parked { why })),

@@ -6,6 +6,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use async_trait::async_trait;
+
 use super::{
     Gate, Md5, State, StoreError, Stores,
     decide::{Attribute, Decision, decide},
@@ -69,23 +71,57 @@ enum Round {
     End(Outcome),
 }
 
+/// Open as long as no write to the object has come since it was leased.
+pub(super) struct Undisturbed<'a> {
+    pub journal: &'a dyn Journal,
+    pub gate: &'a dyn Gate,
+    pub object: &'a Object,
+    pub seen: &'a [WriteId],
+}
+
+#[async_trait]
+impl Gate for Undisturbed<'_> {
+    async fn may_go_on(&self) -> bool {
+        if !self.gate.may_go_on().await {
+            return false;
+        }
+        let case = self.journal.show(self.object).await;
+        matches!(case, Ok(Some(case)) if case.under_way == 0 && new_in(&case, self.seen).next().is_none())
+    }
+}
+
+pub(super) fn new_in<'a>(case: &'a Case, seen: &'a [WriteId]) -> impl Iterator<Item = &'a Record> {
+    case.records.iter().filter(|record| !seen.contains(&record.id()))
+}
+
 impl Repair<'_> {
     /// Repairs one object. The caller gives the lease back as the outcome says; after `Resolved` it is gone.
     pub async fn run(&self, lease: &Lease, case: &Case) -> Result<Outcome, JournalError> {
         if case.under_way > 0 {
             return Ok(Outcome::Again { pause: WRITING, why: "a write is under way".into() });
         }
-        match self.agree(&lease.object, &case.records).await {
+        let seen: Vec<WriteId> = case.records.iter().map(|record| record.id()).collect();
+        let undisturbed =
+            Undisturbed { journal: self.journal, gate: self.gate, object: &lease.object, seen: &seen };
+        let repair = Repair { gate: &undisturbed, ..*self };
+        match repair.agree(&lease.object, &case.records).await {
             Ok(agreed) => self.resolve(lease, case, agreed.changed).await,
             Err(outcome) => Ok(outcome),
         }
     }
 
-    /// Makes all backends agree; whatever else it comes to is how the repair ends.
+    /// Makes all backends agree; whatever else it comes to is how the repair ends. Each round begins at the gate: what
+    /// was decided by holds no more when another write has come.
     pub async fn agree(&self, object: &Object, records: &[Record]) -> Result<Agreed, Outcome> {
         let mut digests = Digests::new();
         let mut changed = 0;
         for _ in 0..ROUNDS {
+            if !self.gate.may_go_on().await {
+                return Err(Outcome::Again {
+                    pause: WRITING,
+                    why: "it is written to, or the lease is lost".into(),
+                });
+            }
             let states = self.ask(object, &digests).await;
             let bound = self.rules.clock_bound.as_millis() as i64;
             let round = match decide(records, &states, bound) {
@@ -114,7 +150,7 @@ impl Repair<'_> {
             }
         }
         let why = format!("it changed {ROUNDS} times while it was looked at");
-        Err(Outcome::Again { pause: WRITING, why })
+        Err(Outcome::Failed { why })
     }
 
     async fn resolve(&self, lease: &Lease, case: &Case, changed: usize) -> Result<Outcome, JournalError> {

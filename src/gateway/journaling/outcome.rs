@@ -82,15 +82,14 @@ impl<'a> Parts<'a> {
 /// The outcome for one of the clusters, and what its backends said.
 pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Outcome, Vec<(String, Said)>) {
     let own = || parts.iter().filter(|part| part.reply.cluster == cluster);
-    let taken = own().any(|part| part.kind == Kind::Good);
-    let mut said: Vec<_> = own().map(|part| (part.reply.backend.endpoint(), said(part, taken))).collect();
+    let mut said: Vec<_> = own().map(|part| (part.reply.backend.endpoint(), said(part))).collect();
     said.extend(left_out.iter().map(|backend| (backend.endpoint(), Said::NotApplied)));
     // A DELETE that another cluster took is one here, too, though nobody here may have allowed it.
     let elsewhere = parts.iter().find(|part| part.reply.cluster != cluster && part.kind == Kind::Good);
     if let Some(part) = elsewhere {
         let endpoint = part.reply.backend.endpoint();
         if said.iter().all(|(known, _)| *known != endpoint) {
-            said.push((endpoint, self::said(part, true)));
+            said.push((endpoint, self::said(part)));
         }
     }
     let outcome = if !parts.iter().any(may_have_taken) {
@@ -103,8 +102,7 @@ pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Ou
     (outcome, said)
 }
 
-/// `taken` = another backend of the cluster took it: what this one has is compared with that.
-fn said(part: &Part, taken: bool) -> Said {
+fn said(part: &Part) -> Said {
     let Part { reply, kind, whole, .. } = part;
     let result = || reply.result.as_deref().filter(|_| *whole);
     match kind {
@@ -112,16 +110,19 @@ fn said(part: &Part, taken: bool) -> Said {
             etag: reply.etag.clone().or_else(|| etag(result()?)),
             version: reply.version.clone(),
         },
-        Kind::NotApplied if taken || !may_have_taken(part) => Said::NotApplied,
+        Kind::NotApplied if !may_have_taken(part) => Said::NotApplied,
         Kind::NotApplied | Kind::Unknown => Said::Unknown,
     }
 }
 
-/// Whether the backend may have done what it was asked to. Some do it and then answer that something is broken; 501,
-/// 503 and 505 mean that nothing was tried.
+/// Whether the backend may have done what it was asked to. Some do it and then answer that something is broken, also
+/// behind a 200; 501, 503 and 505 mean that nothing was tried.
 fn may_have_taken(part: &Part) -> bool {
     let broken = || {
-        let status = part.reply.status.filter(http::StatusCode::is_server_error);
+        let status = part
+            .reply
+            .status
+            .filter(|status| status.is_server_error() || (part.whole && status.is_success()));
         status.is_some_and(|status| !matches!(status.as_u16(), 501 | 503 | 505))
     };
     part.kind != Kind::NotApplied || broken()
@@ -183,7 +184,10 @@ mod tests {
             ([(Good, 200, ONE), (Good, 200, ONE)], Settled, [good(ONE), good(ONE)]),
             ([(Good, 200, ONE), (Good, 200, OTHER)], Diverged, [good(ONE), good(OTHER)]),
             ([(Good, 200, ONE), (NotApplied, 0, "")], Diverged, [good(ONE), Said::NotApplied]),
-            ([(Good, 200, ONE), (NotApplied, 500, "")], Diverged, [good(ONE), Said::NotApplied]),
+            ([(Good, 200, ONE), (NotApplied, 503, "")], Diverged, [good(ONE), Said::NotApplied]),
+            ([(Good, 200, ONE), (NotApplied, 500, "")], Diverged, [good(ONE), Said::Unknown]),
+            // The status came before it knew the outcome.
+            ([(NotApplied, 200, ""), (NotApplied, 0, "")], Diverged, [Said::Unknown, Said::NotApplied]),
             ([(Unknown, 0, ""), (NotApplied, 0, "")], Diverged, [Said::Unknown, Said::NotApplied]),
             ([(NotApplied, 403, ""), (NotApplied, 503, "")], Void, [Said::NotApplied, Said::NotApplied]),
             // It says that it is broken, not that it did nothing.

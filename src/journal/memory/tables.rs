@@ -127,10 +127,9 @@ impl Tables {
     /// Whether a settled write must be kept as a record.
     pub fn is_contested(&self, record: &Record) -> bool {
         let digest = record.intent.object.digest();
-        let own = record.id();
-        let may_matter = |id: &WriteId| id.gateway != own.gateway || id.number < own.number;
+        let is_another = |id: &WriteId| *id != record.id();
         self.objects.contains_key(&digest)
-            || self.under_way.get(&digest).is_some_and(|ids| ids.iter().any(may_matter))
+            || self.under_way.get(&digest).is_some_and(|ids| ids.iter().any(is_another))
     }
 
     pub fn turn(&mut self) -> i64 {

@@ -79,7 +79,7 @@ async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<Part>> {
             WITH ORDINALITY AS s (digest, gateway, number, place)
         WHERE EXISTS (SELECT FROM objects o WHERE o.digest = s.digest)
             OR EXISTS (SELECT FROM intents i WHERE i.digest = s.digest
-                AND (i.gateway <> s.gateway OR i.number < s.number))";
+                AND (i.gateway <> s.gateway OR i.number <> s.number))";
     let rows = session.query(sql, &[&digests, &gateways, &numbers]).await?;
     let mut contested: BTreeSet<Part> = BTreeSet::new();
     for row in &rows {

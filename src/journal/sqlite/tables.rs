@@ -55,7 +55,7 @@ fn begin(tables: &Transaction<'_>, intent: &Intent, turn: i64) -> Result<()> {
 /// Whether a settled write must be kept as a record.
 fn is_contested(tables: &Transaction<'_>, record: &Record) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM objects WHERE digest = ?1)
-        OR EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number < ?3))";
+        OR EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number <> ?3))";
     let WriteId { gateway, number } = record.id();
     let known = params![record.intent.object.digest(), gateway, number];
     tables.prepare_cached(sql)?.query_row(known, |row| row.get(0))

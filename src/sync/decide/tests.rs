@@ -149,6 +149,10 @@ fn a_recorded_delete_is_carried_out_and_nothing_else_deletes() {
     check(&[put], &[(A, State::Absent), (B, has(1, T))], copy(B, &[A]));
     let seen = record(1, What::Seen, T, &[(A, deleted()), (B, Said::NotApplied)]);
     check(&[seen], &[(A, has(1, T)), (B, State::Absent)], copy(A, &[B]));
+    // A copy that a worker made while it was deleted, or a write of which nobody knows: either would be a guess.
+    let all_gone = record(1, What::Delete, T, &[(A, deleted()), (B, deleted())]);
+    parked(one(&all_gone), &[(A, State::Absent), (B, has(1, T + 500))], "it was deleted");
+    check(one(&all_gone), &[(A, State::Absent), (B, has(1, LATER))], copy(B, &[A]));
     // Written again after the DELETE, by whom nobody knows.
     check(&[gone], &[(A, State::Absent), (B, has(1, LATER))], copy(B, &[A]));
 }
@@ -235,6 +239,13 @@ fn contents_whose_tags_cannot_be_compared_are_read() {
     let put = record(1, What::Put, T, &[(A, said("abc-2")), (B, good(1)), (C, Said::NotApplied)]);
     let all = [(A, multipart(10)), (B, has(1, T)), (C, State::Absent)];
     check(&[put], &all, copy(A, &[C]));
+}
+
+#[test]
+fn metadata_alone_is_not_told_by_time() {
+    let seen = record(1, What::Seen, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    let other = Held { metadata: vec![("expires".into(), "0".into())], ..held(1, LATER) };
+    parked(&[seen], &[(A, has(1, T)), (B, State::Present(other))], "nothing tells");
 }
 
 #[test]

@@ -141,9 +141,9 @@ impl Stores for S3Stores {
             let conditional = site.takes_conditions();
             if conditional {
                 request::condition(&mut header, &over)?;
-            } else {
-                self.still(site, object, &over).await?;
             }
+            // Also where it is conditional: storages that know no conditions on DELETE do not say so.
+            self.still(site, object, &over).await?;
             error::pass(gate, site).await?;
             let reply = site.commit(header, bytes::Bytes::new()).await?;
             if reply.status.is_success() || reply.status == http::StatusCode::NOT_FOUND {
