@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+        atomic::{AtomicI64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -34,7 +34,6 @@ pub struct Gateway {
     turns: Mutex<BTreeMap<(Vec<u8>, usize), Arc<Latch>>>,
     known: Mutex<BTreeSet<Vec<u8>>>,
     own: Mutex<BTreeSet<Vec<u8>>>,
-    pub crashed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -63,7 +62,6 @@ impl Gateway {
             turns: Mutex::default(),
             known: Mutex::new(known),
             own: Mutex::default(),
-            crashed: AtomicBool::new(false),
             world,
         });
         gateway.world.sim.note(|| format!("gateway {id} is there"));

@@ -24,6 +24,8 @@ use crate::exec::{Latch, Sim, WORLD, lock};
 pub const SETTLE: i64 = 5_000;
 pub const BOUND: i64 = 1_000;
 const SKEW: i64 = 450;
+/// What is not late has arrived by then.
+pub const LANDED: i64 = 50;
 
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,6 @@ struct Backend {
     opaque: bool,
     conditional: bool,
     down_until: i64,
-    /// Sent before that, it is of no use any more.
     contents: BTreeMap<Vec<u8>, Content>,
     stored: u64,
 }
@@ -78,6 +79,8 @@ pub struct World {
     pub consistency: Consistency,
     pub mutation: Mutation,
     pub settle: Duration,
+    /// Whether what was sent may arrive after what was sent later.
+    pub is_late: bool,
     backends: Mutex<Vec<Backend>>,
     pub faults: AtomicBool,
     pub writes: Mutex<Vec<Write>>,
@@ -115,6 +118,7 @@ impl World {
             consistency,
             mutation,
             settle: Duration::from_millis(settle),
+            is_late: sim.chance(500),
             backends: Mutex::new(backends),
             faults: AtomicBool::new(true),
             writes: Mutex::default(),
@@ -197,8 +201,9 @@ impl World {
     ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
         let sim = self.sim.clone();
         let is_down = lock(&self.backends)[at].down_until > sim.now() && self.faults.load(Relaxed);
-        let (is_lost, is_late) = (self.is_faulty(80), self.is_faulty(50));
+        let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(50));
         let patience = if is_lost || is_late { sim.range(5, 1500) } else { 60_000 };
+        let patience = if self.is_late { patience } else { patience.max(LANDED) };
         let arrives = if is_late { sim.range(1, SETTLE - 10) } else { sim.range(1, 40) };
         let never = is_lost && sim.chance(500);
         let done = Arc::new((Latch::default(), Mutex::new(None)));
