@@ -72,8 +72,11 @@ impl Backends {
         let (at, key) = (self.0.at(backend), object.key.clone());
         let is_blind = self.0.mutation == Mutation::Unconditional;
         let is_conditional = self.0.is_conditional(at) && !is_blind;
-        if !is_conditional && !is_blind && self.held(backend, object).await?.as_ref() != over {
-            return Err(changed());
+        if !is_conditional && !is_blind {
+            let now = self.held(backend, object).await?;
+            if now.as_ref().map(etag_of) != over.map(etag_of) {
+                return Err(changed());
+            }
         }
         if !gate.may_go_on().await {
             return Err(StoreError::Failed("called off".into()));
@@ -85,6 +88,10 @@ impl Backends {
         };
         self.ask(backend, change).await?.ok_or_else(changed)
     }
+}
+
+fn etag_of(held: &Held) -> &str {
+    &held.etag
 }
 
 fn changed() -> StoreError {
