@@ -46,7 +46,7 @@ fn no_history_loses_what_was_acknowledged() {
 /// How many histories it takes to see that a rule is broken.
 #[test]
 fn broken_rules_are_seen() {
-    const MOST: u64 = 5_000;
+    const MOST: u64 = 20_000;
     let all = [
         Mutation::Unconditional,
         Mutation::NoSettle,

@@ -24,7 +24,7 @@ use crate::{
     world::{Answer, BOUND, Mutation, World, digest},
 };
 
-const HOLD: i64 = 3_000;
+const HOLD: i64 = 1_500;
 
 pub struct Hold {
     sim: Sim,

@@ -21,7 +21,7 @@ use md5::Digest;
 
 use crate::exec::{Latch, Sim, WORLD, lock};
 
-pub const SETTLE: i64 = 5_000;
+pub const SETTLE: i64 = 2_000;
 pub const BOUND: i64 = 1_000;
 const SKEW: i64 = 450;
 /// What is not late has arrived by then.
