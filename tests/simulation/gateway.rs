@@ -21,6 +21,9 @@ use crate::{
     world::{Answer, Mutation, World, object},
 };
 
+/// An object on a backend.
+type Turn = (Vec<u8>, usize);
+
 /// One process.
 pub struct Gateway {
     pub world: Arc<World>,
@@ -31,7 +34,7 @@ pub struct Gateway {
     commits: AtomicI64,
     queue: Mutex<Queue>,
     /// The last write of an object on a backend, until it has ended there.
-    turns: Mutex<BTreeMap<(Vec<u8>, usize), Arc<Latch>>>,
+    turns: Mutex<BTreeMap<Turn, Arc<Latch>>>,
     known: Mutex<BTreeSet<Vec<u8>>>,
     own: Mutex<BTreeSet<Vec<u8>>>,
 }
