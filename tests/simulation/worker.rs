@@ -1,0 +1,221 @@
+//! Workers: the real repair, on simulated backends and leases of the real journal in memory.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use akubra::{
+    journal::{Case, Journal, Lease, Object, Standing, Wanted},
+    sync::{
+        Copied, Gate, Held, Md5, State, StoreError, Stores,
+        repair::{Outcome, Repair, Rules},
+    },
+};
+use async_trait::async_trait;
+use futures_util::future::{Either, select};
+
+use crate::{
+    exec::{Actor, Sim},
+    world::{Answer, BOUND, Mutation, World, digest},
+};
+
+const HOLD: i64 = 1_500;
+
+pub struct Hold {
+    sim: Sim,
+    until: AtomicI64,
+    is_ignored: bool,
+}
+
+#[async_trait]
+impl Gate for Hold {
+    async fn may_go_on(&self) -> bool {
+        self.is_ignored || self.until.load(Relaxed) > self.sim.now()
+    }
+}
+
+pub struct Backends(pub Arc<World>);
+
+impl Backends {
+    async fn ask<T: Send + 'static>(
+        &self,
+        backend: &str,
+        effect: impl FnOnce(&World) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.0.exchange(self.0.at(backend), effect).await {
+            Answer::Done(answer) => Ok(answer),
+            Answer::Away => Err(StoreError::Failed("away".into())),
+            Answer::Lost => Err(StoreError::Unknown("lost".into())),
+        }
+    }
+
+    async fn held(&self, backend: &str, object: &Object) -> Result<Option<Held>, StoreError> {
+        let (at, key) = (self.0.at(backend), object.key.clone());
+        let held = self.ask(backend, move |world| world.held(at, &key)).await;
+        held.map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    /// Stores or deletes, over what was there.
+    async fn change(
+        &self,
+        object: &Object,
+        backend: &str,
+        over: Option<&Held>,
+        text: Option<String>,
+        gate: &dyn Gate,
+    ) -> Result<String, StoreError> {
+        let (at, key) = (self.0.at(backend), object.key.clone());
+        let is_blind = self.0.mutation == Mutation::Unconditional;
+        let is_conditional = self.0.is_conditional(at) && !is_blind;
+        if !is_conditional && !is_blind {
+            let now = self.held(backend, object).await?;
+            if now.as_ref().map(etag_of) != over.map(etag_of) {
+                return Err(changed());
+            }
+        }
+        if !gate.may_go_on().await {
+            return Err(StoreError::Failed("called off".into()));
+        }
+        let over = over.map(|held| held.etag.clone());
+        let change = move |world: &World| {
+            let now = world.held(at, &key).map(|held| held.etag);
+            (!is_conditional || now == over).then(|| world.store(at, &key, text.as_deref()))
+        };
+        self.ask(backend, change).await?.ok_or_else(changed)
+    }
+}
+
+fn etag_of(held: &Held) -> &str {
+    &held.etag
+}
+
+fn changed() -> StoreError {
+    StoreError::Changed("it changed".into())
+}
+
+#[async_trait]
+impl Stores for Backends {
+    async fn state(&self, backend: &str, object: &Object) -> State {
+        match self.held(backend, object).await {
+            Ok(held) => held.map_or(State::Absent, State::Present),
+            Err(error) => State::Unknown(error.to_string()),
+        }
+    }
+
+    async fn md5(&self, backend: &str, object: &Object, held: &Held) -> Result<Md5, StoreError> {
+        let (at, key, etag) = (self.0.at(backend), object.key.clone(), held.etag.clone());
+        let read = move |world: &World| {
+            let same = world.held(at, &key).is_some_and(|held| held.etag == etag);
+            world.text(at, &key).filter(|_| same).map(|text| digest(&text))
+        };
+        let read = self.ask(backend, read).await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        read.ok_or_else(changed)
+    }
+
+    async fn copy(
+        &self,
+        object: &Object,
+        from: (&str, &Held),
+        to: (&str, &State),
+        gate: &dyn Gate,
+    ) -> Result<Copied, StoreError> {
+        let (at, key, etag) = (self.0.at(from.0), object.key.clone(), from.1.etag.clone());
+        let read = move |world: &World| {
+            let same = world.held(at, &key).is_some_and(|held| held.etag == etag);
+            world.text(at, &key).filter(|_| same)
+        };
+        let read = self.ask(from.0, read).await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        let text = read.ok_or_else(changed)?;
+        let over = match to.1 {
+            State::Present(held) => Some(held),
+            _ => None,
+        };
+        let etag = self.change(object, to.0, over, Some(text.clone()), gate).await?;
+        Ok(Copied { etag, version: None, md5: digest(&text) })
+    }
+
+    async fn delete(
+        &self,
+        object: &Object,
+        backend: (&str, &Held),
+        gate: &dyn Gate,
+    ) -> Result<(), StoreError> {
+        self.change(object, backend.0, Some(backend.1), None, gate).await.map(|_| ())
+    }
+
+    async fn attribute(&self, _: &str, _: &Object, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn set_attribute(&self, _: &str, _: &Object, _: &str, _: Option<&[u8]>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Leases and repairs for ever.
+pub async fn work(world: Arc<World>, actor: Actor) {
+    let name = format!("worker {actor}");
+    let ignored = world.mutation == Mutation::LeaseIgnored;
+    let lease_settle = if ignored { Duration::ZERO } else { world.settle };
+    loop {
+        world.sim.pause(10, 500).await;
+        let asked = world.sim.now();
+        let hold = Duration::from_millis(HOLD as u64);
+        let leases = world.journal.lease(&name, Wanted::Diverged, 1, hold, lease_settle).await.unwrap();
+        for (lease, case) in leases {
+            world.sim.note(|| format!("{name} leases {}", lease.object));
+            let until = AtomicI64::new(asked + HOLD);
+            let hold = Hold { sim: world.sim.clone(), until, is_ignored: ignored };
+            let outcome =
+                match select(pin!(repair(&world, &lease, &case, &hold)), pin!(keep(&world, &lease, &hold)))
+                    .await
+                {
+                    Either::Left((outcome, _)) => outcome,
+                    Either::Right(((), _)) => Outcome::Lost,
+                };
+            world.sim.note(|| format!("{name}: {outcome:?}"));
+            hand_over(&world, &lease, &case, outcome).await;
+        }
+    }
+}
+
+async fn repair(world: &Arc<World>, lease: &Lease, case: &Case, gate: &Hold) -> Outcome {
+    let clock_bound = Duration::from_millis(BOUND as u64);
+    let rules = Rules { clock_bound, settle: world.settle };
+    let stores = Backends(world.clone());
+    let journal = &*world.journal;
+    let repair = Repair { journal, stores: &stores, backends: &world.names, rules: &rules, gate };
+    repair.run(lease, case).await.unwrap()
+}
+
+async fn keep(world: &World, lease: &Lease, hold: &Hold) {
+    loop {
+        world.sim.sleep(HOLD / 3).await;
+        let asked = world.sim.now();
+        let length = Duration::from_millis(HOLD as u64);
+        let held = hold.until.load(Relaxed) > asked
+            && world.journal.renew(lease, length, world.settle).await.unwrap();
+        if held {
+            hold.until.store(asked + HOLD, Relaxed);
+        } else if !hold.is_ignored {
+            return;
+        }
+    }
+}
+
+async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome) {
+    let journal = &world.journal;
+    let seen: Vec<_> = case.records.iter().map(|record| record.id()).collect();
+    let told = match outcome {
+        Outcome::Resolved { .. } | Outcome::Lost => Ok(()),
+        Outcome::Again { pause, why } => journal.postpone(lease, pause, false, &why).await,
+        Outcome::Failed { why } => journal.postpone(lease, Duration::from_secs(1), true, &why).await,
+        Outcome::Parked { why } => journal.set_aside(lease, Standing::Parked, &seen, &why).await,
+    };
+    told.unwrap();
+}

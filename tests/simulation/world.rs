@@ -1,0 +1,241 @@
+//! Backends, what lies between them and those who ask, and what clients wanted: all that no crash takes away.
+//!
+//! A backend is one linear store with a clock of its own. What is sent to it may be lost, its answer may be, and it may
+//! arrive late, though never `settle` after it was sent.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use akubra::{
+    config::Consistency,
+    journal::{Memory, Object},
+    sync::{Held, Md5},
+};
+use md5::Digest;
+
+use crate::exec::{Latch, Sim, WORLD, lock};
+
+pub const SETTLE: i64 = 2_000;
+pub const BOUND: i64 = 1_000;
+const SKEW: i64 = 450;
+/// What is not late has arrived by then.
+pub const LANDED: i64 = 50;
+
+/// A rule that is broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    None,
+    /// Copies and deletions go to whatever the backend holds by now.
+    Unconditional,
+    /// Nobody waits for what may still arrive.
+    NoSettle,
+    /// Writes that all took are never recorded.
+    SettledForgotten,
+    /// DELETEs are never recorded.
+    DeletesForgotten,
+    /// A worker goes on when its lease has run out, and the next does not wait for it.
+    LeaseIgnored,
+}
+
+#[derive(Debug, Clone)]
+struct Content {
+    text: String,
+    etag: String,
+    modified: i64,
+}
+
+struct Backend {
+    skew: i64,
+    /// Its ETags are not the MD5 of the content.
+    opaque: bool,
+    conditional: bool,
+    down_until: i64,
+    contents: BTreeMap<Vec<u8>, Content>,
+    stored: u64,
+}
+
+/// What a client wanted, and how that ended.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub key: Vec<u8>,
+    /// `None` = a DELETE.
+    pub text: Option<String>,
+    pub began: i64,
+    /// Nothing comes of it any more but what is late.
+    pub closed: i64,
+    pub acknowledged: bool,
+}
+
+pub struct World {
+    pub sim: Sim,
+    pub journal: Arc<Memory>,
+    pub names: Vec<String>,
+    pub consistency: Consistency,
+    pub mutation: Mutation,
+    pub settle: Duration,
+    /// Whether what was sent may arrive after what was sent later.
+    pub is_late: bool,
+    backends: Mutex<Vec<Backend>>,
+    pub faults: AtomicBool,
+    pub writes: Mutex<Vec<Write>>,
+    events: AtomicI64,
+}
+
+/// What came of a request.
+pub enum Answer<T> {
+    Done(T),
+    /// It did not get there.
+    Away,
+    /// Nobody knows.
+    Lost,
+}
+
+impl World {
+    pub fn new(sim: Sim, mutation: Mutation) -> Arc<World> {
+        let count = sim.range(2, 3) as usize;
+        let clock = sim.clone();
+        let backend = |_| Backend {
+            skew: sim.range(-SKEW, SKEW),
+            opaque: sim.chance(250),
+            conditional: sim.chance(600),
+            down_until: 0,
+            contents: BTreeMap::new(),
+            stored: 0,
+        };
+        let backends = (0..count).map(backend).collect();
+        let settle = if mutation == Mutation::NoSettle { 0 } else { SETTLE as u64 };
+        let consistency =
+            sim.pick(&[Consistency::Strong, Consistency::Strong, Consistency::Weak, Consistency::None]);
+        Arc::new(World {
+            journal: Arc::new(Memory::new(Arc::new(move || clock.now()))),
+            names: (0..count).map(|at| format!("http://b{at}:80")).collect(),
+            consistency,
+            mutation,
+            settle: Duration::from_millis(settle),
+            is_late: sim.chance(500),
+            backends: Mutex::new(backends),
+            faults: AtomicBool::new(true),
+            writes: Mutex::default(),
+            events: AtomicI64::new(0),
+            sim,
+        })
+    }
+
+    /// Another number for every event, in their order.
+    pub fn event(&self) -> i64 {
+        self.events.fetch_add(1, Relaxed) + 1
+    }
+
+    pub fn is_faulty(&self, per_mille: i64) -> bool {
+        self.faults.load(Relaxed) && self.sim.chance(per_mille)
+    }
+
+    pub fn skew(&self) -> i64 {
+        self.sim.range(-SKEW, SKEW)
+    }
+
+    pub fn at(&self, name: &str) -> usize {
+        self.names.iter().position(|known| known == name).unwrap_or(0)
+    }
+
+    pub fn take_down(&self, at: usize, duration: i64) {
+        let until = self.sim.now() + duration;
+        self.sim.note(|| format!("b{at} is down for {duration}"));
+        lock(&self.backends)[at].down_until = until;
+    }
+
+    pub fn is_conditional(&self, at: usize) -> bool {
+        lock(&self.backends)[at].conditional
+    }
+
+    pub fn held(&self, at: usize, key: &[u8]) -> Option<Held> {
+        let backends = lock(&self.backends);
+        let content = backends[at].contents.get(key)?;
+        Some(Held {
+            etag: content.etag.clone(),
+            version: None,
+            modified: content.modified,
+            length: content.text.len() as u64,
+            object_version: None,
+            md5: (!backends[at].opaque).then(|| digest(&content.text)),
+            metadata: Vec::new(),
+        })
+    }
+
+    pub fn text(&self, at: usize, key: &[u8]) -> Option<String> {
+        lock(&self.backends)[at].contents.get(key).map(|content| content.text.clone())
+    }
+
+    /// Takes effect at once; returns the ETag.
+    pub fn store(&self, at: usize, key: &[u8], text: Option<&str>) -> String {
+        let now = self.sim.now();
+        self.sim.note(|| format!("b{at} {} = {text:?}", key.escape_ascii()));
+        let mut backends = lock(&self.backends);
+        let backend = &mut backends[at];
+        let Some(text) = text else {
+            backend.contents.remove(key);
+            return String::new();
+        };
+        backend.stored += 1;
+        let mut etag: String = digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        if backend.opaque {
+            etag = format!("{etag}-{}", backend.stored);
+        }
+        let modified = (now + backend.skew).div_euclid(1000) * 1000;
+        let content = Content { text: text.to_owned(), etag: etag.clone(), modified };
+        backend.contents.insert(key.to_vec(), content);
+        etag
+    }
+
+    /// Sends a request before this returns; who drops what is returned does not take it back.
+    pub fn exchange<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
+        self: &Arc<Self>,
+        at: usize,
+        effect: F,
+    ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
+        let sim = self.sim.clone();
+        let is_down = lock(&self.backends)[at].down_until > sim.now() && self.faults.load(Relaxed);
+        let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(50));
+        let patience = if is_lost || is_late { sim.range(5, 1500) } else { 60_000 };
+        let patience = if self.is_late { patience } else { patience.max(LANDED) };
+        let arrives = if is_late { sim.range(1, SETTLE - 10) } else { sim.range(1, 40) };
+        let never = is_lost && sim.chance(500);
+        let done = Arc::new((Latch::default(), Mutex::new(None)));
+        let (world, told) = (self.clone(), done.clone());
+        if !is_down && !never {
+            sim.clone().spawn(WORLD, async move {
+                world.sim.sleep(arrives).await;
+                let answer = effect(&world);
+                world.sim.pause(0, 20).await;
+                if !is_lost {
+                    *lock(&told.1) = Some(answer);
+                    told.0.set();
+                }
+            });
+        }
+        async move {
+            if is_down {
+                sim.pause(1, 5).await;
+                return Answer::Away;
+            }
+            match sim.within(patience, done.0.wait()).await {
+                Some(()) => lock(&done.1).take().map_or(Answer::Lost, Answer::Done),
+                None => Answer::Lost,
+            }
+        }
+    }
+}
+
+pub fn digest(text: &str) -> Md5 {
+    md5::Md5::digest(text).into()
+}
+
+pub fn object(key: &[u8]) -> Object {
+    Object { cluster: "main".into(), bucket: b"b".into(), key: key.to_vec() }
+}
