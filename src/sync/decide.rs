@@ -505,6 +505,11 @@ fn joined(a: &Origins, b: &Origins) -> Origins {
         (false, true) => return b.clone(),
         _ => {}
     }
+    // Where one backend can have it only from after all records, the others have it from there too, or from a worker.
+    let only_later = |origins: &&Origins| origins.later && !origins.before && origins.writes.is_empty();
+    if let Some(later) = [a, b].into_iter().find(only_later) {
+        return later.clone();
+    }
     let common: Vec<usize> = a.writes.iter().copied().filter(|write| b.writes.contains(write)).collect();
     let (before, later) = (a.before && b.before, a.later && b.later);
     if !common.is_empty() || before || later {
