@@ -203,7 +203,7 @@ fn the_signature_covers_what_is_asked_for() {
             assert!(why.contains(expected) && why.contains(&a.url()), "{why}");
             let held = held(&good, &a, "k").await;
             let refused = stores.delete(&object("k"), (&a.url(), &held), &open()).await.unwrap_err();
-            assert!(matches!(&refused, StoreError::Refused(why) if why.contains(expected)), "{refused:?}");
+            assert!(refused.to_string().contains(expected), "{refused:?}");
         }
     });
 }
