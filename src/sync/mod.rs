@@ -86,7 +86,8 @@ pub trait Gate: Send + Sync {
     async fn may_go_on(&self) -> bool;
 }
 
-/// The backends as a worker needs them, each by its endpoint. All methods have deadlines.
+/// The backends as a worker needs them, each by its endpoint. Each step of a method has
+/// a deadline; a copy as a whole has none.
 #[async_trait]
 pub trait Stores: Send + Sync {
     /// HeadObject.
