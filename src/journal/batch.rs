@@ -3,6 +3,10 @@
 //! The order is kept: a write's beginning is there before its end. A beginning that still waits when the write ends well
 //! goes without a trace, so that a short write costs nothing where nobody waits for its intent. It knows no clock but
 //! what it is given, and nothing of how batches travel.
+//!
+//! What it refuses when it is full: beginnings first, at half of its bound, so that there is room for ends; then ends of
+//! which the journal has no beginning. An end whose beginning the journal may have is never refused, else its intent
+//! stayed there for ever: there are no more of those than writes under way.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,17 +20,17 @@ pub const LINGER: Duration = Duration::from_millis(20);
 /// Changes in one transaction, and in the queue.
 const BATCH_MOST: usize = 4096;
 pub const WAITING_MOST: usize = 64 * 1024;
-/// What ended well leaves room for what did not.
-const WELL_MOST: usize = WAITING_MOST / 2;
+const BEGINNINGS_MOST: usize = WAITING_MOST / 2;
 
 /// The queue. `T` is given back with the batch that has what it was put with.
 #[derive(Debug)]
 pub struct Waiting<T> {
+    /// In the order of their numbers.
     entries: VecDeque<Entry<T>>,
-    /// Number of the first entry, of all that there ever were.
-    first: u64,
-    /// Of the batch that is on its way.
-    taken: usize,
+    /// Number of the next entry, of all that there ever are.
+    next: u64,
+    /// The batch that is on its way: its first number, and how many changes it has.
+    flying: Option<(u64, usize)>,
     /// Beginnings in the queue.
     begun: HashMap<WriteId, u64>,
     /// Entries that should not linger.
@@ -35,6 +39,7 @@ pub struct Waiting<T> {
 
 #[derive(Debug)]
 struct Entry<T> {
+    number: u64,
     /// `None` = it came to nothing while it waited.
     change: Option<Change>,
     token: Option<T>,
@@ -60,14 +65,14 @@ pub struct Batch<T> {
 
 impl<T> Default for Waiting<T> {
     fn default() -> Self {
-        Waiting { entries: VecDeque::new(), first: 0, taken: 0, begun: HashMap::new(), urgent: 0 }
+        Waiting { entries: VecDeque::new(), next: 0, flying: None, begun: HashMap::new(), urgent: 0 }
     }
 }
 
 impl<T> Waiting<T> {
     /// Changes that wait, those on their way included.
     pub fn len(&self) -> usize {
-        self.entries.len() + self.taken
+        self.entries.len() + self.flying.map_or(0, |(_, count)| count)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -76,7 +81,7 @@ impl<T> Waiting<T> {
 
     /// Adds beginnings that nobody waits for; false = there is no room.
     pub fn begin(&mut self, changes: Vec<Change>, now: Instant) -> bool {
-        if self.len() + changes.len() > WELL_MOST {
+        if self.len() + changes.len() > BEGINNINGS_MOST {
             return false;
         }
         changes.into_iter().for_each(|change| self.push(change, now, false));
@@ -85,7 +90,7 @@ impl<T> Waiting<T> {
 
     /// Adds beginnings that `token` waits for, in one batch; it comes back if there is no room.
     pub fn begin_now(&mut self, changes: Vec<Change>, token: T, now: Instant) -> Result<(), T> {
-        if self.len() + changes.len() > WELL_MOST {
+        if self.len() + changes.len() > BEGINNINGS_MOST {
             return Err(token);
         }
         let count = changes.len();
@@ -102,7 +107,8 @@ impl<T> Waiting<T> {
     }
 
     /// Adds the end of a write, and says how far the queue must be taken for it to be in the journal; `None` = there is
-    /// no room, and it is lost. `needed` = the journal must hear of it whether it has heard of the beginning or not.
+    /// no room, and it is lost. `begun` = its beginning was added. `needed` = the journal must hear of it whether it has
+    /// heard of the beginning or not.
     pub fn end(&mut self, change: Change, begun: bool, needed: bool, now: Instant) -> Option<u64> {
         let known = self.withdraw(id(&change));
         let heard = begun && known != Beginning::Withdrawn;
@@ -110,36 +116,33 @@ impl<T> Waiting<T> {
         if !is_divergence && !needed && !heard {
             return Some(0);
         }
-        if self.len() >= if is_divergence { WAITING_MOST } else { WELL_MOST } {
+        if !heard && self.len() >= WAITING_MOST {
             return None;
         }
         self.push(change, now, is_divergence);
-        Some(self.end_of_queue())
+        Some(self.next)
     }
 
     /// Takes a beginning out of the queue, unless it may be in the journal already.
     fn withdraw(&mut self, id: WriteId) -> Beginning {
-        let Some(number) = self.begun.remove(&id) else { return Beginning::Gone };
-        let at = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let Some(entry) = self.entries.get_mut(at) else { return Beginning::Gone };
-        if entry.tried {
-            return Beginning::Gone;
-        }
+        let found = self.begun.remove(&id).and_then(|number| {
+            let at = self.entries.binary_search_by_key(&number, |entry| entry.number);
+            self.entries.get_mut(at.ok()?)
+        });
+        let Some(entry) = found.filter(|entry| !entry.tried) else { return Beginning::Gone };
         entry.change = None;
-        self.urgent -= usize::from(entry.urgent);
-        entry.urgent = false;
-        while self.entries.pop_front_if(|entry| entry.is_nothing()).is_some() {
-            self.first += 1;
-        }
+        self.urgent -= usize::from(std::mem::take(&mut entry.urgent));
+        while self.entries.pop_front_if(|entry| entry.is_nothing()).is_some() {}
         Beginning::Withdrawn
     }
 
     fn push(&mut self, change: Change, now: Instant, urgent: bool) {
         if let Change::Begin(intent) = &change {
-            self.begun.insert(intent.id, self.end_of_queue());
+            self.begun.insert(intent.id, self.next);
         }
         self.urgent += usize::from(urgent);
         self.entries.push_back(Entry {
+            number: self.next,
             change: Some(change),
             token: None,
             since: now,
@@ -147,10 +150,7 @@ impl<T> Waiting<T> {
             joined: false,
             tried: false,
         });
-    }
-
-    fn end_of_queue(&self) -> u64 {
-        self.first + self.entries.len() as u64
+        self.next += 1;
     }
 
     /// When a batch should leave.
@@ -162,9 +162,9 @@ impl<T> Waiting<T> {
     /// Takes what has waited longest. One batch at a time: it is to be [`done`](Self::done) or given
     /// [`back`](Self::give_back).
     pub fn take(&mut self) -> Batch<T> {
+        let first = self.entries.front().map_or(self.next, |entry| entry.number);
         let mut entries = Vec::with_capacity(self.entries.len().min(BATCH_MOST));
         while let Some(entry) = self.entries.pop_front() {
-            self.first += 1;
             self.urgent -= usize::from(entry.urgent);
             let joined = entry.joined;
             if let Some(Change::Begin(intent)) = &entry.change {
@@ -177,20 +177,20 @@ impl<T> Waiting<T> {
                 break;
             }
         }
-        self.taken = entries.len();
+        self.flying = Some((first, entries.len()));
         Batch { entries }
     }
 
     /// The batch is in the journal; gives who waited for it.
     pub fn done(&mut self, batch: Batch<T>) -> Vec<T> {
-        self.taken = 0;
+        self.flying = None;
         batch.entries.into_iter().filter_map(|entry| entry.token).collect()
     }
 
     /// The batch may be in the journal or not: it is to be tried again. Beginnings that somebody waited for are given
     /// up, and are to be withdrawn where they got through. Gives who waited.
     pub fn give_back(&mut self, batch: Batch<T>) -> Vec<T> {
-        self.taken = 0;
+        self.flying = None;
         let mut tokens = Vec::new();
         for mut entry in batch.entries.into_iter().rev() {
             let waited_for = entry.urgent;
@@ -198,9 +198,8 @@ impl<T> Waiting<T> {
                 entry.change = Some(Change::Void(intent.id));
             }
             tokens.extend(entry.token.take());
-            self.first -= 1;
             if let Some(Change::Begin(intent)) = &entry.change {
-                self.begun.insert(intent.id, self.first);
+                self.begun.insert(intent.id, entry.number);
             }
             self.urgent += usize::from(entry.urgent);
             self.entries.push_front(Entry { tried: true, joined: false, ..entry });
@@ -210,7 +209,8 @@ impl<T> Waiting<T> {
 
     /// Up to where the queue has been taken for good.
     pub fn taken_up_to(&self) -> u64 {
-        self.first - self.taken as u64
+        let waits = self.entries.front().map_or(self.next, |entry| entry.number);
+        self.flying.map_or(waits, |(first, _)| first)
     }
 }
 
@@ -340,15 +340,44 @@ mod tests {
         let batch = waiting.take();
         assert_eq!(numbers(&batch).last(), Some(&('b', -3)));
         assert_eq!((waiting.done(batch), waiting.len()), (vec![7], 1));
+    }
+
+    #[test]
+    fn a_full_queue_refuses_beginnings_first_and_never_the_end_of_what_the_journal_knows() {
+        let now = Instant::now();
+        let mut waiting = Waiting::default();
+        waiting.begin(begin(-1), now);
+        let batch = waiting.take();
         while waiting.begin(begin(waiting.len() as i64), now) {}
         assert_eq!(waiting.begin_now(begin(-9), 1, now), Err(1));
         while waiting.len() < WAITING_MOST {
-            assert!(waiting.end(Change::Diverged(record(-9)), false, false, now).is_some());
+            assert!(waiting.end(Change::Settled(record(-9)), false, true, now).is_some());
         }
-        assert_eq!(waiting.end(Change::Diverged(record(-9)), false, false, now), None);
+        for change in [Change::Diverged(record(-9)), Change::Settled(record(-9))] {
+            assert_eq!(waiting.end(change, false, true, now), None);
+        }
+        assert!(waiting.end(Change::Void(intent(-1).id), true, false, now).is_some());
+        assert!(waiting.done(batch).is_empty());
+    }
+
+    #[test]
+    fn what_came_to_nothing_does_not_count_as_taken() {
+        let now = Instant::now();
         let mut waiting = Waiting::<()>::default();
-        while waiting.end(Change::Settled(record(1)), false, true, now).is_some() {}
-        assert!(waiting.end(Change::Diverged(record(2)), false, false, now).is_some());
+        let first = waiting.end(Change::Diverged(record(1)), false, false, now).unwrap();
+        waiting.begin(begin(2), now);
+        let last = waiting.end(Change::Diverged(record(3)), false, false, now).unwrap();
+        waiting.end(Change::Void(intent(2).id), true, false, now);
+        let batch = waiting.take();
+        assert_eq!(numbers(&batch), [('d', 1), ('d', 3)]);
+        assert!(waiting.taken_up_to() < first, "it is on its way");
+        waiting.give_back(batch);
+        assert!(waiting.taken_up_to() < first, "it waits again");
+        waiting.begin(begin(4), now);
+        waiting.end(Change::Void(intent(4).id), true, false, now);
+        let batch = waiting.take();
+        waiting.done(batch);
+        assert!(waiting.taken_up_to() >= last);
     }
 
     #[test]
