@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{Gateway, unresolved::Known, write, write::Recorder};
-use crate::{s3::Operation, synclog::Misplacement, telemetry::metrics::METRICS, topology::Backend};
+use super::{Gateway, write, write::Recorder};
+use crate::{
+    journal::Known, s3::Operation, synclog::Misplacement, telemetry::metrics::METRICS, topology::Backend,
+};
 
 impl Gateway {
     /// Records what is not as it should be. `by` = the cluster, by its place in the search, and the backend; `absent` =

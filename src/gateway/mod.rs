@@ -23,7 +23,6 @@ mod respond;
 mod route;
 mod search;
 pub mod snapshot;
-mod unresolved;
 mod write;
 
 use std::sync::Arc;

@@ -10,11 +10,14 @@
 //! ```
 
 mod batch;
+mod ends;
+mod live;
 mod memory;
 mod open;
 pub mod postgres;
 mod presence;
 pub mod record;
+mod remembered;
 mod row;
 mod rules;
 mod sqlite;
@@ -25,11 +28,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::{
+    batch::{Batch, Waiting},
+    ends::{Ended, Ends, Outcome, Overview},
     memory::Memory,
     open::{open, opener},
     postgres::Postgres,
     presence::Presence,
     record::{Intent, Object, Record, Said, What, WriteId},
+    remembered::Known,
     rules::{Clock, system_clock},
     sqlite::Sqlite,
     writer::{Opener, Refused, Writer},

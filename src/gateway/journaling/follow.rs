@@ -50,12 +50,12 @@ impl Journaling {
     async fn follow_on(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
         let taken = self.writer.taken_up_to();
         let all = engine.unresolved(self.remembered_most).await?;
-        self.unresolved.learn_all(&all.objects, all.whole, taken);
+        self.overview.remembered.learn_all(&all.objects, all.whole, taken);
         self.loaded.store(true, Relaxed);
         let mut mark: Mark = all.mark;
         drop(all.objects);
         let since = Instant::now();
-        while self.unresolved.is_whole() || since.elapsed() < ROOM {
+        while self.overview.remembered.is_whole() || since.elapsed() < ROOM {
             let taken = self.writer.taken_up_to();
             match engine.news(mark, PATIENCE).await {
                 // What is here is still true as far as anybody can know. The news wait.
@@ -63,7 +63,7 @@ impl Journaling {
                 Ok(News::Reload) => return Ok(()),
                 Ok(News::Changed(objects, next)) => {
                     for (object, records) in &objects {
-                        self.unresolved.learn(object, records, taken);
+                        self.overview.remembered.learn(object, records, taken);
                     }
                     mark = next;
                 }

@@ -6,8 +6,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `outcome.rs` | from replies to what the journal is told of a write |
-//! | `follow.rs` | keeps the memory as the journal is |
-//! | `../unresolved.rs` | the memory |
+//! | `follow.rs` | keeps what is remembered as the journal is |
 
 mod follow;
 mod outcome;
@@ -22,15 +21,14 @@ use chrono::Utc;
 use http::Method;
 use tokio::time::timeout;
 
-use self::outcome::{Outcome, Parts, outcome};
-use super::{
-    Gateway,
-    route::Route,
-    unresolved::{Known, Unresolved},
-};
+use self::outcome::{Parts, outcome};
+use super::{Gateway, route::Route};
 use crate::{
     config::{Consistency, JournalConfig},
-    journal::{Change, Intent, Object, Presence, Record, Refused, Said, What, WriteId, Writer, opener},
+    journal::{
+        Ended, Intent, Known, Object, Outcome, Overview, Presence, Record, Refused, Said, What, WriteId,
+        Writer, opener,
+    },
     mirror::Reply,
     s3::{Multipart, Operation, S3Request, Target, delete_objects::Doomed},
     telemetry::metrics::JournalMetrics,
@@ -46,7 +44,7 @@ const NOT_ASKING: Duration = Duration::from_secs(1);
 /// The journal as the gateway has it. One per process.
 pub struct Journaling {
     writer: Writer,
-    unresolved: Unresolved,
+    overview: Overview,
     remembered_most: usize,
     loaded: AtomicBool,
     asked_in_vain: Mutex<Option<Instant>>,
@@ -99,7 +97,7 @@ impl Journaling {
         let presence = Presence::in_directory(state_directory, &config.engine);
         Journaling {
             writer: Writer::new(opener(config.engine.clone()), presence, config.settle),
-            unresolved: Unresolved::new(config.remembered_objects),
+            overview: Overview::new(config.remembered_objects),
             remembered_most: config.remembered_objects,
             loaded: AtomicBool::new(false),
             asked_in_vain: Mutex::default(),
@@ -114,30 +112,28 @@ impl Journaling {
     /// Lets a write begin, when the journal knows of it as its region asks for. Dropped, it has not begun.
     pub async fn begin(self: &Arc<Self>, writing: &Writing<'_>) -> Result<Begun, Refused> {
         let intents = writing.intents(|| self.writer.next_id());
-        let contested = intents.iter().map(|intent| self.may_have_records(&intent.object)).collect();
+        let contested = intents.iter().map(|intent| self.overview.may_have_records(&intent.object)).collect();
         let told = match writing.consistency() {
             Consistency::None => false,
             Consistency::Weak => self.writer.begin_soon(&intents),
             Consistency::Strong => self.writer.begin(&intents).await.map(|()| true)?,
         };
+        intents.iter().for_each(|intent| self.overview.begin(&intent.object, told));
         let (clusters, is_many) = (writing.clusters.len(), writing.is_many());
         Ok(Begun { journaling: self.clone(), intents, clusters, is_many, told, contested })
     }
 
-    fn may_have_records(&self, object: &Object) -> bool {
-        !self.unresolved.is_whole() || self.unresolved.knows(object)
-    }
-
     /// `None` = it says nothing, as far as is known.
     async fn known(&self, target: &Target, cluster: &Cluster) -> Option<Known> {
-        if self.unresolved.is_whole() && self.unresolved.is_empty() {
+        let remembered = &self.overview.remembered;
+        if remembered.is_whole() && remembered.is_empty() {
             return None;
         }
         let Target::Object { bucket, key } = target else { return None };
         let object = Object { cluster: cluster.name.clone(), bucket: bucket.clone(), key: key.clone() };
-        match self.unresolved.of(&object) {
+        match remembered.of(&object) {
             Some(known) => Some(known),
-            None if self.unresolved.is_whole() => None,
+            None if remembered.is_whole() => None,
             None => self.ask(&object).await,
         }
     }
@@ -162,17 +158,11 @@ impl Journaling {
     /// Tells of what a read found, unless another has told of it. `known` = what was known before.
     pub fn found(&self, mut record: Record, known: Option<&Known>) {
         let says_so = |known: &Known| known.says(&record.intent.what);
-        let now = self.unresolved.of(&record.intent.object);
+        let now = self.overview.remembered.of(&record.intent.object);
         if !known.is_some_and(says_so) && !now.as_ref().is_some_and(says_so) {
             record.intent.id = self.writer.next_id();
-            self.note(&record);
+            self.overview.note(&record, false, &self.writer);
         }
-    }
-
-    /// Tells of backends that may not agree.
-    fn note(&self, record: &Record) {
-        let until = self.writer.end(Change::Diverged(record.clone()), true, true);
-        self.unresolved.note(record, until);
     }
 }
 
@@ -268,8 +258,9 @@ fn what(request: &S3Request, method: &Method) -> What {
 impl Begun {
     /// No backend has seen the end of the request.
     pub fn nothing_was_sent(mut self) {
-        for intent in self.intents.drain(..) {
-            self.journaling.writer.end(Change::Void(intent.id), self.told, false);
+        let intents = std::mem::take(&mut self.intents);
+        for (intent, contested) in intents.into_iter().zip(&self.contested) {
+            self.tell(Record::orphaned(intent, now()), Outcome::Void, *contested);
         }
     }
 
@@ -298,30 +289,16 @@ impl Begun {
     }
 
     fn tell(&self, record: Record, outcome: Outcome, contested: bool) {
-        let Journaling { writer, unresolved, .. } = &*self.journaling;
+        let Journaling { writer, overview, .. } = &*self.journaling;
         let orphaned = self.told && writer.was_taken_for_dead(record.id());
-        match outcome {
-            Outcome::Void if !orphaned => {
-                writer.end(Change::Void(record.id()), self.told, false);
-            }
-            Outcome::Settled if !orphaned => {
-                let known = unresolved.knows(&record.intent.object);
-                let needed = contested || known || !unresolved.is_whole();
-                let change = Change::Settled(record.clone());
-                let until = writer.end(change, self.told, needed);
-                if known {
-                    unresolved.note(&record, until);
-                }
-            }
-            _ => self.journaling.note(&record),
-        }
+        overview.end(Ended { record, outcome, told: self.told, orphaned, contested }, writer);
     }
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        for intent in self.intents.drain(..) {
-            self.journaling.note(&Record::orphaned(intent, now()));
+        for intent in std::mem::take(&mut self.intents) {
+            self.tell(Record::orphaned(intent, now()), Outcome::Diverged, true);
         }
     }
 }

@@ -3,21 +3,11 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    journal::Said,
+    journal::{Outcome, Said},
     mirror::{Kind, Reply},
     s3::{delete_objects::kept, xml::etag},
     topology::Backend,
 };
-
-/// How a write ended on the backends of one cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// No backend of any cluster took it.
-    Void,
-    /// All took it, and agree.
-    Settled,
-    Diverged,
-}
 
 /// A reply, as far as it is about one object.
 #[derive(Debug, Clone, Copy)]

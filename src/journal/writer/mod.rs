@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    Change, Intent, Journal, JournalError, Presence, WriteId,
+    Change, Ends, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
 };
 use crate::telemetry::metrics::{JournalMetrics, METRICS};
@@ -154,19 +154,6 @@ impl Writer {
     pub fn begin_soon(&self, intents: &[Intent]) -> bool {
         let changes = || intents.iter().cloned().map(Change::Begin).collect();
         !self.unavailable.load(Relaxed) && self.put(|queue, now| queue.begin(changes(), now))
-    }
-
-    /// The end of a write whose intent was `begun` or not. `needed` = the journal must hear of it in any case. Returns
-    /// what [`Writer::taken_up_to`] must reach for it to be there.
-    pub fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {
-        let put = self.put(|queue, now| queue.end(change, begun, needed, now));
-        put.unwrap_or_else(|| {
-            self.metrics.dropped.inc();
-            self.losses.error(format_args!(
-                "what became of writes is lost to the journal, not to the synclog: {WAITING_MOST} steps wait for it"
-            ));
-            0
-        })
     }
 
     pub fn taken_up_to(&self) -> u64 {
@@ -307,6 +294,19 @@ impl Writer {
             }
             enrolled.await;
         }
+    }
+}
+
+impl Ends for Writer {
+    fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {
+        let put = self.put(|queue, now| queue.end(change, begun, needed, now));
+        put.unwrap_or_else(|| {
+            self.metrics.dropped.inc();
+            self.losses.error(format_args!(
+                "what became of writes is lost to the journal, not to the synclog: {WAITING_MOST} steps wait for it"
+            ));
+            0
+        })
     }
 }
 

@@ -9,23 +9,22 @@ use std::{
     hash::BuildHasher,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use crate::{
-    journal::{Object, Record, Said, What, WriteId},
-    telemetry::metrics::{JournalMetrics, METRICS},
-};
+use super::{Object, Record, Said, What, WriteId};
+use crate::telemetry::metrics::{JournalMetrics, METRICS};
 
 const SHARDS: usize = 64;
 
-pub struct Unresolved {
+pub struct Remembered {
     shards: Vec<Mutex<HashMap<Object, Entry>>>,
     hasher: RandomState,
     count: AtomicUsize,
     most: usize,
-    whole: AtomicBool,
+    /// Twice how often there was no room for an object, and one more if what is here is all.
+    whole: AtomicU64,
     metrics: JournalMetrics,
 }
 
@@ -116,23 +115,23 @@ impl Known {
     }
 }
 
-impl Unresolved {
+impl Remembered {
     /// Nothing is known at first, and that is not all.
-    pub fn new(most: usize) -> Unresolved {
+    pub fn new(most: usize) -> Remembered {
         METRICS.limit("RememberedObjects", most as u64);
-        Unresolved {
+        Remembered {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
             most,
-            whole: AtomicBool::new(false),
+            whole: AtomicU64::new(0),
             metrics: JournalMetrics::of_process(),
         }
     }
 
     /// Whether what is not here is not in the journal.
     pub fn is_whole(&self) -> bool {
-        self.whole.load(Relaxed)
+        !self.whole.load(Relaxed).is_multiple_of(2)
     }
 
     /// Whether any object could be here.
@@ -178,7 +177,7 @@ impl Unresolved {
 
     /// Takes all that the journal has, or as much of it as it gave.
     pub fn learn_all(&self, objects: &[(Object, Vec<Record>)], whole: bool, taken: u64) {
-        self.set_whole(false);
+        let lacked = self.whole.fetch_and(!1, Relaxed) & !1;
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
@@ -192,13 +191,17 @@ impl Unresolved {
         for (object, records) in objects {
             fit &= self.learn(object, records, taken);
         }
-        self.set_whole(whole && fit);
+        if whole && fit {
+            // Unless there was no room for what the gateway itself found meanwhile.
+            self.whole.compare_exchange(lacked, lacked + 1, Relaxed, Relaxed).unwrap_or_default();
+        }
+        self.metrics.whole.set(i64::from(self.is_whole()));
         self.counted(self.count.load(Relaxed));
     }
 
-    pub fn set_whole(&self, whole: bool) {
-        self.whole.store(whole, Relaxed);
-        self.metrics.whole.set(i64::from(whole));
+    fn had_no_room(&self) {
+        self.whole.update(Relaxed, Relaxed, |whole| (whole | 1) + 1);
+        self.metrics.whole.set(0);
     }
 
     /// False = there is no room for it.
@@ -210,7 +213,7 @@ impl Unresolved {
         }
         if self.count.fetch_add(1, Relaxed) >= self.most {
             self.count.fetch_sub(1, Relaxed);
-            self.set_whole(false);
+            self.had_no_room();
             return false;
         }
         change(shard.entry(object.clone()).or_default());
@@ -288,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_the_gateway_found_itself_stays_until_the_journal_has_it() {
-        let memory = Unresolved::new(10);
+        let memory = Remembered::new(10);
         let own = record(1, What::Put, Some(1), &["http://a:80"]);
         memory.note(&own, 5);
         memory.learn(&object("k"), &[], 4);
@@ -305,7 +308,7 @@ mod tests {
 
     #[test]
     fn more_than_there_is_room_for_is_not_whole() {
-        let memory = Unresolved::new(2);
+        let memory = Remembered::new(2);
         assert!(!memory.is_whole());
         memory.learn_all(&[], true, 0);
         let other = vec![record(1, What::Put, None, &[])];
@@ -318,5 +321,9 @@ mod tests {
         assert!(!memory.is_whole() && memory.knows(&object("2")) && !memory.knows(&object("k")));
         memory.learn(&object("2"), &[], 0);
         assert!(!memory.is_whole() && !memory.knows(&object("2")));
+        memory.learn_all(&[], true, 1);
+        assert!(memory.is_whole());
+        memory.learn_all(&[], false, 1);
+        assert!(!memory.is_whole());
     }
 }
