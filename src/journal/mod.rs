@@ -67,6 +67,16 @@ pub enum Change {
     Void(WriteId),
 }
 
+/// What the journal thought of a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    Alive,
+    /// It had made records of the writes that the gateway had under way.
+    TakenForDead,
+    /// There is none of that number.
+    Unknown,
+}
+
 /// Where an object stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Standing {
@@ -193,8 +203,8 @@ pub trait Journal: Send + Sync {
     /// A new gateway process, by its host's name; its number is unique for ever.
     async fn enrol(&self, name: &str) -> Result<i64, JournalError>;
 
-    /// The gateway lives. False = it was taken for dead: it must enrol anew, and writes under way are recorded.
-    async fn alive(&self, gateway: i64) -> Result<bool, JournalError>;
+    /// The gateway lives, whatever was thought of it. It keeps its number: by that the order of its writes is known.
+    async fn alive(&self, gateway: i64) -> Result<Life, JournalError>;
 
     /// The gateway ends: intents that it leaves behind become records at once, due after `settle`.
     async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError>;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Change, Intent, Record, Said, What, WriteId};
+use super::{Change, Intent, Life, Record, Said, What, WriteId};
 
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -87,6 +87,15 @@ impl Batch {
     /// Gateways that begin writes, and so live.
     pub fn gateways(&self) -> BTreeSet<i64> {
         self.begun.keys().map(|(id, _)| id.gateway).collect()
+    }
+}
+
+/// What was thought of a gateway, by whether it was gone; `None` = there is none.
+pub fn life(gone: Option<bool>) -> Life {
+    match gone {
+        None => Life::Unknown,
+        Some(true) => Life::TakenForDead,
+        Some(false) => Life::Alive,
     }
 }
 

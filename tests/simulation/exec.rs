@@ -286,6 +286,10 @@ impl Latch {
         latch.1.drain(..).for_each(Waker::wake);
     }
 
+    pub fn is_set(&self) -> bool {
+        lock(&self.0).0
+    }
+
     pub async fn wait(&self) {
         poll_fn(|cx| {
             let mut latch = lock(&self.0);

@@ -1,25 +1,37 @@
-//! A gateway as the journal sees it: intents, ends of writes, its memory of what is unresolved, its crash and successor.
+//! A gateway as the journal sees it: the real intents, verdicts, queue and memory, with a process around them that
+//! crashes, stalls, is taken for dead, and finds the journal away.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicI64, Ordering::Relaxed},
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use akubra::{
     config::Consistency,
-    journal::{Change, Intent, Journal, Mark, News, Record, Said, What, WriteId},
-    mirror::{Kind, verdict::divergences},
+    gateway::journaling::outcome::{outcome, whole},
+    journal::{
+        Change, Ended, Ends, Intent, Journal, Life, Mark, News, Outcome, Overview, Record, Said, Waiting,
+        What, WriteId,
+    },
+    mirror::{
+        Kind, Reply,
+        verdict::{Decision, Event, Rule, Seen, Verdict, divergences},
+    },
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use http::StatusCode;
 
 use crate::{
-    exec::{Actor, Latch, Sender, lock},
-    world::{Answer, Mutation, World, object},
+    exec::{Actor, Latch, START, Sender, channel, lock},
+    world::{Answer, Effect, Mutation, SILENT, World, object},
 };
+
+/// Of the clock that the queue is given.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// An object on a backend.
 type Turn = (Vec<u8>, usize);
@@ -28,48 +40,62 @@ type Turn = (Vec<u8>, usize);
 pub struct Gateway {
     pub world: Arc<World>,
     pub actor: Actor,
+    /// Its number in the journal.
     pub id: i64,
+    /// Up to which of its writes have become records, because it was taken for dead.
+    orphaned: AtomicI64,
     skew: i64,
     numbers: AtomicI64,
     commits: AtomicI64,
-    queue: Mutex<Queue>,
+    waiting: Mutex<Waiting<Sender<()>>>,
+    is_unavailable: AtomicBool,
+    overview: Overview,
     /// The last write of an object on a backend, until it has ended there.
     turns: Mutex<BTreeMap<Turn, Arc<Latch>>>,
-    known: Mutex<BTreeSet<Vec<u8>>>,
-    own: Mutex<BTreeSet<Vec<u8>>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    changes: Vec<Change>,
-    waiting: Vec<Arc<Latch>>,
-    busy: bool,
+/// A write that has begun; dropped, nobody knows what became of it.
+struct Begun {
+    gateway: Arc<Gateway>,
+    intent: Option<Intent>,
+    told: bool,
+    contested: bool,
 }
 
 impl Gateway {
     /// `predecessor` died on the same host.
     pub async fn start(world: Arc<World>, skew: i64, predecessor: Option<i64>) -> Arc<Gateway> {
-        if let Some(dead) = predecessor {
-            world.journal.leave(dead, world.settle).await.unwrap();
+        let is_early = world.mutation == Mutation::HeirsTooEarly;
+        if let Some(dead) = predecessor.filter(|_| !is_early) {
+            inherit(&world, dead).await;
         }
-        let id = world.journal.enrol("host").await.unwrap();
-        let unresolved = world.journal.unresolved(1000).await.unwrap();
-        let known = unresolved.objects.iter().map(|(object, _)| object.key.clone()).collect();
         let gateway = Arc::new(Gateway {
             actor: world.sim.actor(),
-            id,
+            id: enrol(&world).await,
+            orphaned: AtomicI64::new(0),
             skew,
             numbers: AtomicI64::new(0),
             commits: AtomicI64::new(0),
-            queue: Mutex::default(),
+            waiting: Mutex::default(),
+            is_unavailable: AtomicBool::new(false),
+            overview: Overview::new(1000),
             turns: Mutex::default(),
-            known: Mutex::new(known),
-            own: Mutex::default(),
             world,
         });
-        gateway.world.sim.note(|| format!("gateway {id} is there"));
-        gateway.world.sim.spawn(gateway.actor, gateway.clone().write_journal());
-        gateway.world.sim.spawn(gateway.actor, gateway.clone().follow(unresolved.mark));
+        gateway.world.sim.note(|| format!("gateway {} is there", gateway.id));
+        let all = gateway.world.journal.unresolved(1000).await.unwrap();
+        gateway.overview.remembered.learn_all(&all.objects, all.whole, 0);
+        let sim = &gateway.world.sim;
+        sim.spawn(gateway.actor, gateway.clone().write_journal());
+        sim.spawn(gateway.actor, gateway.clone().follow(all.mark));
+        sim.spawn(gateway.actor, gateway.clone().keep());
+        if let Some(dead) = predecessor.filter(|_| is_early) {
+            let world = gateway.world.clone();
+            sim.spawn(gateway.actor, async move {
+                world.sim.sleep(1_000).await;
+                inherit(&world, dead).await;
+            });
+        }
         gateway
     }
 
@@ -77,98 +103,162 @@ impl Gateway {
         self.world.sim.now() + self.skew
     }
 
+    fn instant(&self) -> Instant {
+        *BEGINNING + Duration::from_millis((self.world.sim.now() - START) as u64)
+    }
+
     async fn write_journal(self: Arc<Self>) {
+        let world = &self.world;
         loop {
-            self.world.sim.pause(1, 20).await;
-            let (changes, waiting) = {
-                let mut queue = lock(&self.queue);
-                queue.busy = true;
-                (std::mem::take(&mut queue.changes), std::mem::take(&mut queue.waiting))
+            world.sim.pause(1, 5).await;
+            let batch = {
+                let mut waiting = lock(&self.waiting);
+                if waiting.due().is_none_or(|due| due > self.instant()) {
+                    self.is_unavailable.store(false, Relaxed);
+                    continue;
+                }
+                waiting.take()
             };
-            self.world.sim.pause(0, 5).await;
-            if !changes.is_empty() {
-                self.world.journal.apply(changes, self.world.settle).await.unwrap();
-            }
+            world.sim.pause(0, 5).await;
+            let changes: Vec<_> = batch.changes().cloned().collect();
+            let told = world.tell_journal(world.journal.apply(changes, world.settle)).await;
             // It is on disk, and nobody has heard of it yet.
-            self.world.sim.pause(0, 5).await;
-            waiting.iter().for_each(|latch| latch.set());
-            lock(&self.queue).busy = false;
+            world.sim.pause(0, 5).await;
+            if told.is_ok() || world.mutation == Mutation::BatchesLost {
+                let waited = lock(&self.waiting).done(batch);
+                waited.into_iter().for_each(|waits| waits.send(()));
+                continue;
+            }
+            world.sim.note(|| format!("gateway {}: the journal failed", self.id));
+            self.is_unavailable.store(true, Relaxed);
+            let waited = lock(&self.waiting).give_back(batch);
+            drop(waited);
+            world.sim.pause(20, 300).await;
         }
     }
 
     async fn follow(self: Arc<Self>, mut mark: Mark) {
         loop {
             self.world.sim.pause(50, 500).await;
-            let is_told = {
-                let queue = lock(&self.queue);
-                queue.changes.is_empty() && !queue.busy
-            };
+            let taken = lock(&self.waiting).taken_up_to();
             let news = self.world.journal.news(mark, Duration::ZERO).await.unwrap();
             let News::Changed(changed, now) = news else { continue };
             mark = now;
-            let mut known = lock(&self.known);
             for (object, records) in changed {
-                match records.is_empty() {
-                    true => known.remove(&object.key),
-                    false => known.insert(object.key),
-                };
-            }
-            if is_told {
-                lock(&self.own).clear();
+                self.overview.remembered.learn(&object, &records, taken);
             }
         }
     }
 
-    fn knows(&self, key: &[u8]) -> bool {
-        lock(&self.known).contains(key) || lock(&self.own).contains(key)
+    async fn keep(self: Arc<Self>) {
+        let world = &self.world;
+        loop {
+            world.sim.pause(500, 1_000).await;
+            if let Ok(Life::TakenForDead) = world.tell_journal(world.journal.alive(self.id)).await {
+                world.sim.note(|| format!("gateway {} was taken for dead", self.id));
+                self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
+            }
+            let silent = Duration::from_millis(SILENT as u64);
+            world.tell_journal(world.journal.adopt(silent, world.settle)).await.unwrap_or_default();
+        }
+    }
+
+    /// Whether it has nothing to tell the journal.
+    pub fn has_told_all(&self) -> bool {
+        lock(&self.waiting).is_empty()
     }
 
     /// A client's request; `at` is its place among all writes.
-    pub async fn write(self: Arc<Self>, at: usize, key: Vec<u8>, text: Option<String>, client: Sender<bool>) {
+    pub async fn write(self: Arc<Self>, at: usize, key: Vec<u8>, effect: Effect, client: Sender<bool>) {
+        let is_answered = self.clone().try_write(key, &effect, client).await;
+        let world = &self.world;
+        lock(&world.writes)[at].closed = world.event();
+        if let Err(client) = is_answered {
+            client.send(false);
+        }
+    }
+
+    /// `Err` = it came to nothing.
+    async fn try_write(
+        self: Arc<Self>,
+        key: Vec<u8>,
+        effect: &Effect,
+        client: Sender<bool>,
+    ) -> Result<(), Sender<bool>> {
         let world = self.world.clone();
-        let contested = self.knows(&key);
-        let intent = self.intent(&key, text.as_deref());
-        match world.consistency {
-            Consistency::None => {}
-            Consistency::Weak => lock(&self.queue).changes.push(Change::Begin(intent.clone())),
-            Consistency::Strong => {
-                let latch = Arc::new(Latch::default());
-                self.begin(intent.clone(), latch.clone());
-                latch.wait().await;
-            }
+        let Some(begun) = self.begin(self.intent(&key, effect)).await else { return Err(client) };
+        world.sim.pause(0, if world.sim.chance(100) { 2_000 } else { 20 }).await;
+        if world.is_faulty(30) {
+            begun.nothing_was_sent();
+            return Err(client);
         }
         let commit = self.commits.fetch_add(1, Relaxed) + 1;
-        let client = Mutex::new(Some(client));
-        let is_put = text.is_some();
-        let subs = self.sends(&key, text.as_deref()).into_iter().map(|sub| async {
-            let reply = sub.await;
-            if is_put && reply.0 == Kind::Good {
-                lock(&client).take().into_iter().for_each(|client| client.send(true));
+        let rule = if *effect == Effect::Delete { Rule::EveryCluster } else { Rule::FirstGood };
+        let mut verdict = Verdict::new(rule, vec![0; world.names.len()]);
+        verdict.on(Event::BodyEnded);
+        let mut client = Some(client);
+        let mut subs: FuturesUnordered<_> = self.sends(&key, effect).into_iter().collect();
+        let mut replies = Vec::new();
+        while let Some((sub, reply)) = subs.next().await {
+            let decided = verdict.on(Event::Reply(sub, seen(&reply)));
+            replies.push((sub, reply));
+            if let (Some(decision), Some(client)) = (decided, client.take_if(|_| decided.is_some())) {
+                let is_good = |sub| replies.iter().any(|(at, reply)| *at == sub && reply.kind == Kind::Good);
+                client.send(matches!(decision, Decision::Answer(sub) if is_good(sub)));
             }
-            reply
-        });
-        let replies = join_all(subs).await;
-        let good = replies.iter().any(|(kind, _)| *kind == Kind::Good);
-        self.end(intent, commit, &replies, contested);
-        lock(&world.writes)[at].closed = world.event();
-        lock(&client).take().into_iter().for_each(|client| client.send(good));
+        }
+        let replies: Vec<Reply> = replies.into_iter().map(|(_, reply)| reply).collect();
+        begun.end(&replies, commit);
+        Ok(())
     }
 
-    fn begin(&self, intent: Intent, latch: Arc<Latch>) {
-        let mut queue = lock(&self.queue);
-        queue.changes.push(Change::Begin(intent));
-        queue.waiting.push(latch);
+    /// `None` = the journal cannot be told.
+    async fn begin(self: &Arc<Self>, intent: Intent) -> Option<Begun> {
+        if self.world.mutation == Mutation::MemoryLost {
+            self.overview.remembered.learn_all(&[], true, u64::MAX);
+        }
+        let contested = self.overview.may_have_records(&intent.object);
+        let told = match self.world.consistency {
+            Consistency::None => false,
+            Consistency::Weak => {
+                let change = vec![Change::Begin(intent.clone())];
+                !self.is_unavailable.load(Relaxed) && lock(&self.waiting).begin(change, self.instant())
+            }
+            Consistency::Strong => {
+                self.is_on_disk(&intent).await.then_some(())?;
+                true
+            }
+        };
+        if self.world.mutation != Mutation::OthersUnseen {
+            self.overview.begin(&intent.object, told);
+        }
+        Some(Begun { gateway: self.clone(), intent: Some(intent), told, contested })
     }
 
-    fn intent(&self, key: &[u8], text: Option<&str>) -> Intent {
+    async fn is_on_disk(&self, intent: &Intent) -> bool {
+        let (token, told) = channel();
+        let change = vec![Change::Begin(intent.clone())];
+        if self.is_unavailable.load(Relaxed) {
+            return false;
+        }
+        lock(&self.waiting).begin_now(change, token, self.instant()).map_err(drop).unwrap();
+        self.world.mutation == Mutation::NobodyWaits || told.recv().await.is_some()
+    }
+
+    fn intent(&self, key: &[u8], effect: &Effect) -> Intent {
+        let (what, length) = match effect {
+            Effect::Put { text, .. } => (What::Put, Some(text.len() as u64)),
+            Effect::Delete => (What::Delete, Some(0)),
+            Effect::Tag(_) => (What::Attribute("tagging".into()), None),
+        };
         let number = self.numbers.fetch_add(1, Relaxed) + 1;
         Intent {
             id: WriteId { gateway: self.id, number },
             object: object(key),
-            what: if text.is_some() { What::Put } else { What::Delete },
+            what,
             region: "r".into(),
             req_id: format!("{}-{number}", self.id),
-            length: text.map(|text| text.len() as u64),
+            length,
             begun: self.now(),
             strong: self.world.consistency == Consistency::Strong,
             turn: None,
@@ -179,62 +269,158 @@ impl Gateway {
     fn sends(
         self: &Arc<Self>,
         key: &[u8],
-        text: Option<&str>,
-    ) -> Vec<impl Future<Output = (Kind, Option<String>)> + Send + use<>> {
+        effect: &Effect,
+    ) -> Vec<impl Future<Output = (usize, Reply)> + Send + use<>> {
         let send = |at: usize| {
-            let (world, key, text) = (self.world.clone(), key.to_vec(), text.map(str::to_owned));
+            let (world, key, effect) = (self.world.clone(), key.to_vec(), effect.clone());
             let own = Arc::new(Latch::default());
             let before = lock(&self.turns).insert((key.clone(), at), own.clone());
             async move {
                 if let Some(before) = before {
                     before.wait().await;
                 }
-                let put = move |world: &World| world.store(at, &key, text.as_deref());
-                let answer = world.exchange(at, put).await;
+                let store = move |world: &World| world.store(at, &key, &effect);
+                let answer = world.exchange(at, store).await;
                 own.set();
-                match answer {
-                    Answer::Done(etag) => (Kind::Good, Some(etag).filter(|etag| !etag.is_empty())),
-                    Answer::Away => (Kind::NotApplied, None),
-                    Answer::Lost => (Kind::Unknown, None),
-                }
+                (at, reply(&world, at, answer))
             }
         };
         (0..self.world.names.len()).map(send).collect()
     }
 
-    fn end(&self, intent: Intent, commit: i64, replies: &[(Kind, Option<String>)], contested: bool) {
+    /// A client's GET. What it finds amiss the journal hears.
+    pub async fn read(self: Arc<Self>, key: Vec<u8>, _client: Sender<()>) {
         let world = &self.world;
-        let (id, key) = (intent.id, intent.object.key.clone());
-        let seen: Vec<_> = replies.iter().map(|(kind, etag)| (*kind, etag.as_deref())).collect();
-        let diverges = divergences(&seen, true).contains(&true);
-        let said = |(kind, etag): &(Kind, Option<String>)| match kind {
-            Kind::Good => Said::Good { etag: etag.clone(), version: None },
-            Kind::NotApplied => Said::NotApplied,
-            Kind::Unknown => Said::Unknown,
-        };
-        let replies: Vec<_> = world.names.iter().cloned().zip(replies.iter().map(said)).collect();
-        let is_void = replies.iter().all(|(_, said)| *said == Said::NotApplied);
-        let is_delete = intent.what == What::Delete;
-        let record = Record { intent, commit: Some(commit), ended: self.now(), turn: None, replies };
-        world.sim.note(|| format!("{}-{} ends: {:?}", id.gateway, id.number, record.replies));
-        let is_told = world.consistency != Consistency::None;
-        let needed = contested || self.knows(&key);
-        let mut queue = lock(&self.queue);
-        let begins = |change: &Change| matches!(change, Change::Begin(intent) if intent.id == id);
-        let forgotten = match world.mutation {
-            Mutation::SettledForgotten => !diverges,
-            Mutation::DeletesForgotten => is_delete,
+        let known = self.overview.remembered.of(&object(&key));
+        let mut order: Vec<usize> = (0..world.names.len()).collect();
+        let first = world.sim.range(0, order.len() as i64 - 1) as usize;
+        order.rotate_left(first);
+        order.sort_by_key(|at| known.as_ref().is_some_and(|known| known.lags(&world.names[*at])));
+        let mut replies = Vec::new();
+        for at in order {
+            let wanted = key.clone();
+            let answer = world.exchange(at, move |world| world.text(at, &wanted)).await;
+            match answer {
+                Answer::Done(Some(_)) => {
+                    if !replies.is_empty() && !self.is_being_written(&key) {
+                        replies.push((world.names[at].clone(), Said::Good { etag: None, version: None }));
+                        self.found(&key, replies);
+                    }
+                    return;
+                }
+                Answer::Done(None) => replies.push((world.names[at].clone(), Said::NotApplied)),
+                Answer::Away | Answer::Broken | Answer::Lost => {}
+            }
+        }
+    }
+
+    fn is_being_written(&self, key: &[u8]) -> bool {
+        lock(&self.turns).iter().any(|((name, _), turn)| name == key && !turn.is_set())
+    }
+
+    fn found(&self, key: &[u8], replies: Vec<(String, Said)>) {
+        let known = self.overview.remembered.of(&object(key));
+        if known.is_some_and(|known| known.says(&What::Seen)) {
+            return;
+        }
+        let intent = Intent { what: What::Seen, strong: false, ..self.intent(key, &Effect::Delete) };
+        self.world.sim.note(|| format!("{} has seen {replies:?}", intent.req_id));
+        let record = Record { ended: intent.begun, intent, commit: None, turn: None, replies };
+        self.overview.note(&record, false, self);
+    }
+}
+
+impl Ends for Gateway {
+    fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {
+        let is_forgotten = match (self.world.mutation, &change) {
+            (Mutation::SettledForgotten, Change::Settled(_)) => true,
+            (Mutation::DeletesForgotten, Change::Diverged(record)) => record.intent.what == What::Delete,
             _ => false,
         };
-        if is_void || forgotten {
-            queue.changes.push(Change::Void(id));
-        } else if diverges {
-            queue.changes.push(Change::Diverged(record));
-            lock(&self.own).insert(key);
-        } else if !needed && queue.changes.iter().any(begins) {
-            queue.changes.retain(|change| !begins(change));
-        } else if needed || is_told {
-            queue.changes.push(Change::Settled(record));
+        let change = match &change {
+            Change::Settled(record) | Change::Diverged(record) if is_forgotten => Change::Void(record.id()),
+            _ => change,
+        };
+        lock(&self.waiting).end(change, begun, needed && !is_forgotten, self.instant()).unwrap()
+    }
+}
+
+impl Begun {
+    fn nothing_was_sent(mut self) {
+        let Some(intent) = self.intent.take() else { return };
+        self.tell(Record::orphaned(intent, self.gateway.now()), Outcome::Void);
+    }
+
+    fn end(mut self, replies: &[Reply], commit: i64) {
+        let Some(intent) = self.intent.take() else { return };
+        let seen: Vec<_> = replies.iter().map(|reply| (reply.kind, reply.etag.as_deref())).collect();
+        let (outcome, replies) = outcome(0, &whole(replies, &divergences(&seen, true)), &[]);
+        let commit = Some(commit);
+        let record = Record { intent, commit, ended: self.gateway.now(), turn: None, replies };
+        let trace = || format!("{} ends: {outcome:?} {:?}", record.intent.req_id, record.replies);
+        self.gateway.world.sim.note(trace);
+        self.tell(record, outcome);
+    }
+
+    fn tell(&self, record: Record, outcome: Outcome) {
+        let Begun { gateway, told, contested, .. } = self;
+        let orphaned = *told && record.id().number <= gateway.orphaned.load(Relaxed);
+        let ended = Ended { record, outcome, told: *told, orphaned, contested: *contested };
+        gateway.overview.end(ended, &**gateway);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(intent) = self.intent.take() {
+            self.tell(Record::orphaned(intent, self.gateway.now()), Outcome::Diverged);
         }
+    }
+}
+
+async fn enrol(world: &World) -> i64 {
+    loop {
+        match world.tell_journal(world.journal.enrol("host")).await {
+            Ok(id) => return id,
+            Err(_) => world.sim.pause(50, 500).await,
+        }
+    }
+}
+
+/// What a dead gateway has left becomes records.
+async fn inherit(world: &World, dead: i64) {
+    while world.tell_journal(world.journal.leave(dead, world.settle)).await.is_err() {
+        world.sim.pause(50, 500).await;
+    }
+}
+
+fn reply(world: &World, at: usize, answer: Answer<Option<String>>) -> Reply {
+    let (kind, status, etag) = match answer {
+        Answer::Done(Some(etag)) => (Kind::Good, Some(StatusCode::OK), Some(etag)),
+        Answer::Done(None) => (Kind::NotApplied, Some(StatusCode::NOT_FOUND), None),
+        Answer::Away => (Kind::NotApplied, None, None),
+        Answer::Broken => (Kind::NotApplied, Some(StatusCode::INTERNAL_SERVER_ERROR), None),
+        Answer::Lost => (Kind::Unknown, None, None),
+    };
+    Reply {
+        backend: world.backends[at].clone(),
+        cluster: 0,
+        kind,
+        status,
+        etag: etag.filter(|etag| !etag.is_empty()),
+        comparable: true,
+        version: None,
+        result: None,
+        error: String::new(),
+    }
+}
+
+fn seen(reply: &Reply) -> Seen {
+    Seen {
+        kind: reply.kind,
+        answered: reply.status.is_some(),
+        absent: false,
+        broken: false,
+        refused: reply.status.is_some_and(|status| status.is_client_error()),
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     exec::{Rng, Sim, channel, lock},
     gateway::Gateway,
     worker,
-    world::{LANDED, Mutation, SETTLE, World, Write},
+    world::{Effect, LANDED, Mutation, SETTLE, World, Write},
 };
 
 type Slots = Arc<Vec<Mutex<Option<Arc<Gateway>>>>>;
@@ -61,7 +61,7 @@ async fn history(world: Arc<World>) -> Result<(), String> {
     }
     world.faults.store(false, Relaxed);
     sim.sleep(SETTLE).await;
-    drain(&world).await?;
+    drain(&world, &slots).await?;
     let is_calm = *lock(&is_safe);
     let is_safe = match world.consistency {
         Consistency::Strong => true,
@@ -78,12 +78,18 @@ async fn history(world: Arc<World>) -> Result<(), String> {
 
 /// What was there before.
 fn begin(world: &World, key: &[u8]) {
-    let text = world.sim.chance(500).then(|| "w000".to_owned());
-    if text.is_some() {
-        (0..world.names.len()).for_each(|at| _ = world.store(at, key, text.as_deref()));
-    }
-    let write = Write { key: key.to_vec(), text, began: 0, closed: 0, acknowledged: true };
+    let effect = match world.sim.chance(500) {
+        true => put(world, 0),
+        false => Effect::Delete,
+    };
+    (0..world.names.len()).for_each(|at| _ = world.store(at, key, &effect));
+    let write = Write { key: key.to_vec(), effect, began: 0, closed: 0, acknowledged: true };
     lock(&world.writes).push(write);
+}
+
+fn put(world: &World, at: usize) -> Effect {
+    let version = world.is_versioned.then_some(at as u64);
+    Effect::Put { text: format!("w{at:03}"), version, tags: None }
 }
 
 async fn client(world: Arc<World>, slots: Slots, keys: Vec<Vec<u8>>, _done: crate::exec::Sender<()>) {
@@ -93,19 +99,29 @@ async fn client(world: Arc<World>, slots: Slots, keys: Vec<Vec<u8>>, _done: crat
         let gateway = lock(&slots[sim.range(0, slots.len() as i64 - 1) as usize]).clone();
         let Some(gateway) = gateway else { continue };
         let key = keys[sim.range(0, keys.len() as i64 - 1) as usize].clone();
-        let is_put = sim.chance(600);
+        if sim.chance(150) {
+            let (told, end) = channel();
+            sim.spawn(gateway.actor, gateway.clone().read(key, told));
+            end.recv().await;
+            continue;
+        }
+        let chance = sim.range(0, 999);
         let at = {
             let mut writes = lock(&world.writes);
             let at = writes.len();
-            let text = is_put.then(|| format!("w{at:03}"));
+            let effect = match chance {
+                0..550 => put(&world, at),
+                550..900 => Effect::Delete,
+                _ => Effect::Tag(Some(format!("t{at:03}"))),
+            };
             let began = world.event();
-            writes.push(Write { key: key.clone(), text, began, closed: i64::MAX, acknowledged: false });
+            writes.push(Write { key: key.clone(), effect, began, closed: i64::MAX, acknowledged: false });
             at
         };
-        let text = lock(&world.writes)[at].text.clone();
+        let effect = lock(&world.writes)[at].effect.clone();
         let (told, answer) = channel();
-        sim.note(|| format!("client: {text:?} to {} of gateway {}", key.escape_ascii(), gateway.id));
-        sim.spawn(gateway.actor, gateway.clone().write(at, key, text, told));
+        sim.note(|| format!("client: {effect:?} to {} of gateway {}", key.escape_ascii(), gateway.id));
+        sim.spawn(gateway.actor, gateway.clone().write(at, key, effect, told));
         let is_good = answer.recv().await;
         sim.note(|| format!("client: write {at} is answered {is_good:?}"));
         let mut writes = lock(&world.writes);
@@ -127,7 +143,7 @@ async fn make_trouble(world: Arc<World>, slots: Slots, mut workers: Vec<usize>, 
         if !world.faults.load(Relaxed) {
             return;
         }
-        match sim.range(0, 3) {
+        match sim.range(0, 4) {
             0 => world.take_down(sim.range(0, world.names.len() as i64 - 1) as usize, sim.range(10, 4_000)),
             1 => {
                 let at = sim.range(0, slots.len() as i64 - 1) as usize;
@@ -146,6 +162,12 @@ async fn make_trouble(world: Arc<World>, slots: Slots, mut workers: Vec<usize>, 
                 workers[at] = sim.actor();
                 sim.spawn(workers[at], worker::work(world.clone(), workers[at]));
             }
+            3 => {
+                let at = sim.range(0, slots.len() as i64 - 1) as usize;
+                let Some(gateway) = lock(&slots[at]).clone() else { continue };
+                sim.note(|| format!("gateway {} stalls", gateway.id));
+                sim.stall(gateway.actor, sim.range(100, 8_000));
+            }
             _ => {
                 let worker = sim.pick(&workers);
                 sim.note(|| format!("worker {worker} stalls"));
@@ -155,10 +177,12 @@ async fn make_trouble(world: Arc<World>, slots: Slots, mut workers: Vec<usize>, 
     }
 }
 
-async fn drain(world: &World) -> Result<(), String> {
+async fn drain(world: &World, slots: &[Mutex<Option<Arc<Gateway>>>]) -> Result<(), String> {
     for _ in 0..200 {
         let counts = world.journal.counts().await.unwrap();
-        if counts.open == 0 && counts.intents == 0 {
+        let have_told =
+            slots.iter().all(|slot| lock(slot).as_ref().is_none_or(|gateway| gateway.has_told_all()));
+        if counts.open == 0 && counts.intents == 0 && have_told {
             return Ok(());
         }
         world.sim.sleep(1_000).await;
@@ -176,17 +200,50 @@ async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_safe: bool)
     }
     let parked: BTreeSet<Vec<u8>> = parked.into_iter().map(|case| case.object.key).collect();
     for key in keys.iter().filter(|key| is_safe && !parked.contains(*key)) {
-        let texts: Vec<_> = (0..world.names.len()).map(|at| world.text(at, key)).collect();
-        if texts.iter().any(|text| *text != texts[0]) {
-            return Err(format!("backends do not agree: {texts:?}"));
+        let contents: Vec<_> = (0..world.names.len()).map(|at| world.content(at, key)).collect();
+        if contents.iter().any(|content| *content != contents[0]) {
+            return Err(format!("backends do not agree: {contents:?}"));
         }
         let writes = lock(&world.writes);
-        let of_key = || writes.iter().filter(|write| write.key == *key);
-        let is_passed =
-            |write: &Write| of_key().any(|other| other.acknowledged && other.began > write.closed);
-        if !of_key().any(|write| write.text == texts[0] && !is_passed(write)) {
-            return Err(format!("{:?} is there, of {:?}", texts[0], of_key().collect::<Vec<_>>()));
+        let of_key: Vec<&Write> = writes.iter().filter(|write| write.key == *key).collect();
+        if let Err(why) = is_right(contents[0].as_ref(), &of_key) {
+            return Err(format!("{why}, of {of_key:?}"));
         }
+    }
+    Ok(())
+}
+
+/// Whether what all backends hold is of writes after which no acknowledged one began.
+fn is_right(held: Option<&Effect>, writes: &[&Write]) -> Result<(), String> {
+    let is_whole = |write: &&&Write| !matches!(write.effect, Effect::Tag(_));
+    let is_passed = |write: &Write, by: &dyn Fn(&Write) -> bool| {
+        writes.iter().any(|other| other.acknowledged && other.began > write.closed && by(other))
+    };
+    let by_whole = |other: &Write| is_whole(&&other);
+    let (text, tags) = match held {
+        Some(Effect::Put { text, tags, .. }) => (Some(text), tags.as_ref()),
+        _ => (None, None),
+    };
+    let wrote = |write: &&&Write| match &write.effect {
+        Effect::Put { text: written, .. } => Some(written) == text,
+        Effect::Delete => text.is_none(),
+        Effect::Tag(_) => false,
+    };
+    if !writes.iter().filter(wrote).any(|write| !is_passed(write, &by_whole)) {
+        return Err(format!("{text:?} is there"));
+    }
+    let tagged = |write: &&&Write| matches!(&write.effect, Effect::Tag(written) if written.as_ref() == tags);
+    if tags.is_some() && !writes.iter().filter(tagged).any(|write| !is_passed(write, &|_| true)) {
+        return Err(format!("{text:?} is there with {tags:?}"));
+    }
+    // The last of all writes, if it was of tags.
+    let is_last = |write: &&&Write| {
+        let others = writes.iter().filter(|other| other.began != write.began);
+        write.acknowledged && others.into_iter().all(|other| other.closed < write.began)
+    };
+    let last = writes.iter().find(is_last).map(|write| &write.effect);
+    if text.is_some() && tags.is_none() && matches!(last, Some(Effect::Tag(_))) {
+        return Err(format!("{text:?} is there without tags"));
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use futures_util::future::{Either, select};
 
 use crate::{
     exec::{Actor, Sim},
-    world::{Answer, BOUND, Mutation, World, digest},
+    world::{Answer, BOUND, Effect, Mutation, World, digest},
 };
 
 const HOLD: i64 = 1_500;
@@ -50,7 +50,7 @@ impl Backends {
         match self.0.exchange(self.0.at(backend), effect).await {
             Answer::Done(answer) => Ok(answer),
             Answer::Away => Err(StoreError::Failed("away".into())),
-            Answer::Lost => Err(StoreError::Unknown("lost".into())),
+            Answer::Broken | Answer::Lost => Err(StoreError::Unknown("lost".into())),
         }
     }
 
@@ -66,7 +66,7 @@ impl Backends {
         object: &Object,
         backend: &str,
         over: Option<&Held>,
-        text: Option<String>,
+        effect: Effect,
         gate: &dyn Gate,
     ) -> Result<String, StoreError> {
         let (at, key) = (self.0.at(backend), object.key.clone());
@@ -84,7 +84,7 @@ impl Backends {
         let over = over.map(|held| held.etag.clone());
         let change = move |world: &World| {
             let now = world.held(at, &key).map(|held| held.etag);
-            (!is_conditional || now == over).then(|| world.store(at, &key, text.as_deref()))
+            (!is_conditional || now == over).then(|| world.store(at, &key, &effect))?
         };
         self.ask(backend, change).await?.ok_or_else(changed)
     }
@@ -127,16 +127,18 @@ impl Stores for Backends {
         let (at, key, etag) = (self.0.at(from.0), object.key.clone(), from.1.etag.clone());
         let read = move |world: &World| {
             let same = world.held(at, &key).is_some_and(|held| held.etag == etag);
-            world.text(at, &key).filter(|_| same)
+            world.content(at, &key).filter(|_| same)
         };
         let read = self.ask(from.0, read).await.map_err(|error| StoreError::Failed(error.to_string()))?;
-        let text = read.ok_or_else(changed)?;
+        let content = read.ok_or_else(changed)?;
+        let Effect::Put { text, .. } = &content else { return Err(changed()) };
+        let md5 = digest(text);
         let over = match to.1 {
             State::Present(held) => Some(held),
             _ => None,
         };
-        let etag = self.change(object, to.0, over, Some(text.clone()), gate).await?;
-        Ok(Copied { etag, version: None, md5: digest(&text) })
+        let etag = self.change(object, to.0, over, content, gate).await?;
+        Ok(Copied { etag, version: None, md5 })
     }
 
     async fn delete(
@@ -145,15 +147,32 @@ impl Stores for Backends {
         backend: (&str, &Held),
         gate: &dyn Gate,
     ) -> Result<(), StoreError> {
-        self.change(object, backend.0, Some(backend.1), None, gate).await.map(|_| ())
+        self.change(object, backend.0, Some(backend.1), Effect::Delete, gate).await.map(|_| ())
     }
 
-    async fn attribute(&self, _: &str, _: &Object, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(None)
+    async fn attribute(
+        &self,
+        backend: &str,
+        object: &Object,
+        _: &str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let (at, key) = (self.0.at(backend), object.key.clone());
+        let tags = self.ask(backend, move |world| world.tags(at, &key)).await;
+        let tags = tags.map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok(tags.map(String::into_bytes))
     }
 
-    async fn set_attribute(&self, _: &str, _: &Object, _: &str, _: Option<&[u8]>) -> Result<(), StoreError> {
-        Ok(())
+    async fn set_attribute(
+        &self,
+        backend: &str,
+        object: &Object,
+        _: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        let (at, key) = (self.0.at(backend), object.key.clone());
+        let tags = value.map(|value| String::from_utf8(value.to_vec()).unwrap());
+        let set = self.ask(backend, move |world| world.store(at, &key, &Effect::Tag(tags))).await?;
+        set.map(|_| ()).ok_or_else(changed)
     }
 }
 

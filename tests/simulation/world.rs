@@ -1,7 +1,8 @@
 //! Backends, what lies between them and those who ask, and what clients wanted: all that no crash takes away.
 //!
-//! A backend is one linear store with a clock of its own. What is sent to it may be lost, its answer may be, and it may
-//! arrive late, though never `settle` after it was sent.
+//! A backend is one linear store with a clock of its own. What is sent to it may be lost, its answer may be, it may
+//! arrive late, though never `settle` after it was sent, and it may say that it is broken although it did what it was
+//! asked. So may the journal.
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +15,17 @@ use std::{
 
 use akubra::{
     config::Consistency,
-    journal::{Memory, Object},
+    journal::{JournalError, Memory, Object},
     sync::{Held, Md5},
+    topology::Backend,
 };
 use md5::Digest;
 
 use crate::exec::{Latch, Sim, WORLD, lock};
 
 pub const SETTLE: i64 = 2_000;
+/// Who gave no sign of life for so long is taken for dead.
+pub const SILENT: i64 = 3_000;
 pub const BOUND: i64 = 1_000;
 const SKEW: i64 = 450;
 /// What is not late has arrived by then.
@@ -41,16 +45,42 @@ pub enum Mutation {
     DeletesForgotten,
     /// A worker goes on when its lease has run out, and the next does not wait for it.
     LeaseIgnored,
+    /// Whoever ends does not see that another write to the object is under way.
+    OthersUnseen,
+    /// A gateway forgets which objects have records.
+    MemoryLost,
+    /// Writes begin before their intents are on disk.
+    NobodyWaits,
+    /// What the journal did not take is not told again.
+    BatchesLost,
+    /// A gateway begins writes before those of its dead predecessor are records.
+    HeirsTooEarly,
+}
+
+/// What is asked of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// With the object's version in its metadata, if it has one there, and its tags.
+    Put {
+        text: String,
+        version: Option<u64>,
+        tags: Option<String>,
+    },
+    Delete,
+    /// Writes tags, or deletes them.
+    Tag(Option<String>),
 }
 
 #[derive(Debug, Clone)]
 struct Content {
     text: String,
+    version: Option<u64>,
+    tags: Option<String>,
     etag: String,
     modified: i64,
 }
 
-struct Backend {
+struct Store {
     skew: i64,
     /// Its ETags are not the MD5 of the content.
     opaque: bool,
@@ -64,8 +94,7 @@ struct Backend {
 #[derive(Debug, Clone)]
 pub struct Write {
     pub key: Vec<u8>,
-    /// `None` = a DELETE.
-    pub text: Option<String>,
+    pub effect: Effect,
     pub began: i64,
     /// Nothing comes of it any more but what is late.
     pub closed: i64,
@@ -76,12 +105,16 @@ pub struct World {
     pub sim: Sim,
     pub journal: Arc<Memory>,
     pub names: Vec<String>,
+    pub backends: Vec<Arc<Backend>>,
     pub consistency: Consistency,
     pub mutation: Mutation,
     pub settle: Duration,
+    /// Whether objects have versions in their metadata.
+    pub is_versioned: bool,
+    journal_fails: bool,
     /// Whether what was sent may arrive after what was sent later.
     pub is_late: bool,
-    backends: Mutex<Vec<Backend>>,
+    stores: Mutex<Vec<Store>>,
     pub faults: AtomicBool,
     pub writes: Mutex<Vec<Write>>,
     events: AtomicI64,
@@ -92,6 +125,8 @@ pub enum Answer<T> {
     Done(T),
     /// It did not get there.
     Away,
+    /// It says that something went wrong; what it was asked to do may have been done.
+    Broken,
     /// Nobody knows.
     Lost,
 }
@@ -100,7 +135,7 @@ impl World {
     pub fn new(sim: Sim, mutation: Mutation) -> Arc<World> {
         let count = sim.range(2, 3) as usize;
         let clock = sim.clone();
-        let backend = |_| Backend {
+        let store = |_| Store {
             skew: sim.range(-SKEW, SKEW),
             opaque: sim.chance(250),
             conditional: sim.chance(600),
@@ -108,18 +143,22 @@ impl World {
             contents: BTreeMap::new(),
             stored: 0,
         };
-        let backends = (0..count).map(backend).collect();
+        let stores = (0..count).map(store).collect();
+        let backends: Vec<_> = (0..count).map(backend).collect();
         let settle = if mutation == Mutation::NoSettle { 0 } else { SETTLE as u64 };
         let consistency =
             sim.pick(&[Consistency::Strong, Consistency::Strong, Consistency::Weak, Consistency::None]);
         Arc::new(World {
             journal: Arc::new(Memory::new(Arc::new(move || clock.now()))),
-            names: (0..count).map(|at| format!("http://b{at}:80")).collect(),
+            names: backends.iter().map(|backend| backend.endpoint()).collect(),
+            backends,
             consistency,
             mutation,
             settle: Duration::from_millis(settle),
+            is_versioned: sim.chance(200),
+            journal_fails: sim.chance(300),
             is_late: sim.chance(500),
-            backends: Mutex::new(backends),
+            stores: Mutex::new(stores),
             faults: AtomicBool::new(true),
             writes: Mutex::default(),
             events: AtomicI64::new(0),
@@ -147,50 +186,85 @@ impl World {
     pub fn take_down(&self, at: usize, duration: i64) {
         let until = self.sim.now() + duration;
         self.sim.note(|| format!("b{at} is down for {duration}"));
-        lock(&self.backends)[at].down_until = until;
+        lock(&self.stores)[at].down_until = until;
     }
 
     pub fn is_conditional(&self, at: usize) -> bool {
-        lock(&self.backends)[at].conditional
+        lock(&self.stores)[at].conditional
+    }
+
+    /// A call to the journal that changes it: it may not be done, or be done without an answer.
+    pub async fn tell_journal<T>(
+        &self,
+        call: impl Future<Output = Result<T, JournalError>>,
+    ) -> Result<T, JournalError> {
+        let is_faulty = |per_mille| self.journal_fails && self.is_faulty(per_mille);
+        if is_faulty(100) {
+            return Err(JournalError::Unavailable("it is away".into()));
+        }
+        let done = call.await;
+        if is_faulty(100) {
+            return Err(JournalError::Unavailable("no answer".into()));
+        }
+        done
     }
 
     pub fn held(&self, at: usize, key: &[u8]) -> Option<Held> {
-        let backends = lock(&self.backends);
-        let content = backends[at].contents.get(key)?;
+        let stores = lock(&self.stores);
+        let content = stores[at].contents.get(key)?;
         Some(Held {
             etag: content.etag.clone(),
             version: None,
             modified: content.modified,
             length: content.text.len() as u64,
-            object_version: None,
-            md5: (!backends[at].opaque).then(|| digest(&content.text)),
+            object_version: content.version,
+            md5: (!stores[at].opaque).then(|| digest(&content.text)),
             metadata: Vec::new(),
         })
     }
 
-    pub fn text(&self, at: usize, key: &[u8]) -> Option<String> {
-        lock(&self.backends)[at].contents.get(key).map(|content| content.text.clone())
+    /// What a backend has, as it could be put elsewhere.
+    pub fn content(&self, at: usize, key: &[u8]) -> Option<Effect> {
+        let content = lock(&self.stores)[at].contents.get(key)?.clone();
+        Some(Effect::Put { text: content.text, version: content.version, tags: content.tags })
     }
 
-    /// Takes effect at once; returns the ETag.
-    pub fn store(&self, at: usize, key: &[u8], text: Option<&str>) -> String {
+    pub fn text(&self, at: usize, key: &[u8]) -> Option<String> {
+        lock(&self.stores)[at].contents.get(key).map(|content| content.text.clone())
+    }
+
+    pub fn tags(&self, at: usize, key: &[u8]) -> Option<String> {
+        lock(&self.stores)[at].contents.get(key).and_then(|content| content.tags.clone())
+    }
+
+    /// Takes effect at once; returns the ETag of what was put. `None` = there is no such object.
+    pub fn store(&self, at: usize, key: &[u8], effect: &Effect) -> Option<String> {
         let now = self.sim.now();
-        self.sim.note(|| format!("b{at} {} = {text:?}", key.escape_ascii()));
-        let mut backends = lock(&self.backends);
-        let backend = &mut backends[at];
-        let Some(text) = text else {
-            backend.contents.remove(key);
-            return String::new();
-        };
-        backend.stored += 1;
-        let mut etag: String = digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-        if backend.opaque {
-            etag = format!("{etag}-{}", backend.stored);
+        self.sim.note(|| format!("b{at} {} = {effect:?}", key.escape_ascii()));
+        let mut stores = lock(&self.stores);
+        let store = &mut stores[at];
+        match effect {
+            Effect::Delete => {
+                store.contents.remove(key);
+                Some(String::new())
+            }
+            Effect::Tag(tags) => {
+                store.contents.get_mut(key)?.tags.clone_from(tags);
+                Some(String::new())
+            }
+            Effect::Put { text, version, tags } => {
+                store.stored += 1;
+                let mut etag: String = digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+                if store.opaque {
+                    etag = format!("{etag}-{}", store.stored);
+                }
+                let modified = (now + store.skew).div_euclid(1000) * 1000;
+                let (text, version, tags) = (text.clone(), *version, tags.clone());
+                let content = Content { text, version, tags, etag: etag.clone(), modified };
+                store.contents.insert(key.to_vec(), content);
+                Some(etag)
+            }
         }
-        let modified = (now + backend.skew).div_euclid(1000) * 1000;
-        let content = Content { text: text.to_owned(), etag: etag.clone(), modified };
-        backend.contents.insert(key.to_vec(), content);
-        etag
     }
 
     /// Sends a request before this returns; who drops what is returned does not take it back.
@@ -200,12 +274,13 @@ impl World {
         effect: F,
     ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
         let sim = self.sim.clone();
-        let is_down = lock(&self.backends)[at].down_until > sim.now() && self.faults.load(Relaxed);
+        let is_down = lock(&self.stores)[at].down_until > sim.now() && self.faults.load(Relaxed);
         let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(50));
         let patience = if is_lost || is_late { sim.range(5, 1500) } else { 60_000 };
         let patience = if self.is_late { patience } else { patience.max(LANDED) };
         let arrives = if is_late { sim.range(1, SETTLE - 10) } else { sim.range(1, 40) };
         let never = is_lost && sim.chance(500);
+        let is_broken = !is_lost && !is_late && self.is_faulty(20);
         let done = Arc::new((Latch::default(), Mutex::new(None)));
         let (world, told) = (self.clone(), done.clone());
         if !is_down && !never {
@@ -225,11 +300,17 @@ impl World {
                 return Answer::Away;
             }
             match sim.within(patience, done.0.wait()).await {
+                Some(()) if is_broken => Answer::Broken,
                 Some(()) => lock(&done.1).take().map_or(Answer::Lost, Answer::Done),
                 None => Answer::Lost,
             }
         }
     }
+}
+
+fn backend(id: usize) -> Arc<Backend> {
+    let (url, host) = (format!("http://b{id}"), format!("b{id}"));
+    Arc::new(Backend { id, url, host, port: 80, maintained: false })
 }
 
 pub fn digest(text: &str) -> Md5 {

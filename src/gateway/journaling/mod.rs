@@ -9,7 +9,7 @@
 //! | `follow.rs` | keeps what is remembered as the journal is |
 
 mod follow;
-mod outcome;
+pub mod outcome;
 
 use std::{
     path::Path,

@@ -15,9 +15,9 @@ use async_trait::async_trait;
 
 use self::tables::{Entry, Gateway, Held, Tables};
 use super::{
-    Case, Change, Clock, Counts, Filter, Journal, JournalError, Lease, Mark, News, Object, Record,
+    Case, Change, Clock, Counts, Filter, Journal, JournalError, Lease, Life, Mark, News, Object, Record,
     Resolution, Standing, Unresolved, Wanted, WriteId,
-    rules::{Batch, Digest, is_divergence, millis},
+    rules::{Batch, Digest, is_divergence, life, millis},
 };
 
 pub struct Memory {
@@ -53,14 +53,14 @@ impl Journal for Memory {
         Ok(tables.gateways.len() as i64)
     }
 
-    async fn alive(&self, gateway: i64) -> Result<bool, JournalError> {
+    async fn alive(&self, gateway: i64) -> Result<Life, JournalError> {
         let now = self.now();
         let mut tables = self.tables();
-        let gateway = tables.gateway(gateway).filter(|gateway| !gateway.gone);
-        Ok(gateway.is_some_and(|gateway| {
+        let gone = tables.gateway(gateway).map(|gateway| {
             gateway.seen = now;
-            true
-        }))
+            std::mem::take(&mut gateway.gone)
+        });
+        Ok(life(gone))
     }
 
     async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {

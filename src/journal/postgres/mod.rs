@@ -22,9 +22,9 @@ use self::{
     session::{Pool, Result as Done, Session, first, transaction},
 };
 use super::{
-    Case, Change, Counts, Filter, Journal, JournalError, Lease, Mark, News, Object, Resolution, Standing,
-    Unresolved, Wanted, WriteId,
-    rules::{Batch, millis},
+    Case, Change, Counts, Filter, Journal, JournalError, Lease, Life, Mark, News, Object, Resolution,
+    Standing, Unresolved, Wanted, WriteId,
+    rules::{Batch, life, millis},
 };
 use crate::config::Secret;
 
@@ -75,9 +75,8 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, DURABLE, |session, now| enrol(session, &name, now)))
     }
 
-    async fn alive(&self, gateway: i64) -> Result<bool, JournalError> {
-        let sql = "UPDATE gateways SET seen = $2 WHERE id = $1 AND NOT gone";
-        Ok(transaction!(self.pool, LAZY, |session, now| session.execute(sql, &[&gateway, &now])) > 0)
+    async fn alive(&self, gateway: i64) -> Result<Life, JournalError> {
+        Ok(transaction!(self.pool, LAZY, |session, now| alive(session, gateway, now)))
     }
 
     async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {
@@ -213,6 +212,13 @@ impl Journal for Postgres {
 async fn enrol(session: &mut Session, name: &str, now: i64) -> Done<i64> {
     let sql = "INSERT INTO gateways (name, seen, gone) VALUES ($1, $2, false) RETURNING id";
     first(&session.query(sql, &[&name, &now]).await?)
+}
+
+async fn alive(session: &mut Session, gateway: i64, now: i64) -> Done<Life> {
+    let sql = "UPDATE gateways SET seen = $2, gone = false
+        FROM (SELECT gone AS was FROM gateways WHERE id = $1 FOR UPDATE) AS before WHERE id = $1 RETURNING was";
+    let rows = session.query(sql, &[&gateway, &now]).await?;
+    Ok(life(rows.first().map(|row| row.try_get(0)).transpose()?))
 }
 
 async fn adopt(session: &mut Session, silent: i64, settle: i64, now: i64) -> Done<usize> {

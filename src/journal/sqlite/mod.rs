@@ -14,7 +14,7 @@ mod thread;
 use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use tokio::time::{Instant, sleep};
 
 use self::{
@@ -22,9 +22,9 @@ use self::{
     thread::{Safety, Thread},
 };
 use super::{
-    Case, Change, Clock, Counts, Filter, Journal, JournalError, Lease, Mark, News, Object, Resolution,
+    Case, Change, Clock, Counts, Filter, Journal, JournalError, Lease, Life, Mark, News, Object, Resolution,
     Standing, Unresolved, Wanted, WriteId,
-    rules::{Batch, millis, system_clock},
+    rules::{Batch, life, millis, system_clock},
 };
 
 /// How often it is looked for news of other processes.
@@ -78,12 +78,15 @@ impl Journal for Sqlite {
         self.write(Safety::Disk, enrol).await
     }
 
-    async fn alive(&self, gateway: i64) -> Result<bool, JournalError> {
+    async fn alive(&self, gateway: i64) -> Result<Life, JournalError> {
         let alive = move |tables: &Transaction<'_>, now| {
-            let sql = "UPDATE gateways SET seen = ?2 WHERE id = ?1 AND gone = 0";
-            tables.prepare_cached(sql)?.execute(params![gateway, now])
+            let sql = "SELECT gone FROM gateways WHERE id = ?1";
+            let gone = tables.prepare_cached(sql)?.query_row([gateway], |row| row.get(0)).optional()?;
+            let sql = "UPDATE gateways SET seen = ?2, gone = 0 WHERE id = ?1";
+            tables.prepare_cached(sql)?.execute(params![gateway, now])?;
+            Ok(life(gone))
         };
-        Ok(self.write(Safety::Process, alive).await? > 0)
+        self.write(Safety::Process, alive).await
     }
 
     async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {

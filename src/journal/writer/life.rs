@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::Writer;
-use crate::journal::{Journal, JournalError, Presence};
+use crate::journal::{Journal, JournalError, Life, Presence};
 
 /// Between two signs of life.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -51,11 +51,21 @@ impl Writer {
     }
 
     pub(super) async fn is_alive(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
-        if !engine.alive(self.gateway.load(Relaxed)).await? {
-            log::warn!("journal: this gateway was taken for dead; it goes on under another number");
-            self.enrol(engine).await?;
+        let life = engine.alive(self.gateway.load(Relaxed)).await?;
+        if life != Life::Alive {
+            self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
         }
-        Ok(())
+        match life {
+            Life::Alive => Ok(()),
+            Life::TakenForDead => {
+                log::warn!("journal: this gateway was taken for dead; its writes are to be looked at");
+                Ok(())
+            }
+            Life::Unknown => {
+                log::warn!("journal: this gateway is not known there; it goes on under another number");
+                self.enrol(engine).await
+            }
+        }
     }
 
     /// Says that the process lives, looks after intents of those that do not, and tells how much there is; for as long

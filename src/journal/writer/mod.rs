@@ -59,6 +59,8 @@ pub struct Writer {
     gateway: AtomicI64,
     enrolled: Notify,
     numbers: AtomicI64,
+    /// Up to which of them writes have become records, because the process was taken for dead.
+    orphaned: AtomicI64,
     unavailable: AtomicBool,
     trouble: NowAndThen,
     refusals: NowAndThen,
@@ -90,6 +92,7 @@ impl Writer {
             gateway: AtomicI64::new(0),
             enrolled: Notify::new(),
             numbers: AtomicI64::new(0),
+            orphaned: AtomicI64::new(0),
             unavailable: AtomicBool::new(true),
             trouble: NowAndThen::default(),
             refusals: NowAndThen::default(),
@@ -113,10 +116,9 @@ impl Writer {
         WriteId { gateway: self.gateway.load(Relaxed), number: 1 + self.numbers.fetch_add(1, Relaxed) }
     }
 
-    /// Whether the process is known by another number since the write got its name: its intent was taken for that of a
-    /// dead one.
+    /// Whether a record was made of the write's intent, because the process was taken for dead since it got its name.
     pub fn was_taken_for_dead(&self, id: WriteId) -> bool {
-        id.gateway != 0 && id.gateway != self.gateway.load(Relaxed)
+        id.number <= self.orphaned.load(Relaxed)
     }
 
     /// Returns when the intents are on disk. Dropped, or in vain, it leaves none.

@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     config::JournalEngine,
     journal::{
-        Case, Counts, Filter, Lease, Mark, Memory, News, Object, Record, Resolution, Standing, Unresolved,
-        Wanted, What, system_clock,
+        Case, Counts, Filter, Lease, Life, Mark, Memory, News, Object, Record, Resolution, Standing,
+        Unresolved, Wanted, What, system_clock,
     },
 };
 
@@ -37,7 +37,7 @@ impl Journal for Behind {
         self.check()?;
         self.memory.enrol(name).await
     }
-    async fn alive(&self, gateway: i64) -> Result<bool, JournalError> {
+    async fn alive(&self, gateway: i64) -> Result<Life, JournalError> {
         self.check()?;
         self.memory.alive(gateway).await
     }
@@ -225,7 +225,7 @@ async fn a_write_that_waits_no_longer_leaves_no_intent() {
 }
 
 #[tokio::test]
-async fn who_was_taken_for_dead_goes_on_under_another_number() {
+async fn who_was_taken_for_dead_goes_on_and_knows_which_writes_are_records() {
     let (writer, behind, folder) = gateway();
     until("the journal", async || writer.is_available()).await;
     let begun = intent(&writer, "k");
@@ -234,6 +234,8 @@ async fn who_was_taken_for_dead_goes_on_under_another_number() {
     behind.leave(begun.id.gateway, Duration::ZERO).await.unwrap();
     let engine = writer.engine().unwrap().clone();
     writer.is_alive(&engine).await.unwrap();
-    assert!(writer.was_taken_for_dead(begun.id) && writer.next_id().gateway > begun.id.gateway);
+    let next = writer.next_id();
+    assert!(writer.was_taken_for_dead(begun.id) && !writer.was_taken_for_dead(next));
+    assert_eq!(next.gateway, begun.id.gateway);
     assert_eq!(std::fs::read_dir(folder.path().join("gateways")).unwrap().count(), 1);
 }

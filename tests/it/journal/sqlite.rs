@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
-use akubra::journal::{Journal, JournalError, News, Resolution, Sqlite, Wanted};
+use akubra::journal::{Journal, JournalError, Life, News, Resolution, Sqlite, Wanted};
 use rusqlite::Connection;
 
 use super::bench::*;
@@ -33,7 +33,7 @@ fn what_was_applied_outlives_a_crash() {
             drop(journal);
             at(&path)
         }] {
-            assert!(journal.alive(gateway).await.unwrap());
+            assert_eq!(journal.alive(gateway).await.unwrap(), Life::Alive);
             assert_ne!(journal.enrol("host").await.unwrap(), gateway);
             let case = journal.show(&b).await.unwrap().unwrap();
             assert_eq!(case, leases[0].1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akubra::journal::{Change, Object, Record, Said, Standing, What};
+use akubra::journal::{Change, Life, Object, Record, Said, Standing, What};
 
 use super::bench::*;
 
@@ -136,7 +136,7 @@ async fn intents_of_the_dead_become_records(bench: &Bench<'_>) {
     let (a, b) = (object("a"), object("b"));
     bench.apply(vec![begin(id(dead, 1), &a), begin(id(living, 1), &b)]).await;
     bench.pass(2 * HOLD).await;
-    assert!(bench.journal.alive(living).await.unwrap());
+    assert_eq!(bench.journal.alive(living).await.unwrap(), Life::Alive);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
     let case = bench.case(&a).await.unwrap();
@@ -147,18 +147,19 @@ async fn intents_of_the_dead_become_records(bench: &Bench<'_>) {
     bench.pass(SETTLE).await;
     let (lease, _) = bench.lease_one().await;
     // The gateway lives after all: what it has to say is not lost.
-    assert!(!bench.journal.alive(dead).await.unwrap());
-    assert!(bench.journal.alive(living).await.unwrap());
+    assert_eq!(bench.journal.alive(dead).await.unwrap(), Life::TakenForDead);
+    assert_eq!(bench.journal.alive(dead).await.unwrap(), Life::Alive);
+    assert_eq!(bench.journal.alive(living).await.unwrap(), Life::Alive);
     bench.apply(vec![settled(id(dead, 1), &a), begin(id(dead, 2), &a)]).await;
     assert_eq!(bench.case(&a).await.unwrap().records, [record(id(dead, 1), &a, good())]);
     let resolution = bench.journal.resolve(&lease, &[id(dead, 1)]).await.unwrap();
     assert_eq!(resolution, akubra::journal::Resolution::Changed);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
     bench.pass(2 * HOLD).await;
-    assert!(bench.journal.alive(living).await.unwrap());
+    assert_eq!(bench.journal.alive(living).await.unwrap(), Life::Alive);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
     assert_eq!(bench.recorded(&a).await, [1, 2]);
-    assert!(!bench.journal.alive(77).await.unwrap());
+    assert_eq!(bench.journal.alive(77).await.unwrap(), Life::Unknown);
 }
 
 async fn a_gateway_leaves_its_intents(bench: &Bench<'_>) {
@@ -168,7 +169,7 @@ async fn a_gateway_leaves_its_intents(bench: &Bench<'_>) {
     // Its end is known already, as far as it is.
     bench.apply(vec![diverged(id(gateway, 2), &a), begin(id(gateway, 2), &a)]).await;
     bench.journal.leave(gateway, SETTLE).await.unwrap();
-    assert!(!bench.journal.alive(gateway).await.unwrap());
+    assert_eq!(bench.journal.alive(gateway).await.unwrap(), Life::TakenForDead);
     let case = bench.case(&a).await.unwrap();
     assert_eq!(case.under_way, 0);
     assert_eq!(case.records.len(), 2);
