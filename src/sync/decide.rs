@@ -68,7 +68,10 @@ pub fn decide(records: &[Record], states: &[(String, State)], clock_bound: i64) 
     });
     match case.winner(&classes) {
         Ok(winner) => match (case.bring_to(&classes, winner), unknown) {
-            (None, None) => Decision::Agreed { attributes: case.attributes(records) },
+            (None, None) => match case.lost(&classes, winner) {
+                None => Decision::Agreed { attributes: case.attributes(records) },
+                Some(reason) => Decision::Park(reason),
+            },
             (Some(todo), None) => case.checked(&classes, winner).map_or(todo, Decision::Park),
             // What is certain need not wait for a backend that is away.
             (Some(todo), Some(_)) if case.is_certain(&classes, winner) => todo,
@@ -240,14 +243,14 @@ impl<'a> Case<'a> {
             let none = class.origins.writes.is_empty() && !class.origins.before;
             class.origins.later |= none;
         }
-        // Without records backends agree: there was one content before, and where it is known the others are not it.
+        // Without records backends agree: there was one content before, and where it is known others are not it.
         let is_before =
-            |class: &Class| class.origins.before && !class.origins.later && class.origins.writes.is_empty();
-        let known: Vec<bool> = classes.iter().map(is_before).collect();
-        if known.contains(&true) {
-            for (class, known) in classes.iter_mut().zip(known) {
-                class.origins.before &= known;
-            }
+            |class: &&Class| class.origins.before && !class.origins.later && class.origins.writes.is_empty();
+        let held = |class: &Class| class.holders.iter().map(|(_, held)| (*held).clone()).collect::<Vec<_>>();
+        let before: Vec<Held> = classes.iter().filter(is_before).flat_map(held).collect();
+        for class in classes.iter_mut().filter(|class| !is_before(&&**class)) {
+            let differs = |mine: &Held| before.iter().any(|theirs| content(mine, theirs) == Some(false));
+            class.origins.before &= !class.holders.iter().any(|(_, mine)| differs(mine));
         }
     }
 
@@ -446,16 +449,44 @@ impl<'a> Case<'a> {
     /// Why the winner must not replace others after all: a backend took a newer write, and nobody holds it.
     fn checked(&self, classes: &[Class], winner: usize) -> Option<String> {
         let origins = &classes.get(winner)?.origins;
-        let older = |write: usize| {
-            origins.before || origins.writes.iter().any(|other| self.order.before(*other, write))
-        };
-        let taken = |write: &usize| {
-            let replies = &self.writes[*write].replies;
-            replies.iter().find(|(_, said)| matches!(said, Said::Good { .. })).map(|(backend, _)| backend)
-        };
-        let lost = (0..self.writes.len()).filter(|write| !self.is_delete(*write) && older(*write));
-        let backend = lost.into_iter().find_map(|write| taken(&write))?;
+        let (_, backend) = self.taken_after(origins).next()?;
         Some(format!("{backend} took a newer write than any backend holds now"))
+    }
+
+    /// Why the records cannot be forgotten although all backends agree: a backend took a newer write than they hold.
+    /// Where they hold nothing, somebody may have deleted it, of whom nobody knows; not with `strong`, and where a
+    /// DELETE may have come late, it is that one.
+    fn lost(&self, classes: &[Class], winner: usize) -> Option<String> {
+        let class = classes.get(winner);
+        if class.is_some_and(|class| !class.is_gone()) {
+            return self.checked(classes, winner);
+        }
+        let nothing = Origins { before: true, ..Origins::default() };
+        let origins = class.map_or(&nothing, |class| &class.origins);
+        let came_late = |write: usize, backend: &str| {
+            let is_unknown = |earlier: &usize| *self.writes[*earlier].said(backend) == Said::Unknown;
+            let earlier = (0..self.writes.len()).filter(|earlier| self.order.before(*earlier, write));
+            earlier.filter(|earlier| self.is_delete(*earlier)).any(|earlier| is_unknown(&earlier))
+        };
+        let (_, backend) = self
+            .taken_after(origins)
+            .find(|(write, backend)| self.writes[*write].intent.strong || came_late(*write, backend))?;
+        Some(format!(
+            "{backend} took a write, and no backend has the object now, though no later DELETE is recorded"
+        ))
+    }
+
+    /// Writes after what comes from there, and the backends that took them.
+    fn taken_after<'b>(&'b self, origins: &'b Origins) -> impl Iterator<Item = (usize, &'b str)> {
+        let is_later = |write: &usize| {
+            origins.before || origins.writes.iter().any(|other| self.order.before(*other, *write))
+        };
+        let puts = (0..self.writes.len()).filter(|write| !self.is_delete(*write)).filter(is_later);
+        puts.flat_map(|write| {
+            let took =
+                self.writes[write].replies.iter().filter(|(_, said)| matches!(said, Said::Good { .. }));
+            took.map(move |(backend, _)| (write, backend.as_str()))
+        })
     }
 
     /// Whether no backend that could not be asked can hold anything newer.

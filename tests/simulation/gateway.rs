@@ -48,6 +48,8 @@ pub struct Gateway {
     numbers: AtomicI64,
     commits: AtomicI64,
     waiting: Mutex<Waiting<Sender<()>>>,
+    /// Set when something waits.
+    wake: Mutex<Arc<Latch>>,
     is_unavailable: AtomicBool,
     overview: Overview,
     /// The last write of an object on a backend, until it has ended there.
@@ -77,6 +79,7 @@ impl Gateway {
             numbers: AtomicI64::new(0),
             commits: AtomicI64::new(0),
             waiting: Mutex::default(),
+            wake: Mutex::default(),
             is_unavailable: AtomicBool::new(false),
             overview: Overview::new(1000),
             turns: Mutex::default(),
@@ -110,16 +113,20 @@ impl Gateway {
     async fn write_journal(self: Arc<Self>) {
         let world = &self.world;
         loop {
-            world.sim.pause(1, 5).await;
+            if self.has_told_all() {
+                self.is_unavailable.store(false, Relaxed);
+                let wake = Arc::<Latch>::default();
+                lock(&self.wake).clone_from(&wake);
+                wake.wait().await;
+            }
+            world.sim.pause(1, 10).await;
             let batch = {
                 let mut waiting = lock(&self.waiting);
                 if waiting.due().is_none_or(|due| due > self.instant()) {
-                    self.is_unavailable.store(false, Relaxed);
                     continue;
                 }
                 waiting.take()
             };
-            world.sim.pause(0, 5).await;
             let changes: Vec<_> = batch.changes().cloned().collect();
             let told = world.tell_journal(world.journal.apply(changes, world.settle)).await;
             // It is on disk, and nobody has heard of it yet.
@@ -222,7 +229,7 @@ impl Gateway {
             Consistency::None => false,
             Consistency::Weak => {
                 let change = vec![Change::Begin(intent.clone())];
-                !self.is_unavailable.load(Relaxed) && lock(&self.waiting).begin(change, self.instant())
+                !self.is_unavailable.load(Relaxed) && self.put(|waiting, now| waiting.begin(change, now))
             }
             Consistency::Strong => {
                 self.is_on_disk(&intent).await.then_some(())?;
@@ -241,8 +248,14 @@ impl Gateway {
         if self.is_unavailable.load(Relaxed) {
             return false;
         }
-        lock(&self.waiting).begin_now(change, token, self.instant()).map_err(drop).unwrap();
+        self.put(|waiting, now| waiting.begin_now(change, token, now)).map_err(drop).unwrap();
         self.world.mutation == Mutation::NobodyWaits || told.recv().await.is_some()
+    }
+
+    fn put<R>(&self, put: impl FnOnce(&mut Waiting<Sender<()>>, Instant) -> R) -> R {
+        let put = put(&mut lock(&self.waiting), self.instant());
+        lock(&self.wake).set();
+        put
     }
 
     fn intent(&self, key: &[u8], effect: &Effect) -> Intent {
@@ -341,7 +354,7 @@ impl Ends for Gateway {
             Change::Settled(record) | Change::Diverged(record) if is_forgotten => Change::Void(record.id()),
             _ => change,
         };
-        lock(&self.waiting).end(change, begun, needed && !is_forgotten, self.instant()).unwrap()
+        self.put(|waiting, now| waiting.end(change, begun, needed && !is_forgotten, now)).unwrap()
     }
 }
 
