@@ -29,7 +29,7 @@ use async_trait::async_trait;
 
 pub use self::{
     batch::{Batch, Waiting},
-    ends::{Ended, Ends, Outcome, Overview},
+    ends::{Changes, Ended, Outcome, Overview},
     memory::Memory,
     open::{open, opener},
     postgres::Postgres,
