@@ -1,7 +1,10 @@
 //! One row per rule: records and states in, decision out.
 
-use super::*;
-use crate::journal::{Intent, Object, WriteId};
+use super::{content::md5_of, *};
+use crate::{
+    journal::{Intent, Object, WriteId},
+    sync::Held,
+};
 
 const BOUND: i64 = 5_000;
 const A: &str = "http://a:80";
