@@ -1,6 +1,8 @@
 //! Sub-resources that were written, and whose word counts.
 
-use super::{Case, is_before};
+use std::collections::BTreeMap;
+
+use super::Case;
 use crate::{
     journal::{Record, Said, What},
     sync::State,
@@ -15,35 +17,39 @@ pub struct Attribute {
 }
 
 impl Case<'_> {
-    /// The sub-resources that were written, but for those that a later write of the object has replaced.
-    pub(super) fn attributes(&self, records: &[Record]) -> Vec<Attribute> {
+    /// The sub-resources that were written, by their names, but for those that a later write of the object has
+    /// replaced.
+    pub(super) fn attributes(&self) -> Vec<Attribute> {
         if !self.states.iter().any(|(_, state)| matches!(state, State::Present(_))) {
             return Vec::new();
         }
-        let written = |record: &&Record| matches!(record.intent.what, What::Attribute(_));
-        let mut attributes: Vec<Attribute> = Vec::new();
-        for record in records.iter().filter(written) {
-            let What::Attribute(name) = &record.intent.what else { continue };
-            if attributes.iter().any(|known| known.name == *name) {
-                continue;
+        let mut written: BTreeMap<&String, Vec<&Record>> = BTreeMap::new();
+        for record in self.records {
+            if let What::Attribute(name) = &record.intent.what {
+                written.entry(name).or_default().push(record);
             }
-            let same = |other: &&Record| other.intent.what == record.intent.what;
-            let all: Vec<&Record> = records.iter().filter(same).collect();
-            let newest = all.iter().find(|newest| {
-                all.iter()
-                    .all(|other| other.id() == newest.id() || is_before(other, newest, self.clock_bound))
-            });
-            let replaced =
-                |newest: &Record| self.writes.iter().any(|put| is_before(newest, put, self.clock_bound));
-            if newest.is_some_and(|newest| replaced(newest)) {
-                continue;
-            }
-            let took = |newest: &&Record| {
-                let good = newest.replies.iter().find(|(_, said)| matches!(said, Said::Good { .. }));
-                good.map(|(backend, _)| backend.clone())
-            };
-            attributes.push(Attribute { name: name.clone(), source: newest.and_then(took) });
         }
-        attributes
+        written.into_iter().filter_map(|(name, all)| self.attribute(name, &all)).collect()
+    }
+
+    fn attribute(&self, name: &str, all: &[&Record]) -> Option<Attribute> {
+        let newest = all.iter().find(|newest| {
+            all.iter().all(|other| {
+                other.id() == newest.id() || (self.is_before(other, newest) && !self.is_before(newest, other))
+            })
+        });
+        let replaces = |newest: &Record, write: usize| {
+            self.is_taken(write) && self.is_before(newest, self.writes[write])
+        };
+        if newest.is_some_and(|newest| (0..self.writes.len()).any(|write| replaces(newest, write))) {
+            return None;
+        }
+        let took = |newest: &&Record| {
+            let is_here = |backend: &String| self.states.iter().any(|(name, _)| name == backend);
+            let is_good = |(name, said): &&(String, Said)| matches!(said, Said::Good { .. }) && is_here(name);
+            let good = newest.replies.iter().find(is_good);
+            good.map(|(backend, _)| backend.clone())
+        };
+        Some(Attribute { name: name.to_owned(), source: newest.and_then(took) })
     }
 }

@@ -32,7 +32,7 @@ mod winner;
 use super::State;
 use crate::journal::{Record, Said, What};
 use classes::Class;
-use order::{Order, is_before};
+use order::Order;
 
 pub use attributes::Attribute;
 pub(super) use content::content;
@@ -41,7 +41,7 @@ pub(super) use content::content;
 const FRACTION: i64 = 999;
 
 /// Each is compared with each.
-const RECORDS_MOST: usize = 500;
+const RECORDS_MOST: usize = 2_000;
 
 /// What to do with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,17 @@ pub enum Decision {
     Park(String),
 }
 
-/// Decides. `states` has every backend of the cluster once, by its endpoint; `clock_bound` is in milliseconds.
-pub fn decide(records: &[Record], states: &[(String, State)], clock_bound: i64) -> Decision {
+/// What is assumed of the world; in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// How far clocks of gateways and backends may be apart.
+    pub clocks: i64,
+    /// After which what was sent does not happen any more.
+    pub settle: i64,
+}
+
+/// Decides. `states` has every backend of the cluster once, by its endpoint.
+pub fn decide(records: &[Record], states: &[(String, State)], bounds: Bounds) -> Decision {
     if let Some(reason) = not_for_machines(records) {
         return Decision::Park(reason);
     }
@@ -73,24 +82,8 @@ pub fn decide(records: &[Record], states: &[(String, State)], clock_bound: i64) 
     }
     let writes: Vec<&Record> =
         records.iter().filter(|record| matches!(record.intent.what, What::Put | What::Delete)).collect();
-    let order = Order::new(&writes, clock_bound);
-    let case = Case { writes, order, states, clock_bound };
-    let classes = case.classes();
-    let unknown = states.iter().find_map(|(_, state)| match state {
-        State::Unknown(why) => Some(why.clone()),
-        _ => None,
-    });
-    match case.winner(&classes) {
-        Ok(winner) => match (case.bring_to(&classes, winner), unknown) {
-            (None, None) => Decision::Agreed { attributes: case.attributes(records) },
-            (Some(todo), None) => case.checked(&classes, winner).map_or(todo, Decision::Park),
-            // What is certain need not wait for a backend that is away.
-            (Some(todo), Some(_)) if case.is_certain(&classes, winner) => todo,
-            (_, Some(why)) => Decision::Wait(why),
-        },
-        Err(_) if unknown.is_some() => Decision::Wait(unknown.unwrap_or_default()),
-        Err(undecided) => undecided,
-    }
+    let order = Order::new(&writes, bounds.clocks);
+    Case { records, writes, order, states, bounds }.decide()
 }
 
 /// Requests whose effect cannot be brought to another backend.
@@ -105,13 +98,65 @@ fn not_for_machines(records: &[Record]) -> Option<String> {
 }
 
 struct Case<'a> {
+    records: &'a [Record],
+    /// Of the records, those that made something of the object.
     writes: Vec<&'a Record>,
     order: Order,
     states: &'a [(String, State)],
-    clock_bound: i64,
+    bounds: Bounds,
 }
 
 impl Case<'_> {
+    fn decide(&self) -> Decision {
+        let unknown = self.states.iter().find_map(|(_, state)| match state {
+            State::Unknown(why) => Some(why.clone()),
+            _ => None,
+        });
+        let classes = self.classes();
+        let winner = self.winner(&classes);
+        let Some(why) = unknown else {
+            return match (winner, self.doubt(&classes)) {
+                (Err(Decision::Digest(backends)), _) => Decision::Digest(backends),
+                (_, Some(doubt)) => Decision::Park(doubt),
+                (Ok(winner), None) => self.bring(&classes, winner),
+                (Err(undecided), None) => undecided,
+            };
+        };
+        // What is certain need not wait for a backend that is away.
+        let certain = winner.ok().filter(|winner| self.is_certain(&classes, *winner));
+        let todo = certain.and_then(|winner| self.bring_to(&classes, winner));
+        todo.unwrap_or(Decision::Wait(why))
+    }
+
+    /// What is to be done for all backends to be like the winner, and whether that is right.
+    fn bring(&self, classes: &[Class], winner: usize) -> Decision {
+        let todo = self.bring_to(classes, winner);
+        let class = classes.get(winner);
+        let late = class.map(|class| self.late_comers(class)).unwrap_or_default();
+        let lost = match (class, &todo) {
+            (Some(class), Some(_)) => self.lost(|write| self.may_replace(classes, class, &late, write)),
+            (Some(class), None) => self.lost(|write| self.has_replaced(class, &late, write)),
+            (None, _) => self.lost(|write| self.is_elsewhere(write)),
+        };
+        match (lost, todo) {
+            (Some(backend), _) => {
+                Decision::Park(format!("{backend} took a newer write than any backend holds now"))
+            }
+            (None, Some(todo)) => todo,
+            (None, None) => Decision::Agreed { attributes: self.attributes() },
+        }
+    }
+
+    /// The first backend that took a write which is one of those `missed`.
+    fn lost(&self, missed: impl Fn(usize) -> bool) -> Option<&String> {
+        let puts = (0..self.writes.len()).filter(|write| !self.is_delete(*write));
+        let taken = |write: usize| {
+            let replies = &self.writes[write].replies;
+            replies.iter().find(|(_, said)| matches!(said, Said::Good { .. })).map(|(backend, _)| backend)
+        };
+        puts.filter(|write| missed(*write)).find_map(taken)
+    }
+
     /// What is left to be done for all reachable backends to be like the winner.
     fn bring_to(&self, classes: &[Class], winner: usize) -> Option<Decision> {
         let class = classes.get(winner)?;
@@ -135,19 +180,46 @@ impl Case<'_> {
         })
     }
 
-    /// Why the winner must not replace others after all: a backend took a newer write, and nobody holds it.
-    fn checked(&self, classes: &[Class], winner: usize) -> Option<String> {
-        let origins = &classes.get(winner)?.origins;
-        let older = |write: usize| {
-            origins.before || origins.writes.iter().any(|other| self.order.before(*other, write))
-        };
-        let taken = |write: &usize| {
-            let replies = &self.writes[*write].replies;
-            replies.iter().find(|(_, said)| matches!(said, Said::Good { .. })).map(|(backend, _)| backend)
-        };
-        let lost = (0..self.writes.len()).filter(|write| !self.is_delete(*write) && older(*write));
-        let backend = lost.into_iter().find_map(|write| taken(&write))?;
-        Some(format!("{backend} took a newer write than any backend holds now"))
+    /// Whether a content may be older than a write. The others must not be brought to it then.
+    fn may_replace(&self, classes: &[Class], class: &Class, late: &[usize], write: usize) -> bool {
+        let origins = &class.origins;
+        let is_older = |other: &usize| self.order.before(*other, write);
+        // Where it is held it has been compared.
+        let is_held = || classes.iter().any(|class| class.origins.writes.contains(&write));
+        origins.before
+            || origins.writes.iter().any(is_older)
+            || (self.may_have_overtaken(class, late, write) && !is_held())
+    }
+
+    /// Whether what all backends hold is certainly older than a write, or came late. If it may be a later one, they are
+    /// left alone.
+    fn has_replaced(&self, class: &Class, late: &[usize], write: usize) -> bool {
+        let origins = &class.origins;
+        let begun = self.writes[write].intent.begun.saturating_sub(self.bounds.clocks);
+        let is_old = !origins.exact && class.holders.iter().any(|(_, held)| held.modified + FRACTION < begun);
+        let is_older = |other: &usize| self.order.before(*other, write);
+        let is_before = origins.writes.iter().all(is_older) && (!origins.before || self.all_strong());
+        !origins.writes.contains(&write)
+            && (is_old || (!origins.later && (is_before || self.may_have_overtaken(class, late, write))))
+    }
+
+    /// Whether only backends took it that the cluster does not have any more.
+    fn is_elsewhere(&self, write: usize) -> bool {
+        let is_here = |backend: &String| self.states.iter().any(|(name, _)| name == backend);
+        let replies = &self.writes[write].replies;
+        !replies.iter().any(|(backend, said)| matches!(said, Said::Good { .. }) && is_here(backend))
+    }
+
+    /// A DELETE may have been done, or backends may have lacked the object before.
+    fn doubt(&self, classes: &[Class]) -> Option<String> {
+        let is_there = classes.iter().any(|class| !class.is_gone());
+        let is_doubtful = || (0..self.writes.len()).any(|write| self.is_doubtful(write));
+        let why = "a gateway died in the middle of a DELETE, and a backend may have lacked the object before";
+        (is_there && is_doubtful()).then(|| why.to_owned())
+    }
+
+    fn is_before(&self, a: &Record, b: &Record) -> bool {
+        order::is_before(a, b, self.bounds.clocks)
     }
 
     /// Whether no backend that could not be asked can hold anything newer.
@@ -158,5 +230,7 @@ impl Case<'_> {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

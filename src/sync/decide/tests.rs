@@ -6,16 +6,16 @@ use crate::{
     sync::Held,
 };
 
-const BOUND: i64 = 5_000;
-const A: &str = "http://a:80";
-const B: &str = "http://b:80";
-const C: &str = "http://c:80";
+pub const BOUNDS: Bounds = Bounds { clocks: 5_000, settle: 30_000 };
+pub const A: &str = "http://a:80";
+pub const B: &str = "http://b:80";
+pub const C: &str = "http://c:80";
 
-fn md5(content: u8) -> String {
+pub fn md5(content: u8) -> String {
     format!("{content:02x}").repeat(16)
 }
 
-fn held(content: u8, modified: i64) -> Held {
+pub fn held(content: u8, modified: i64) -> Held {
     let etag = md5(content);
     Held {
         md5: md5_of(&etag),
@@ -36,16 +36,16 @@ fn states(all: &[(&str, State)]) -> Vec<(String, State)> {
     all.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect()
 }
 
-fn good(content: u8) -> Said {
+pub fn good(content: u8) -> Said {
     Said::Good { etag: Some(format!("\"{}\"", md5(content))), version: None }
 }
 
-fn deleted() -> Said {
+pub fn deleted() -> Said {
     Said::Good { etag: None, version: None }
 }
 
 /// A write of gateway 1, number and commit alike, that lasted a second from `begun`.
-fn record(number: i64, what: What, begun: i64, replies: &[(&str, Said)]) -> Record {
+pub fn record(number: i64, what: What, begun: i64, replies: &[(&str, Said)]) -> Record {
     let object = Object { cluster: "main".into(), bucket: b"b".to_vec(), key: b"k".to_vec() };
     Record {
         intent: Intent {
@@ -66,12 +66,12 @@ fn record(number: i64, what: What, begun: i64, replies: &[(&str, Said)]) -> Reco
     }
 }
 
-fn by_gateway(gateway: i64, mut record: Record) -> Record {
+pub fn by_gateway(gateway: i64, mut record: Record) -> Record {
     record.intent.id.gateway = gateway;
     record
 }
 
-fn strong(mut record: Record) -> Record {
+pub fn strong(mut record: Record) -> Record {
     record.intent.strong = true;
     record
 }
@@ -98,19 +98,19 @@ fn one(record: &Record) -> &[Record] {
 
 #[track_caller]
 fn check(records: &[Record], all: &[(&str, State)], expected: Decision) {
-    assert_eq!(decide(records, &states(all), BOUND), expected);
+    assert_eq!(decide(records, &states(all), BOUNDS), expected);
 }
 
 #[track_caller]
 fn parked(records: &[Record], all: &[(&str, State)], part: &str) {
-    match decide(records, &states(all), BOUND) {
+    match decide(records, &states(all), BOUNDS) {
         Decision::Park(reason) if reason.contains(part) => {}
         other => panic!("{other:?}"),
     }
 }
 
-const T: i64 = 1_000_000;
-const LATER: i64 = T + 100_000;
+pub const T: i64 = 1_000_000;
+pub const LATER: i64 = T + 100_000;
 
 #[test]
 fn a_backend_that_took_the_newest_write_and_holds_it_is_the_source() {
@@ -276,4 +276,178 @@ fn sub_resources_are_compared_once_the_object_agrees() {
 fn what_cannot_be_brought_to_another_backend_is_for_a_human() {
     parked(&[record(1, What::Bucket("PUT".into()), T, &[])], &[], "PUT of a bucket");
     parked(&[record(1, What::Version("DELETE".into()), T, &[])], &[], "DELETE of one version");
+}
+
+#[test]
+fn a_write_that_may_have_come_late_over_an_acknowledged_one_is_for_a_human() {
+    let mut failed = record(1, What::Put, T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
+    let by_other = |replies: &[(&str, Said)]| by_gateway(2, record(1, What::Put, T + 2_000, replies));
+    let taken = by_other(&[(A, good(2)), (B, good(2))]);
+    let all = [(A, has(1, LATER)), (B, has(2, T + 2_000))];
+    parked(&[failed.clone(), taken.clone()], &all, "nothing tells");
+    // Nobody holds it any more.
+    let overwritten = by_other(&[(A, good(2)), (B, Said::NotApplied)]);
+    let all = [(A, has(1, T + 4_000)), (B, has(3, T - 100_000))];
+    parked(&[failed.clone(), overwritten], &all, "took a newer write");
+    parked(
+        &[failed.clone(), taken.clone()],
+        &[(A, has(1, T + 4_000)), (B, has(1, T + 4_000))],
+        "took a newer write",
+    );
+    let gone = by_gateway(2, record(1, What::Delete, T + 2_000, &[(A, deleted()), (B, deleted())]));
+    parked(&[failed.clone(), gone], &[(A, has(1, T + 20_000)), (B, State::Absent)], "nothing tells");
+    // It was there long before it was given up.
+    failed.ended = T + 60_000;
+    check(&[failed, taken], &[(A, has(1, T + 20_000)), (B, has(2, T + 2_000))], copy(A, &[B]));
+}
+
+#[test]
+fn agreement_on_what_is_older_than_an_acknowledged_write_is_not_forgotten() {
+    let put = record(1, What::Put, T, &[(A, good(2)), (B, Said::NotApplied)]);
+    let both = |content, modified| [(A, has(content, modified)), (B, has(content, modified))];
+    parked(one(&put), &both(1, T - 100_000), "took a newer write");
+    check(one(&put), &both(3, LATER), agreed());
+    // A storage may date an upload from its beginning.
+    check(one(&put), &both(2, T - 100_000), agreed());
+    let newer = record(2, What::Put, T + 2_000, &[(A, good(3)), (B, Said::NotApplied)]);
+    check(&[put.clone(), newer], &both(3, T - 100_000), agreed());
+    check(one(&put), &[(A, State::Absent), (B, State::Absent)], agreed());
+    // What a worker deleted while the write was under way.
+    let gone = record(0, What::Delete, T - 2_000, &[(A, deleted()), (B, Said::NotApplied)]);
+    parked(&[gone, put], &[(A, State::Absent), (B, State::Absent)], "took a newer write");
+}
+
+#[test]
+fn a_write_that_only_a_backend_took_which_is_gone_is_for_a_human() {
+    let replies = |said| [("http://gone:80", said), (A, Said::NotApplied), (B, Said::NotApplied)];
+    let put = record(1, What::Put, T, &replies(good(2)));
+    let old = || has(1, T - 100_000);
+    for all in [[old(), old()], [old(), State::Absent], [State::Absent, State::Absent]] {
+        let [a, b] = all;
+        parked(one(&put), &[(A, a), (B, b)], "http://gone:80 took a newer write");
+    }
+    // A worker had copied it in time.
+    check(one(&put), &[(A, has(2, T + 2_000)), (B, old())], copy(A, &[B]));
+    check(one(&put), &[(A, has(2, T + 2_000)), (B, has(2, T + 3_000))], agreed());
+    let gone = record(1, What::Delete, T, &replies(deleted()));
+    check(&[gone], &[(A, old()), (B, old())], delete(&[A, B]));
+    let tags = record(1, What::Attribute("tagging".into()), T, &replies(deleted()));
+    let unknown = Decision::Agreed { attributes: vec![Attribute { name: "tagging".into(), source: None }] };
+    check(&[tags], &[(A, old()), (B, old())], unknown);
+}
+
+#[test]
+fn a_backend_that_is_new_in_the_cluster_gets_what_the_others_have() {
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied)]);
+    check(one(&put), &[(A, has(1, T)), (B, State::Absent), (C, State::Absent)], copy(A, &[B, C]));
+    let seen = record(1, What::Seen, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    check(&[seen], &[(A, has(1, T)), (B, has(1, T)), (C, State::Absent)], copy(A, &[C]));
+    let gone = record(1, What::Delete, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    check(&[gone], &[(A, State::Absent), (B, has(1, T - 100)), (C, State::Absent)], delete(&[B]));
+}
+
+#[test]
+fn what_a_backend_may_never_have_had_does_not_prove_a_delete() {
+    let orphan = record(2, What::Delete, T + 2_000, &[]);
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, good(1))]);
+    let missed = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied)]);
+    let seen = record(1, What::Seen, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    let two = [(A, has(1, T)), (B, State::Absent)];
+    parked(&[missed, orphan.clone()], &two, "a gateway died");
+    parked(&[seen, orphan.clone()], &two, "a gateway died");
+    // The cluster had no C then.
+    let three = [(A, has(1, T)), (B, has(1, T)), (C, State::Absent)];
+    parked(&[put.clone(), orphan.clone()], &three, "a gateway died");
+    check(&[put, orphan.clone()], &two, delete(&[A]));
+    let later = record(3, What::Put, T + 70_000, &[(A, good(2)), (B, Said::NotApplied)]);
+    check(&[orphan, later], &[(A, has(2, T + 70_000)), (B, State::Absent)], copy(A, &[B]));
+}
+
+#[test]
+fn what_a_worker_may_have_brought_over_a_write_does_not_win() {
+    let put = record(1, What::Put, T, &[(A, good(2)), (B, good(2)), (C, Said::NotApplied)]);
+    let old = || has(1, T - 100_000);
+    // Sent before it began, it may arrive for as long as anything may.
+    parked(one(&put), &[(A, has(1, T + 20_000)), (B, has(2, T)), (C, State::Absent)], "nothing tells");
+    check(one(&put), &[(A, has(1, LATER)), (B, has(2, T)), (C, State::Absent)], copy(A, &[B, C]));
+    // This is what was there before.
+    check(one(&put), &[(A, has(1, T + 20_000)), (B, has(2, T)), (C, old())], copy(B, &[A, C]));
+    check(one(&put), &[(A, has(3, T + 20_000)), (B, has(2, T)), (C, old())], copy(A, &[B, C]));
+}
+
+#[test]
+fn what_came_long_after_all_that_is_recorded_is_not_taken_for_an_old_write() {
+    let lost = strong(record(1, What::Put, T, &[(A, Said::Unknown), (B, Said::NotApplied)]));
+    let taken = strong(record(2, What::Put, T + 2_000, &[(A, good(2)), (B, good(2))]));
+    let both = [lost, taken];
+    check(&both, &[(A, has(1, T + 20_000)), (B, has(2, T))], copy(B, &[A]));
+    parked(&both, &[(A, has(1, LATER)), (B, has(2, T))], "nothing tells");
+}
+
+#[test]
+fn a_copy_that_has_lost_metadata_does_not_replace_what_it_was_made_of() {
+    let lost = record(1, What::Put, T, &[(A, Said::NotApplied), (B, Said::Unknown)]);
+    let whole = Held { metadata: vec![("cache-control".into(), "no-cache".into())], ..held(1, T - 100_000) };
+    parked(&[lost], &[(A, State::Present(whole)), (B, has(1, LATER))], "nothing tells");
+}
+
+#[test]
+fn what_contradicts_itself_is_no_order() {
+    let turned = |number, begun, content, turns: (i64, i64)| {
+        let replies = [(A, good(content)), (B, good(content))];
+        let mut record = by_gateway(number, record(1, What::Put, begun, &replies));
+        (record.intent.turn, record.turn) = (Some(turns.0), Some(turns.1));
+        record
+    };
+    // By the journal this is the earlier one, by the clocks the later.
+    let (one, other) = (turned(1, T + 50_000, 1, (1, 2)), turned(2, T, 2, (3, 4)));
+    let order = Order::new(&[&one, &other], BOUNDS.clocks);
+    assert!(!order.before(0, 1) && !order.before(1, 0));
+    parked(&[one, other], &[(A, has(1, T)), (B, has(2, T))], "nothing tells");
+}
+
+#[test]
+fn order_goes_on_from_one_to_the_next() {
+    let first = record(1, What::Put, T, &[(A, good(1))]);
+    let by_other = by_gateway(2, record(1, What::Put, T + 20_000, &[(A, good(1))]));
+    let last = by_gateway(2, record(2, What::Put, T, &[(A, good(1))]));
+    let order = Order::new(&[&last, &first, &by_other], BOUNDS.clocks);
+    assert!(order.before(1, 2) && order.before(2, 0) && order.before(1, 0) && !order.before(0, 1));
+    assert!(order.is_newest(0) && !order.is_newest(1) && !order.is_newest(2));
+}
+
+/// Writes that the others have to be compared with one by one, and the time at which they are over.
+fn many(count: usize) -> (Vec<Record>, i64) {
+    let write = |number: i64| {
+        let replies = [(A, good(1)), (B, Said::NotApplied)];
+        by_gateway(number % 2, record(number, What::Put, T + 10 * number, &replies))
+    };
+    ((0..count as i64).map(write).collect(), T + 10 * count as i64)
+}
+
+#[test]
+fn there_may_be_many_records_and_not_more() {
+    let (records, end) = many(200);
+    check(&records, &[(A, has(1, end)), (B, State::Absent)], copy(A, &[B]));
+    let (records, end) = many(RECORDS_MOST + 1);
+    parked(&records, &[(A, has(1, end)), (B, State::Absent)], "more than");
+}
+
+#[test]
+#[ignore = "tells how long the longest decision takes, which means something in an optimised build only"]
+fn the_most_records_are_decided_soon() {
+    let (records, end) = many(RECORDS_MOST);
+    let begun = std::time::Instant::now();
+    check(&records, &[(A, has(1, end)), (B, State::Absent)], copy(A, &[B]));
+    println!("{RECORDS_MOST} records: {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_sub_resource_is_compared_unless_something_certainly_replaced_it() {
+    let tags = record(1, What::Attribute("tagging".into()), T, &[(A, deleted()), (B, Said::NotApplied)]);
+    let attribute = Attribute { name: "tagging".into(), source: Some(A.into()) };
+    let put = |said| record(2, What::Put, T + 2_000, &[(A, said), (B, Said::NotApplied)]);
+    let same = [(A, has(1, T - 100_000)), (B, has(1, T - 100_000))];
+    check(&[tags.clone(), put(Said::Unknown)], &same, Decision::Agreed { attributes: vec![attribute] });
+    check(&[tags, put(good(1))], &[(A, has(1, T)), (B, has(1, T))], agreed());
 }

@@ -1,12 +1,12 @@
 //! Which of several contents is the newest.
 
 use super::{
-    Case, Decision,
+    Case, Decision, FRACTION,
     classes::Class,
     content::{content, is_true},
     origins::Origins,
 };
-use crate::sync::Held;
+use crate::{journal::Said, sync::Held};
 
 impl Case<'_> {
     /// The class that the others are to be brought to, by its index; no class at all is 0.
@@ -57,24 +57,58 @@ impl Case<'_> {
     fn by_time(&self, classes: &[Class], left: &[usize]) -> Option<usize> {
         let later = |a: usize, b: usize| {
             let (newer, older) = (&classes[a], &classes[b]);
-            // An older write may have come late.
-            let late_comer = newer.origins.writes.iter().any(|write| {
-                older.origins.later
-                    || older.origins.writes.iter().any(|other| self.order.before(*write, *other))
-            });
-            let bound = self.clock_bound;
-            !late_comer
+            let bound = self.bounds.clocks;
+            !self.may_be_late(newer, older)
                 && match (newer.is_gone(), older.is_gone()) {
                     (false, false) => newer.earliest() > older.latest().saturating_add(bound),
-                    (false, true) => newer.earliest() > self.deleted(older, true).saturating_add(bound),
-                    (true, _) => older.latest() < self.deleted(newer, false).saturating_sub(bound),
+                    (false, true) => newer.earliest() > self.when_deleted(older, true).saturating_add(bound),
+                    (true, _) => older.latest() < self.when_deleted(newer, false).saturating_sub(bound),
                 }
         };
         left.iter().copied().find(|a| left.iter().all(|b| a == b || later(*a, *b)))
     }
 
+    /// Whether what is newer by time may be something older that came late: an older write, or a copy of what was there
+    /// before; or a write that may be older, and of which no backend says that it came in time.
+    fn may_be_late(&self, newer: &Class, older: &Class) -> bool {
+        let (late, other) = (&newer.origins, &older.origins);
+        let is_older =
+            |write: usize| other.later || other.writes.iter().any(|b| self.order.before(write, *b));
+        let is_copy = late.before && late.brought && (other.later || !other.writes.is_empty());
+        let late_comers = self.late_comers(newer);
+        let is_overtaken =
+            || other.writes.iter().any(|write| self.may_have_overtaken(newer, &late_comers, *write));
+        is_copy || late.writes.iter().any(|write| is_older(*write)) || is_overtaken()
+    }
+
+    /// Of the writes that a content may be from, those that perhaps came after their end.
+    pub(super) fn late_comers(&self, class: &Class) -> Vec<usize> {
+        class.origins.writes.iter().copied().filter(|write| !self.came_in_time(*write, class)).collect()
+    }
+
+    /// Whether a content is perhaps that of a write which came late, over one that a backend took and that may be the
+    /// later of the two.
+    pub(super) fn may_have_overtaken(&self, newer: &Class, late: &[usize], taken: usize) -> bool {
+        self.is_taken(taken)
+            && late.iter().any(|write| !self.order.before(taken, *write))
+            && !newer.origins.writes.contains(&taken)
+    }
+
+    /// Whether a backend that holds it got a write before that had ended: what came later may have come much later. Of a
+    /// DELETE only the beginning counts.
+    fn came_in_time(&self, write: usize, class: &Class) -> bool {
+        let record = self.writes[write];
+        let bound = self.bounds.clocks;
+        let in_time = |(backend, held): &(&str, &Held)| match record.said(backend) {
+            Said::Good { .. } => held.modified <= record.ended.saturating_add(bound),
+            Said::Unknown => held.modified + FRACTION < record.ended.saturating_sub(bound),
+            Said::NotApplied => false,
+        };
+        class.is_gone() || (!self.is_orphan(write) && class.holders.iter().any(in_time))
+    }
+
     /// When the DELETEs of a class ended, the last of them, or began, the first.
-    fn deleted(&self, gone: &Class, ended: bool) -> i64 {
+    fn when_deleted(&self, gone: &Class, ended: bool) -> i64 {
         let writes = gone.origins.writes.iter().map(|write| self.writes[*write]);
         match ended {
             true => writes.map(|write| write.ended).max().unwrap_or(i64::MAX),
