@@ -42,6 +42,10 @@ pub const EPOCH: i64 = 1_700_000_000_000;
 pub struct Fake {
     objects: Mutex<HashMap<(String, Vec<u8>), Held>>,
     away: Mutex<HashSet<String>>,
+    /// Sub-resources of whatever object, by endpoint.
+    pub attributes: Mutex<HashMap<String, Vec<u8>>>,
+    /// Backends that keep no metadata, and sub-resources in words of their own.
+    pub careless: Mutex<HashSet<String>>,
     /// How long an answer takes, in milliseconds.
     pub slow: AtomicI64,
     pub asked: Mutex<HashMap<String, usize>>,
@@ -62,6 +66,12 @@ impl Fake {
             metadata: Vec::new(),
         };
         self.objects.lock().unwrap().insert((backend.to_owned(), key.as_bytes().to_vec()), held);
+    }
+
+    pub fn describe(&self, backend: &str, key: &str, metadata: &[(&str, &str)]) {
+        let mut objects = self.objects.lock().unwrap();
+        let held = objects.get_mut(&(backend.to_owned(), key.as_bytes().to_vec())).unwrap();
+        held.metadata = metadata.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     }
 
     pub fn holds(&self, backend: &str, key: &str) -> Option<Held> {
@@ -130,7 +140,10 @@ impl Stores for Fake {
         if !gate.may_go_on().await {
             return Err(StoreError::Failed("called off".into()));
         }
-        let held = Held { modified: from.1.modified + 60_000, ..from.1.clone() };
+        let mut held = Held { modified: from.1.modified + 60_000, ..from.1.clone() };
+        if self.careless.lock().unwrap().contains(to.0) {
+            held.metadata.clear();
+        }
         let copied = Copied { etag: held.etag.clone(), version: None, md5: held.md5.unwrap() };
         self.objects.lock().unwrap().insert((to.0.to_owned(), object.key.clone()), held);
         Ok(copied)
@@ -153,11 +166,28 @@ impl Stores for Fake {
         Ok(())
     }
 
-    async fn attribute(&self, _: &str, _: &Object, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(None)
+    async fn attribute(&self, backend: &str, _: &Object, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.attributes.lock().unwrap().get(backend).cloned())
     }
 
-    async fn set_attribute(&self, _: &str, _: &Object, _: &str, _: Option<&[u8]>) -> Result<(), StoreError> {
+    async fn set_attribute(
+        &self,
+        backend: &str,
+        _: &Object,
+        _: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        self.answer(backend).await.map_err(StoreError::Failed)?;
+        let mut attributes = self.attributes.lock().unwrap();
+        let Some(value) = value else {
+            attributes.remove(backend);
+            return Ok(());
+        };
+        let mut value = value.to_vec();
+        if self.careless.lock().unwrap().contains(backend) {
+            value.make_ascii_uppercase();
+        }
+        attributes.insert(backend.to_owned(), value);
         Ok(())
     }
 }
@@ -170,6 +200,8 @@ pub struct World {
     pub ahead: Arc<AtomicI64>,
     pub topology: Topology,
     pub wanted: Wanted,
+    /// Whether records are of a region that is.
+    pub strong: bool,
     pub max_attempts: Option<u32>,
     pub concurrency: usize,
     pub per_backend: usize,
@@ -201,6 +233,7 @@ impl World {
             ahead,
             topology: Topology::new(&fixture::config(clusters, regions)),
             wanted: Wanted::Diverged,
+            strong: true,
             max_attempts: None,
             concurrency: 4,
             per_backend: 3,
@@ -230,7 +263,7 @@ impl World {
             req_id: "q".into(),
             length: None,
             begun: EPOCH - 1000,
-            strong: true,
+            strong: self.strong,
             turn: None,
         };
         let replies = replies.iter().map(|(name, said)| ((*name).to_owned(), said.clone())).collect();

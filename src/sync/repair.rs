@@ -4,13 +4,16 @@
 //! in agreement. What is copied goes under conditions (the source as it was seen, the target as it was seen), and behind
 //! a [`Gate`] that closes when the lease is lost or another write to the object is in the journal.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
 use super::{
-    Gate, Md5, State, StoreError, Stores,
-    decide::{Attribute, Decision, decide},
+    Gate, Held, Md5, State, StoreError, Stores,
+    decide::{Attribute, Bounds, Decision, decide},
 };
 use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
 
@@ -26,6 +29,13 @@ pub struct Rules {
     pub clock_bound: Duration,
     /// After which a request whose outcome is unknown does not happen any more.
     pub settle: Duration,
+}
+
+impl Rules {
+    fn bounds(&self) -> Bounds {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Bounds { clocks: millis(self.clock_bound), settle: millis(self.settle) }
+    }
 }
 
 /// How a repair ended.
@@ -63,6 +73,16 @@ pub struct Repair<'a> {
 
 /// Digests that were read or copied, by backend and ETag.
 type Digests = HashMap<(String, String), Md5>;
+
+/// What has been done to an object.
+#[derive(Default)]
+struct Done {
+    digests: Digests,
+    /// By backend, the ETag of what was copied there, and of what it was copied from.
+    copies: HashMap<String, (String, String)>,
+    /// Backends that were written to.
+    changed: usize,
+}
 
 /// What one round came to.
 enum Round {
@@ -113,8 +133,7 @@ impl Repair<'_> {
     /// Makes all backends agree; whatever else it comes to is how the repair ends. Each round begins at the gate: what
     /// was decided by holds no more when another write has come.
     pub async fn agree(&self, object: &Object, records: &[Record]) -> Result<Agreed, Outcome> {
-        let mut digests = Digests::new();
-        let mut changed = 0;
+        let mut done = Done::default();
         for _ in 0..ROUNDS {
             if !self.gate.may_go_on().await {
                 return Err(Outcome::Again {
@@ -122,26 +141,23 @@ impl Repair<'_> {
                     why: "it is written to, or the lease is lost".into(),
                 });
             }
-            let states = self.ask(object, &digests).await;
-            let bound = self.rules.clock_bound.as_millis() as i64;
-            let round = match decide(records, &states, bound) {
+            let states = self.ask(object, &done.digests).await;
+            let round = match decide(records, &states, self.rules.bounds()) {
                 Decision::Agreed { attributes } => match self.attributes(object, &attributes).await? {
-                    0 => return Ok(Agreed { changed, states }),
+                    0 => return Ok(Agreed { changed: done.changed, states }),
                     more => {
-                        changed += more;
+                        done.changed += more;
                         Round::Next
                     }
                 },
                 Decision::Copy { source, targets } => {
-                    let round = self.copy(object, &states, &source, &targets, &mut digests).await;
-                    changed += targets.len();
-                    round
+                    self.copy(object, &states, &source, &targets, &mut done).await
                 }
                 Decision::Delete { targets } => {
-                    changed += targets.len();
+                    done.changed += targets.len();
                     self.delete(object, &states, &targets).await
                 }
-                Decision::Digest(backends) => self.read(object, &states, &backends, &mut digests).await,
+                Decision::Digest(backends) => self.read(object, &states, &backends, &mut done.digests).await,
                 Decision::Wait(why) => Round::End(Outcome::Failed { why }),
                 Decision::Park(why) => Round::End(Outcome::Parked { why }),
             };
@@ -184,16 +200,24 @@ impl Repair<'_> {
         states: &[(String, State)],
         source: &str,
         targets: &[String],
-        digests: &mut Digests,
+        done: &mut Done,
     ) -> Round {
         let Some(State::Present(held)) = state_of(states, source) else { return Round::Next };
+        done.changed += targets.len();
         let mut problem = None;
         for target in targets {
             let Some(over) = state_of(states, target) else { continue };
+            if let State::Present(over) = over
+                && done.copies.get(target) == Some(&(over.etag.clone(), held.etag.clone()))
+            {
+                problem = worst(problem, Some(not_kept(target, held, over)));
+                continue;
+            }
             match self.stores.copy(object, (source, held), (target, over), self.gate).await {
                 Ok(copied) => {
-                    digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
-                    digests.insert((target.clone(), copied.etag), copied.md5);
+                    done.copies.insert(target.clone(), (copied.etag.clone(), held.etag.clone()));
+                    done.digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
+                    done.digests.insert((target.clone(), copied.etag), copied.md5);
                 }
                 Err(error) => problem = worst(problem, self.problem(error)),
             }
@@ -243,7 +267,7 @@ impl Repair<'_> {
                     Ok(value) => values.push((backend, value)),
                     Err(StoreError::Changed(_)) => return Ok(1),
                     Err(error) => {
-                        let failed = || Outcome::Failed { why: format!("?{name} was changed meanwhile") };
+                        let failed = || Outcome::Failed { why: changed_meanwhile(name) };
                         return Err(self.problem(error).unwrap_or_else(failed));
                     }
                 }
@@ -257,17 +281,40 @@ impl Repair<'_> {
                 return Err(Outcome::Parked { why });
             };
             for (backend, _) in values.iter().filter(|(_, value)| value != right) {
-                if !self.gate.may_go_on().await {
-                    return Err(Outcome::Lost);
-                }
-                let set = self.stores.set_attribute(backend, object, name, right.as_deref()).await;
-                if let Some(outcome) = set.err().and_then(|error| self.problem(error)) {
-                    return Err(outcome);
-                }
+                self.set_attribute(object, backend, name, right.as_deref()).await?;
                 written += 1;
             }
         }
         Ok(written)
+    }
+
+    /// Sets a sub-resource and reads it back: a backend that tells it in other words than it was told would be told
+    /// again and again.
+    async fn set_attribute(
+        &self,
+        object: &Object,
+        backend: &str,
+        name: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), Outcome> {
+        if !self.gate.may_go_on().await {
+            return Err(Outcome::Lost);
+        }
+        let changed = || Outcome::Failed { why: changed_meanwhile(name) };
+        let set = self.stores.set_attribute(backend, object, name, value).await;
+        if let Some(outcome) = set.err().and_then(|error| self.problem(error)) {
+            return Err(outcome);
+        }
+        let now = self.stores.attribute(backend, object, name).await;
+        let now = now.map_err(|error| self.problem(error).unwrap_or_else(changed))?;
+        if now.as_deref() == value {
+            return Ok(());
+        }
+        // Another write, or a backend that does as it likes.
+        match self.gate.may_go_on().await {
+            true => Err(Outcome::Parked { why: format!("{backend} does not keep ?{name} as it was set") }),
+            false => Err(Outcome::Again { pause: WRITING, why: changed_meanwhile(name) }),
+        }
     }
 
     /// What a failure means for the repair; `None` = ask again.
@@ -281,8 +328,22 @@ impl Repair<'_> {
     }
 }
 
+fn changed_meanwhile(name: &str) -> String {
+    format!("?{name} was changed meanwhile")
+}
+
 fn state_of<'a>(states: &'a [(String, State)], backend: &str) -> Option<&'a State> {
     states.iter().find(|(name, _)| name == backend).map(|(_, state)| state)
+}
+
+/// A backend holds what was copied there, and it is not what was copied: once more would be no better.
+fn not_kept(target: &str, from: &Held, now: &Held) -> Outcome {
+    let differs = |of: &Held, other: &Held| {
+        let differing = of.metadata.iter().filter(|header| !other.metadata.contains(header));
+        differing.map(|(name, _)| name.clone()).collect::<BTreeSet<String>>()
+    };
+    let names: Vec<String> = differs(from, now).union(&differs(now, from)).cloned().collect();
+    Outcome::Parked { why: format!("{target} does not keep what is copied there, see {}", names.join(", ")) }
 }
 
 /// What may still happen must be waited for, whatever else there is; then what may get better by itself.
@@ -295,3 +356,6 @@ fn worst(known: Option<Outcome>, more: Option<Outcome>) -> Option<Outcome> {
     };
     if weight(&more) > weight(&known) { more } else { known }
 }
+
+#[cfg(test)]
+mod tests;
