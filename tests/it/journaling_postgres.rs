@@ -34,22 +34,6 @@ async fn remembers(gateway: &Gateway, objects: f64) {
     gateway.scrape_until("what it remembers", so).await;
 }
 
-/// `akubra sync --once`, until it leaves nothing.
-async fn repaired(gateway: &Gateway) {
-    let conf = gateway.log_file("akubra.yaml").display().to_string();
-    let repaired = async {
-        loop {
-            let output = akubra(&["sync", "--once", "-c", &conf]).await;
-            match output.status.code() {
-                Some(0) => return,
-                Some(1) => sleep(Duration::from_millis(50)).await,
-                _ => panic!("{output:?}"),
-            }
-        }
-    };
-    soon("everything to be repaired", repaired).await;
-}
-
 #[test]
 fn what_one_gateway_records_another_knows_at_once_and_a_worker_repairs() {
     run(async {
