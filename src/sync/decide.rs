@@ -63,7 +63,7 @@ pub fn decide(records: &[Record], states: &[(String, State)], clock_bound: i64) 
     let case = Case { writes, order, states, clock_bound };
     let classes = case.classes();
     let unknown = states.iter().find_map(|(_, state)| match state {
-        State::Unknown(why) => Some(why.clone()),
+        State::Unknown(why) | State::Refused(why) => Some(why.clone()),
         _ => None,
     });
     match case.winner(&classes) {
@@ -428,7 +428,7 @@ impl<'a> Case<'a> {
             .states
             .iter()
             .filter(|(name, state)| match state {
-                State::Unknown(_) => false,
+                State::Unknown(_) | State::Refused(_) => false,
                 State::Absent => !class.is_gone(),
                 State::Present(_) => !is_among(name),
             })

@@ -220,7 +220,7 @@ impl Job {
 
     /// What is to be said of how it ended.
     fn word(&self, end: End, told: &mut Told) -> Word {
-        let (shop, case) = (&self.shop, &self.case);
+        let shop = &self.shop;
         let (word, outcome, why) = match end {
             End::Repair(Outcome::Resolved { changed }) => {
                 told.changed = changed;
@@ -233,17 +233,8 @@ impl Job {
                 (Word::Postpone { pause, failed: false }, "again", why)
             }
             End::Repair(Outcome::Parked { why }) => (Word::SetAside(Standing::Parked), "parked", why),
-            End::Repair(Outcome::Failed { why }) => {
-                told.attempts = case.attempts.saturating_add(1);
-                if shop.max_attempts.is_some_and(|most| told.attempts >= most) {
-                    let why = format!("{} tries failed, the last: {why}", told.attempts);
-                    (Word::SetAside(Standing::Dead), "dead", why)
-                } else {
-                    shop.metrics.backoffs.inc();
-                    let pause = shop.backoff.pause(told.attempts, rand::thread_rng().gen_range(0.0..=1.0));
-                    (Word::Postpone { pause, failed: true }, "failed", why)
-                }
-            }
+            End::Repair(Outcome::Failed { why }) => self.failed(told, Duration::ZERO, why),
+            End::Repair(Outcome::Unsettled { why }) => self.failed(told, shop.rules.settle, why),
             End::Postponed(pause, why) => (Word::Postpone { pause, failed: false }, "postponed", why),
             End::Journal(error) => {
                 shop.trouble(&error.to_string());
@@ -267,6 +258,19 @@ impl Job {
         told.outcome = outcome;
         told.why = why;
         word
+    }
+
+    /// One try more that failed: when the next is, or that there is none.
+    fn failed(&self, told: &mut Told, least: Duration, why: String) -> (Word, &'static str, String) {
+        let shop = &self.shop;
+        told.attempts = self.case.attempts.saturating_add(1);
+        if shop.max_attempts.is_some_and(|most| told.attempts >= most) {
+            let why = format!("{} tries failed, the last: {why}", told.attempts);
+            return (Word::SetAside(Standing::Dead), "dead", why);
+        }
+        shop.metrics.backoffs.inc();
+        let pause = shop.backoff.pause(told.attempts, rand::thread_rng().gen_range(0.0..=1.0)).max(least);
+        (Word::Postpone { pause, failed: true }, "failed", why)
     }
 
     /// Says it to the journal, as long as the lease lasts.

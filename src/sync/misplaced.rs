@@ -49,7 +49,7 @@ pub enum Step {
 /// Decides. `home` and `there` are what the backends of either cluster hold; backends of both are in `home` alone.
 pub fn step(home: &[(String, State)], there: &[(String, State)], stays: bool) -> Step {
     let unknown = there.iter().find_map(|(_, state)| match state {
-        State::Unknown(why) => Some(why.clone()),
+        State::Unknown(why) | State::Refused(why) => Some(why.clone()),
         _ => None,
     });
     if let Some(why) = unknown {

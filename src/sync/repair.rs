@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use super::{
     Gate, Md5, State, StoreError, Stores,
+    copies::Copies,
     decide::{Attribute, Decision, decide},
 };
 use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
@@ -37,6 +38,8 @@ pub enum Outcome {
     Again { pause: Duration, why: String },
     /// It could not be done now.
     Failed { why: String },
+    /// The same, and nobody knows whether it was done: it may happen yet, until `settle` has passed.
+    Unsettled { why: String },
     /// No rule decides, or a backend refuses.
     Parked { why: String },
     /// Another worker has the object by now.
@@ -114,6 +117,7 @@ impl Repair<'_> {
     /// was decided by holds no more when another write has come.
     pub async fn agree(&self, object: &Object, records: &[Record]) -> Result<Agreed, Outcome> {
         let mut digests = Digests::new();
+        let mut copies = Copies::default();
         let mut changed = 0;
         for _ in 0..ROUNDS {
             if !self.gate.may_go_on().await {
@@ -123,6 +127,9 @@ impl Repair<'_> {
                 });
             }
             let states = self.ask(object, &digests).await;
+            if let Some(why) = copies.lost(&states) {
+                return Err(Outcome::Parked { why });
+            }
             let bound = self.rules.clock_bound.as_millis() as i64;
             let round = match decide(records, &states, bound) {
                 Decision::Agreed { attributes } => match self.attributes(object, &attributes).await? {
@@ -133,16 +140,18 @@ impl Repair<'_> {
                     }
                 },
                 Decision::Copy { source, targets } => {
-                    let round = self.copy(object, &states, &source, &targets, &mut digests).await;
+                    if let Some(why) = copies.is_in_vain(&states, &source, &targets) {
+                        return Err(Outcome::Parked { why });
+                    }
                     changed += targets.len();
-                    round
+                    self.copy(object, &states, &source, &targets, (&mut digests, &mut copies)).await
                 }
                 Decision::Delete { targets } => {
                     changed += targets.len();
                     self.delete(object, &states, &targets).await
                 }
                 Decision::Digest(backends) => self.read(object, &states, &backends, &mut digests).await,
-                Decision::Wait(why) => Round::End(Outcome::Failed { why }),
+                Decision::Wait(why) => Round::End(waits(&states, why)),
                 Decision::Park(why) => Round::End(Outcome::Parked { why }),
             };
             if let Round::End(outcome) = round {
@@ -184,7 +193,7 @@ impl Repair<'_> {
         states: &[(String, State)],
         source: &str,
         targets: &[String],
-        digests: &mut Digests,
+        (digests, copies): (&mut Digests, &mut Copies),
     ) -> Round {
         let Some(State::Present(held)) = state_of(states, source) else { return Round::Next };
         let mut problem = None;
@@ -193,7 +202,8 @@ impl Repair<'_> {
             match self.stores.copy(object, (source, held), (target, over), self.gate).await {
                 Ok(copied) => {
                     digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
-                    digests.insert((target.clone(), copied.etag), copied.md5);
+                    digests.insert((target.clone(), copied.etag.clone()), copied.md5);
+                    copies.note(target, &copied.etag, held);
                 }
                 Err(error) => problem = worst(problem, self.problem(error)),
             }
@@ -275,10 +285,17 @@ impl Repair<'_> {
         match error {
             StoreError::Changed(_) => None,
             StoreError::Failed(why) => Some(Outcome::Failed { why }),
-            StoreError::Unknown(why) => Some(Outcome::Again { pause: self.rules.settle, why }),
-            StoreError::Refused(why) => Some(Outcome::Parked { why }),
+            StoreError::Unknown(why) => Some(Outcome::Unsettled { why }),
+            StoreError::Refused(why) | StoreError::Denied { why, .. } => Some(Outcome::Parked { why }),
         }
     }
+}
+
+/// What has to be waited for; not for what is refused, if that is all.
+pub(super) fn waits(states: &[(String, State)], why: String) -> Outcome {
+    let is_refused = states.iter().any(|(_, state)| matches!(state, State::Refused(_)));
+    let is_unknown = states.iter().any(|(_, state)| matches!(state, State::Unknown(_)));
+    if is_refused && !is_unknown { Outcome::Parked { why } } else { Outcome::Failed { why } }
 }
 
 fn state_of<'a>(states: &'a [(String, State)], backend: &str) -> Option<&'a State> {
@@ -288,7 +305,7 @@ fn state_of<'a>(states: &'a [(String, State)], backend: &str) -> Option<&'a Stat
 /// What may still happen must be waited for, whatever else there is; then what may get better by itself.
 fn worst(known: Option<Outcome>, more: Option<Outcome>) -> Option<Outcome> {
     let weight = |outcome: &Option<Outcome>| match outcome {
-        Some(Outcome::Again { .. }) => 3,
+        Some(Outcome::Unsettled { .. }) => 3,
         Some(Outcome::Failed { .. }) => 2,
         Some(_) => 1,
         None => 0,

@@ -215,6 +215,7 @@ async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome) 
         Outcome::Resolved { .. } | Outcome::Lost => Ok(()),
         Outcome::Again { pause, why } => journal.postpone(lease, pause, false, &why).await,
         Outcome::Failed { why } => journal.postpone(lease, Duration::from_secs(1), true, &why).await,
+        Outcome::Unsettled { why } => journal.postpone(lease, world.settle, true, &why).await,
         Outcome::Parked { why } => journal.set_aside(lease, Standing::Parked, &seen, &why).await,
     };
     told.unwrap();
