@@ -60,6 +60,8 @@ const PURE: &[&str] = &[
     "sync/decide.rs",
     "sync/backoff.rs",
     "sync/circuit.rs",
+    "sync/copies.rs",
+    "sync/misplaced/step.rs",
     "s3/request.rs",
     "s3/error.rs",
     "upstream/health/detector.rs",

@@ -177,18 +177,17 @@ fn what_a_backend_does_not_keep_of_an_object_is_for_a_human() {
         let (a, b) = (S3Backend::with_bucket(BUCKET).await, Misbehaving::start().await);
         let region = Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong");
         let mut gateway = setup(&[("main", &[&a, &b])], &[region]).start().await;
-        b.refuse().await;
+        b.will_once_on("PUT", Behaviour::answers(503));
         // Keeps its type and `x-amz-meta-*`.
         let put = s3_client(&gateway.url()).put_object().bucket(BUCKET).key("key");
         let put = put.body(ByteStream::from_static(b"body")).metadata("a", "b").cache_control("no-store");
         put.send().await.unwrap();
         wait_for_open(&gateway, 1).await;
-        b.listen_again();
         assert_eq!(command(&gateway, &["sync", "--once"]).await.status.code(), Some(1));
         let why = format!("{} does not keep metadata cache-control", b.url());
         assert_eq!(reasons(&gateway, "parked").await, [why]);
         let copies = b.methods().iter().filter(|method| *method == "PUT").count();
-        assert_eq!(copies, 1, "it was copied again and again");
+        assert_eq!(copies, 2, "that of the client, and one copy");
         gateway.stop().await;
     });
 }
@@ -241,6 +240,38 @@ fn an_object_that_a_read_found_elsewhere_moves_home() {
         for backend in [&a, &b] {
             assert_eq!(backend.object(BUCKET, "key").await.as_deref(), Some(&b"body"[..]));
         }
+        assert_eq!(counts(&gateway).await["open"], 0);
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn what_moves_home_stays_on_a_backend_that_both_clusters_have() {
+    run(async {
+        let (old, shared) = (S3Backend::with_bucket(BUCKET).await, S3Backend::with_bucket(BUCKET).await);
+        let new = S3Backend::with_bucket(BUCKET).await;
+        let weighted = |weight_of_old, weight_of_new| {
+            let region = Region::new("region", &[("old", weight_of_old), ("new", weight_of_new)]);
+            setup(&[("old", &[&old, &shared]), ("new", &[&shared, &new])], &[region.default_region()])
+        };
+        let mut gateway = weighted(1.0, 0.0).start().await;
+        put(&gateway, "key", b"body").await;
+        old.wait_for_object(BUCKET, "key").await;
+        shared.wait_for_object(BUCKET, "key").await;
+        gateway.reload(&weighted(0.0, 1.0)).await;
+        // Found on a backend of both, by the name of the old one.
+        shared.client().delete_object().bucket(BUCKET).key("key").send().await.unwrap();
+        s3_client(&gateway.url()).get_object().bucket(BUCKET).key("key").send().await.unwrap();
+        wait_for_open(&gateway, 1).await;
+        let body = ByteStream::from_static(b"body");
+        let again = shared.client().put_object().bucket(BUCKET).key("key").body(body);
+        again.content_type("text/x-test").metadata("colour", "blue").send().await.unwrap();
+
+        printed(&gateway, &["sync", "--once", "--misplaced"]).await;
+        for backend in [&shared, &new] {
+            assert_eq!(backend.object(BUCKET, "key").await.as_deref(), Some(&b"body"[..]));
+        }
+        assert_eq!(old.object(BUCKET, "key").await, None);
         assert_eq!(counts(&gateway).await["open"], 0);
         gateway.stop().await;
     });

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use akubra::journal::{Filter, Journal, JournalError, News, Object, Postgres, Resolution, Wanted};
+use akubra::journal::{Filter, Journal, JournalError, Later, News, Object, Postgres, Resolution, Wanted};
 use tokio::time::Instant;
 
 use super::bench::*;
@@ -133,7 +133,7 @@ async fn work(journal: Arc<Postgres>) {
         for (lease, case) in journal.lease("worker", Wanted::Diverged, 2, LONG, LONG).await.unwrap() {
             let seen: Vec<_> = case.records.iter().map(akubra::journal::Record::id).collect();
             if journal.resolve(&lease, &seen).await.unwrap() == Resolution::Changed {
-                journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+                journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
             }
         }
     }
