@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -44,13 +44,27 @@ pub struct Fake {
     away: Mutex<HashSet<String>>,
     /// Sub-resources of whatever object, by endpoint.
     pub attributes: Mutex<HashMap<String, Vec<u8>>>,
-    /// Backends that keep no metadata, and sub-resources in words of their own.
+    /// Backends that keep sub-resources in words of their own.
     pub careless: Mutex<HashSet<String>>,
     /// How long an answer takes, in milliseconds.
     pub slow: AtomicI64,
     pub asked: Mutex<HashMap<String, usize>>,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
+    /// What may not be asked about, and what may not be worked with: backend and key, which is empty for all.
+    pub refused: Mutex<HashSet<(&'static str, &'static str)>>,
+    pub denied: Mutex<HashSet<(&'static str, &'static str)>>,
+    /// What copies to a backend come to that nobody hears of.
+    pub unheard: Mutex<HashMap<&'static str, Unheard>>,
+    /// Targets keep no metadata.
+    pub keeps_no_metadata: AtomicBool,
+}
+
+/// A copy of unknown outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheard {
+    Done,
+    NotDone,
 }
 
 impl Fake {
@@ -65,13 +79,11 @@ impl Fake {
             md5: Some(md5),
             metadata: Vec::new(),
         };
-        self.objects.lock().unwrap().insert((backend.to_owned(), key.as_bytes().to_vec()), held);
+        self.keep(backend, key, held);
     }
 
-    pub fn describe(&self, backend: &str, key: &str, metadata: &[(&str, &str)]) {
-        let mut objects = self.objects.lock().unwrap();
-        let held = objects.get_mut(&(backend.to_owned(), key.as_bytes().to_vec())).unwrap();
-        held.metadata = metadata.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    pub fn keep(&self, backend: &str, key: &str, held: Held) {
+        self.objects.lock().unwrap().insert((backend.to_owned(), key.as_bytes().to_vec()), held);
     }
 
     pub fn holds(&self, backend: &str, key: &str) -> Option<Held> {
@@ -107,6 +119,18 @@ impl Fake {
         }
     }
 
+    fn is_in(set: &Mutex<HashSet<(&'static str, &'static str)>>, backend: &str, object: &Object) -> bool {
+        let fits = |key: &str| key.is_empty() || key.as_bytes() == object.key;
+        set.lock().unwrap().iter().any(|(one, key)| *one == backend && fits(key))
+    }
+
+    fn may_work(&self, backend: &str, object: &Object) -> Result<(), StoreError> {
+        match Fake::is_in(&self.denied, backend, object) {
+            true => Err(StoreError::Denied { by: backend.into(), why: format!("{backend}: 403 to PUT") }),
+            false => Ok(()),
+        }
+    }
+
     fn get(&self, backend: &str, object: &Object) -> Option<Held> {
         self.objects.lock().unwrap().get(&(backend.to_owned(), object.key.clone())).cloned()
     }
@@ -117,6 +141,9 @@ impl Stores for Fake {
     async fn state(&self, backend: &str, object: &Object) -> State {
         match self.answer(backend).await {
             Err(why) => State::Unknown(why),
+            Ok(()) if Fake::is_in(&self.refused, backend, object) => {
+                State::Refused(format!("{backend}: 403 to HEAD"))
+            }
             Ok(()) => self.get(backend, object).map_or(State::Absent, State::Present),
         }
     }
@@ -140,13 +167,20 @@ impl Stores for Fake {
         if !gate.may_go_on().await {
             return Err(StoreError::Failed("called off".into()));
         }
+        self.may_work(to.0, object)?;
         let mut held = Held { modified: from.1.modified + 60_000, ..from.1.clone() };
-        if self.careless.lock().unwrap().contains(to.0) {
+        if self.keeps_no_metadata.load(Relaxed) {
             held.metadata.clear();
         }
         let copied = Copied { etag: held.etag.clone(), version: None, md5: held.md5.unwrap() };
-        self.objects.lock().unwrap().insert((to.0.to_owned(), object.key.clone()), held);
-        Ok(copied)
+        let unheard = self.unheard.lock().unwrap().remove(to.0);
+        if unheard != Some(Unheard::NotDone) {
+            self.objects.lock().unwrap().insert((to.0.to_owned(), object.key.clone()), held);
+        }
+        match unheard {
+            Some(_) => Err(StoreError::Unknown(format!("{}: no answer", to.0))),
+            None => Ok(copied),
+        }
     }
 
     async fn delete(
@@ -162,6 +196,7 @@ impl Stores for Fake {
         if !gate.may_go_on().await {
             return Err(StoreError::Failed("called off".into()));
         }
+        self.may_work(backend.0, object)?;
         self.objects.lock().unwrap().remove(&(backend.0.to_owned(), object.key.clone()));
         Ok(())
     }

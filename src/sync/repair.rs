@@ -4,15 +4,13 @@
 //! in agreement. What is copied goes under conditions (the source as it was seen, the target as it was seen), and behind
 //! a [`Gate`] that closes when the lease is lost or another write to the object is in the journal.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{
-    Gate, Held, Md5, State, StoreError, Stores,
+    Gate, Md5, State, StoreError, Stores,
+    copies::Copies,
     decide::{Attribute, Bounds, Decision, decide},
 };
 use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
@@ -47,6 +45,8 @@ pub enum Outcome {
     Again { pause: Duration, why: String },
     /// It could not be done now.
     Failed { why: String },
+    /// The same, and nobody knows whether it was done: it may happen yet, until `settle` has passed.
+    Unsettled { why: String },
     /// No rule decides, or a backend refuses.
     Parked { why: String },
     /// Another worker has the object by now.
@@ -78,8 +78,7 @@ type Digests = HashMap<(String, String), Md5>;
 #[derive(Default)]
 struct Done {
     digests: Digests,
-    /// By backend, the ETag of what was copied there, and of what it was copied from.
-    copies: HashMap<String, (String, String)>,
+    copies: Copies,
     /// Backends that were written to.
     changed: usize,
 }
@@ -142,6 +141,9 @@ impl Repair<'_> {
                 });
             }
             let states = self.ask(object, &done.digests).await;
+            if let Some(why) = done.copies.lost(&states) {
+                return Err(Outcome::Parked { why });
+            }
             let round = match decide(records, &states, self.rules.bounds()) {
                 Decision::Agreed { attributes } => match self.attributes(object, &attributes).await? {
                     0 => return Ok(Agreed { changed: done.changed, states }),
@@ -151,6 +153,9 @@ impl Repair<'_> {
                     }
                 },
                 Decision::Copy { source, targets } => {
+                    if let Some(why) = done.copies.is_in_vain(&states, &source, &targets) {
+                        return Err(Outcome::Parked { why });
+                    }
                     self.copy(object, &states, &source, &targets, &mut done).await
                 }
                 Decision::Delete { targets } => {
@@ -158,7 +163,7 @@ impl Repair<'_> {
                     self.delete(object, &states, &targets).await
                 }
                 Decision::Digest(backends) => self.read(object, &states, &backends, &mut done.digests).await,
-                Decision::Wait(why) => Round::End(Outcome::Failed { why }),
+                Decision::Wait(why) => Round::End(waits(&states, why)),
                 Decision::Park(why) => Round::End(Outcome::Parked { why }),
             };
             if let Round::End(outcome) = round {
@@ -207,17 +212,11 @@ impl Repair<'_> {
         let mut problem = None;
         for target in targets {
             let Some(over) = state_of(states, target) else { continue };
-            if let State::Present(over) = over
-                && done.copies.get(target) == Some(&(over.etag.clone(), held.etag.clone()))
-            {
-                problem = worst(problem, Some(not_kept(target, held, over)));
-                continue;
-            }
             match self.stores.copy(object, (source, held), (target, over), self.gate).await {
                 Ok(copied) => {
-                    done.copies.insert(target.clone(), (copied.etag.clone(), held.etag.clone()));
                     done.digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
-                    done.digests.insert((target.clone(), copied.etag), copied.md5);
+                    done.digests.insert((target.clone(), copied.etag.clone()), copied.md5);
+                    done.copies.note(target, &copied.etag, held);
                 }
                 Err(error) => problem = worst(problem, self.problem(error)),
             }
@@ -322,8 +321,8 @@ impl Repair<'_> {
         match error {
             StoreError::Changed(_) => None,
             StoreError::Failed(why) => Some(Outcome::Failed { why }),
-            StoreError::Unknown(why) => Some(Outcome::Again { pause: self.rules.settle, why }),
-            StoreError::Refused(why) => Some(Outcome::Parked { why }),
+            StoreError::Unknown(why) => Some(Outcome::Unsettled { why }),
+            StoreError::Refused(why) | StoreError::Denied { why, .. } => Some(Outcome::Parked { why }),
         }
     }
 }
@@ -332,24 +331,21 @@ fn changed_meanwhile(name: &str) -> String {
     format!("?{name} was changed meanwhile")
 }
 
-fn state_of<'a>(states: &'a [(String, State)], backend: &str) -> Option<&'a State> {
-    states.iter().find(|(name, _)| name == backend).map(|(_, state)| state)
+/// What has to be waited for; not for what is refused, if that is all.
+pub(super) fn waits(states: &[(String, State)], why: String) -> Outcome {
+    let is_refused = states.iter().any(|(_, state)| matches!(state, State::Refused(_)));
+    let is_unknown = states.iter().any(|(_, state)| matches!(state, State::Unknown(_)));
+    if is_refused && !is_unknown { Outcome::Parked { why } } else { Outcome::Failed { why } }
 }
 
-/// A backend holds what was copied there, and it is not what was copied: once more would be no better.
-fn not_kept(target: &str, from: &Held, now: &Held) -> Outcome {
-    let differs = |of: &Held, other: &Held| {
-        let differing = of.metadata.iter().filter(|header| !other.metadata.contains(header));
-        differing.map(|(name, _)| name.clone()).collect::<BTreeSet<String>>()
-    };
-    let names: Vec<String> = differs(from, now).union(&differs(now, from)).cloned().collect();
-    Outcome::Parked { why: format!("{target} does not keep what is copied there, see {}", names.join(", ")) }
+fn state_of<'a>(states: &'a [(String, State)], backend: &str) -> Option<&'a State> {
+    states.iter().find(|(name, _)| name == backend).map(|(_, state)| state)
 }
 
 /// What may still happen must be waited for, whatever else there is; then what may get better by itself.
 fn worst(known: Option<Outcome>, more: Option<Outcome>) -> Option<Outcome> {
     let weight = |outcome: &Option<Outcome>| match outcome {
-        Some(Outcome::Again { .. }) => 3,
+        Some(Outcome::Unsettled { .. }) => 3,
         Some(Outcome::Failed { .. }) => 2,
         Some(_) => 1,
         None => 0,

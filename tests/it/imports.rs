@@ -66,6 +66,8 @@ const PURE: &[&str] = &[
     "sync/decide/winner.rs",
     "sync/backoff.rs",
     "sync/circuit.rs",
+    "sync/copies.rs",
+    "sync/misplaced/step.rs",
     "s3/request.rs",
     "s3/error.rs",
     "upstream/health/detector.rs",

@@ -109,7 +109,7 @@ async fn client(world: Arc<World>, slots: Slots, keys: Vec<Vec<u8>>, _done: crat
         let at = {
             let mut writes = lock(&world.writes);
             let at = writes.len();
-            let effect = match chance % 900 {
+            let effect = match chance {
                 0..550 => put(&world, at),
                 550..900 => Effect::Delete,
                 _ => Effect::Tag(Some(format!("t{at:03}"))),

@@ -6,8 +6,9 @@ use super::{
     tables::tell,
 };
 use crate::journal::{
-    Case, Lease, Object, Resolution, Standing, Wanted, WriteId,
+    Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
     row::{self, Unreadable},
+    rules::millis,
 };
 
 pub struct Terms<'a> {
@@ -150,20 +151,14 @@ async fn remove(session: &mut Session, id: i64) -> Result<()> {
     Ok(())
 }
 
-pub async fn postpone(
-    session: &mut Session,
-    lease: &Lease,
-    pause: i64,
-    failed: bool,
-    why: &str,
-    now: i64,
-) -> Result<()> {
+pub async fn postpone(session: &mut Session, lease: &Lease, later: Later, why: &str, now: i64) -> Result<()> {
     let Some(leased) = leased(session, lease, now).await? else { return Ok(()) };
     let sql =
         "UPDATE objects SET attempts = attempts + $2, reason = $3, calm = greatest(calm, $4) WHERE id = $1";
-    let calm = if failed { 0 } else { now + pause };
-    session.execute(sql, &[&leased.id, &i64::from(failed), &why, &calm]).await?;
-    leased.release(session, now + pause).await
+    let due = now + millis(later.pause);
+    let calm = if later.calm { due } else { 0 };
+    session.execute(sql, &[&leased.id, &i64::from(later.failed), &why, &calm]).await?;
+    leased.release(session, due).await
 }
 
 pub async fn set_aside(

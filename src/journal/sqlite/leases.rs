@@ -7,8 +7,9 @@ use super::{
     tables::{remove, unwritable},
 };
 use crate::journal::{
-    Case, Lease, Object, Resolution, Standing, Wanted, WriteId,
+    Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
     row::{self, Unreadable},
+    rules::millis,
 };
 
 pub struct Terms<'a> {
@@ -140,19 +141,13 @@ pub fn resolve(tables: &Transaction<'_>, lease: &Lease, seen: &[WriteId], now: i
     Ok(Resolution::Resolved)
 }
 
-pub fn postpone(
-    tables: &Transaction<'_>,
-    lease: &Lease,
-    now: i64,
-    pause: i64,
-    failed: bool,
-    why: &str,
-) -> Result<()> {
+pub fn postpone(tables: &Transaction<'_>, lease: &Lease, now: i64, later: Later, why: &str) -> Result<()> {
     let Some(leased) = leased(tables, lease, now)? else { return Ok(()) };
     let sql = "UPDATE objects SET attempts = attempts + ?2, reason = ?3, calm = max(calm, ?4) WHERE id = ?1";
-    let calm = if failed { 0 } else { now + pause };
-    tables.prepare_cached(sql)?.execute(params![leased.id, failed, why, calm])?;
-    leased.release(tables, now + pause)
+    let due = now + millis(later.pause);
+    let calm = if later.calm { due } else { 0 };
+    tables.prepare_cached(sql)?.execute(params![leased.id, later.failed, why, calm])?;
+    leased.release(tables, due)
 }
 
 pub fn set_aside(

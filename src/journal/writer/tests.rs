@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     config::JournalEngine,
     journal::{
-        Case, Counts, Filter, Lease, Life, Mark, Memory, News, Object, Record, Resolution, Standing,
+        Case, Counts, Filter, Later, Lease, Life, Mark, Memory, News, Object, Record, Resolution, Standing,
         Unresolved, Wanted, What, system_clock,
     },
 };
@@ -75,14 +75,8 @@ impl Journal for Behind {
     async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
         self.memory.resolve(lease, seen).await
     }
-    async fn postpone(
-        &self,
-        lease: &Lease,
-        pause: Duration,
-        failed: bool,
-        why: &str,
-    ) -> Result<(), JournalError> {
-        self.memory.postpone(lease, pause, failed, why).await
+    async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
+        self.memory.postpone(lease, later, why).await
     }
     async fn set_aside(
         &self,

@@ -109,7 +109,7 @@ struct Case<'a> {
 impl Case<'_> {
     fn decide(&self) -> Decision {
         let unknown = self.states.iter().find_map(|(_, state)| match state {
-            State::Unknown(why) => Some(why.clone()),
+            State::Unknown(why) | State::Refused(why) => Some(why.clone()),
             _ => None,
         });
         let classes = self.classes();
@@ -165,7 +165,7 @@ impl Case<'_> {
             .states
             .iter()
             .filter(|(name, state)| match state {
-                State::Unknown(_) => false,
+                State::Unknown(_) | State::Refused(_) => false,
                 State::Absent => !class.is_gone(),
                 State::Present(_) => !is_among(name),
             })

@@ -39,25 +39,3 @@ async fn a_backend_that_tells_a_sub_resource_in_other_words_is_told_it_once() {
     // It was asked once for the object, and told once.
     assert_eq!(world.stores.asked(B), 2);
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_backend_that_does_not_keep_metadata_gets_one_copy() {
-    let mut world = World::new();
-    world.strong = false;
-    world.stores.put(A, "key", "text", EPOCH - 1_000);
-    world.stores.describe(A, "key", &[("cache-control", "no-store"), ("content-type", "text/plain")]);
-    world.stores.careless.lock().unwrap().insert(B.into());
-    let etag = world.stores.holds(A, "key").map(|held| held.etag);
-    // Both writes have the same bytes; "b" lost them, and what it has then is by its ETag of the first.
-    let here = Said::Good { etag, version: None };
-    let there = Said::Good { etag: Some("lost".into()), version: None };
-    world.record("key", What::Put, &[(A, here.clone()), (B, Said::NotApplied)]).await;
-    world.record("key", What::Put, &[(A, here), (B, there)]).await;
-    assert_eq!(world.once().await, Ended::Done { left: true });
-    assert_eq!(world.outcomes(), ["parked"]);
-    assert_eq!(
-        world.last().why,
-        format!("{B} does not keep what is copied there, see cache-control, content-type")
-    );
-    assert_eq!(world.stores.holds(B, "key").map(|held| held.metadata), Some(vec![]));
-}

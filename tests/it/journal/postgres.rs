@@ -3,7 +3,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use akubra::journal::{
-    Change, Filter, Journal, JournalError, News, Object, Postgres, Resolution, Wanted, postgres::Settings,
+    Change, Filter, Journal, JournalError, Later, News, Object, Postgres, Resolution, Wanted,
+    postgres::Settings,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -145,7 +146,7 @@ async fn work(journal: Arc<Postgres>) {
         for (lease, case) in journal.lease("worker", Wanted::Diverged, 2, LONG, LONG).await.unwrap() {
             let seen: Vec<_> = case.records.iter().map(akubra::journal::Record::id).collect();
             if journal.resolve(&lease, &seen).await.unwrap() == Resolution::Changed {
-                journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+                journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
             }
         }
     }
