@@ -12,7 +12,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
     pub name: String,
-    /// A backend that took the newest write to it, if it is known which that is.
+    /// A backend that took the newest write to it, or of the object after that, if it is known which that is; and to
+    /// which nothing older could come since.
     pub source: Option<String>,
 }
 
@@ -38,18 +39,28 @@ impl Case<'_> {
                 other.id() == newest.id() || (self.is_before(other, newest) && !self.is_before(newest, other))
             })
         });
-        let replaces = |newest: &Record, write: usize| {
+        let replaces = |write: usize, newest: &Record| {
             self.is_taken(write) && self.is_before(newest, self.writes[write])
         };
-        if newest.is_some_and(|newest| (0..self.writes.len()).any(|write| replaces(newest, write))) {
+        let writes = 0..self.writes.len();
+        let replaced = newest.and_then(|newest| {
+            let replacing: Vec<usize> = writes.filter(|write| replaces(*write, newest)).collect();
+            let is_last = |write: &usize| !replacing.iter().any(|other| self.order.before(*write, *other));
+            replacing.iter().copied().find(is_last).map(|write| &self.writes[write])
+        });
+        // One of unknown outcome may have come after what has replaced it.
+        let may_be_late = |record: &Record, backend: &str| *record.said(backend) == Said::Unknown;
+        let backends = || self.states.iter().map(|(backend, _)| backend);
+        if replaced.is_some() && !backends().any(|backend| all.iter().any(|of| may_be_late(of, backend))) {
             return None;
         }
-        let took = |newest: &&Record| {
-            let is_here = |backend: &String| self.states.iter().any(|(name, _)| name == backend);
-            let is_good = |(name, said): &&(String, Said)| matches!(said, Said::Good { .. }) && is_here(name);
-            let good = newest.replies.iter().find(is_good);
-            good.map(|(backend, _)| backend.clone())
+        let last = replaced.or(newest);
+        let has_it = |last: &Record, backend: &str| {
+            let others = all.iter().filter(|other| other.id() != last.id());
+            matches!(last.said(backend), Said::Good { .. })
+                && !others.into_iter().any(|of| may_be_late(of, backend))
         };
-        Some(Attribute { name: name.to_owned(), source: newest.and_then(took) })
+        let source = last.and_then(|last| backends().find(|backend| has_it(last, backend)).cloned());
+        Some(Attribute { name: name.to_owned(), source })
     }
 }

@@ -139,22 +139,36 @@ impl Case<'_> {
             (None, _) => self.lost(|write| self.is_elsewhere(write)),
         };
         match (lost, todo) {
-            (Some(backend), _) => {
-                Decision::Park(format!("{backend} took a newer write than any backend holds now"))
-            }
+            (Some(why), _) => Decision::Park(why),
             (None, Some(todo)) => todo,
             (None, None) => Decision::Agreed { attributes: self.attributes() },
         }
     }
 
-    /// The first backend that took a write which is one of those `missed`.
-    fn lost(&self, missed: impl Fn(usize) -> bool) -> Option<&String> {
+    /// Why one of the writes that are `missed` is lost: a backend took it, or may have before an older one came late.
+    fn lost(&self, missed: impl Fn(usize) -> bool) -> Option<String> {
         let puts = (0..self.writes.len()).filter(|write| !self.is_delete(*write));
-        let taken = |write: usize| {
+        puts.filter(|write| missed(*write)).find_map(|write| {
             let replies = &self.writes[write].replies;
-            replies.iter().find(|(_, said)| matches!(said, Said::Good { .. })).map(|(backend, _)| backend)
+            let taken = replies.iter().find(|(_, said)| matches!(said, Said::Good { .. }));
+            let taken =
+                taken.map(|(backend, _)| format!("{backend} took a newer write than any backend holds now"));
+            taken.or_else(|| self.may_be_overtaken(write))
+        })
+    }
+
+    /// A gateway that died told nobody whether a backend took its write; what was sent earlier may have come over it.
+    fn may_be_overtaken(&self, write: usize) -> Option<String> {
+        let unknown = |earlier: usize| {
+            let unknown =
+                |(backend, _): &&(String, State)| *self.writes[earlier].said(backend) == Said::Unknown;
+            self.states.iter().find(unknown).map(|(backend, _)| backend)
         };
-        puts.filter(|write| missed(*write)).find_map(taken)
+        let earlier = (0..self.writes.len()).filter(|earlier| self.order.before(*earlier, write));
+        let backend = Some(earlier).filter(|_| self.is_orphan(write))?.find_map(unknown)?;
+        Some(format!(
+            "a gateway died in the middle of a write, over which an older one may have come on {backend}"
+        ))
     }
 
     /// What is left to be done for all reachable backends to be like the winner.
@@ -203,7 +217,7 @@ impl Case<'_> {
             && (is_old || (!origins.later && (is_before || self.may_have_overtaken(class, late, write))))
     }
 
-    /// Whether only backends took it that the cluster does not have any more.
+    /// Whether no backend took it that the cluster still has.
     fn is_elsewhere(&self, write: usize) -> bool {
         let is_here = |backend: &String| self.states.iter().any(|(name, _)| name == backend);
         let replies = &self.writes[write].replies;
