@@ -135,8 +135,10 @@ impl Case<'_> {
         let late = class.map(|class| self.late_comers(class)).unwrap_or_default();
         let lost = match (class, &todo) {
             (Some(class), Some(_)) => self.lost(|write| self.may_replace(classes, class, &late, write)),
-            (Some(class), None) => self.lost(|write| self.has_replaced(class, &late, write)),
-            (None, _) => self.lost(|write| self.is_elsewhere(write)),
+            (Some(class), None) if !class.is_gone() => {
+                self.lost(|write| self.has_replaced(class, &late, write))
+            }
+            _ => self.lost(|write| self.is_elsewhere(write) || self.is_deleted_late(write)),
         };
         match (lost, todo) {
             (Some(why), _) => Decision::Park(why),
@@ -217,11 +219,30 @@ impl Case<'_> {
             && (is_old || (!origins.later && (is_before || self.may_have_overtaken(class, late, write))))
     }
 
-    /// Whether no backend took it that the cluster still has.
+    /// Nobody has the object any more: whether no backend took the write that the cluster still has, and no DELETE came
+    /// after it.
     fn is_elsewhere(&self, write: usize) -> bool {
         let is_here = |backend: &String| self.states.iter().any(|(name, _)| name == backend);
-        let replies = &self.writes[write].replies;
-        !replies.iter().any(|(backend, said)| matches!(said, Said::Good { .. }) && is_here(backend))
+        let mut replies = self.writes[write].replies.iter();
+        !replies.any(|(backend, said)| matches!(said, Said::Good { .. }) && is_here(backend))
+            && !self.may_be_undone(write)
+    }
+
+    /// Nobody has the object any more: whether it was a DELETE that is older than the write, or may have come late over
+    /// it.
+    fn is_deleted_late(&self, write: usize) -> bool {
+        let may_be_done = |delete| self.is_taken(delete) || self.writes[delete].is_uncertain();
+        let mut deletes = (0..self.writes.len()).filter(|other| self.is_delete(*other));
+        deletes.any(may_be_done) && !self.may_be_undone(write)
+    }
+
+    /// Whether a DELETE may rightly have taken the object away after a write.
+    fn may_be_undone(&self, write: usize) -> bool {
+        let mut deletes = (0..self.writes.len()).filter(|other| self.is_delete(*other));
+        deletes.any(|delete| match self.is_taken(delete) {
+            true => !self.order.before(delete, write),
+            false => self.writes[delete].is_uncertain() && self.order.before(write, delete),
+        })
     }
 
     /// A DELETE may have been done, or backends may have lacked the object before.

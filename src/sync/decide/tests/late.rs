@@ -42,6 +42,21 @@ fn agreement_on_what_is_older_than_an_acknowledged_write_is_not_forgotten() {
 }
 
 #[test]
+fn a_late_delete_of_which_nobody_knows_is_no_reason_to_forget_what_was_acknowledged() {
+    let failed = record(1, What::Delete, T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
+    let put = record(2, What::Put, T + 2_000, &[(A, good(2)), (B, Said::NotApplied)]);
+    let nothing = [(A, State::Absent), (B, State::Absent)];
+    parked(&[failed.clone(), put.clone()], &nothing, "took a newer write");
+    parked(&[by_gateway(2, failed.clone()), put.clone()], &nothing, "took a newer write");
+    // One that may rightly have been done.
+    let later = Record { commit: Some(3), ..failed };
+    let begun = Intent { begun: T + 4_000, ..later.intent.clone() };
+    check(&[put.clone(), Record { intent: begun, ..later }], &nothing, agreed());
+    let refused = record(1, What::Delete, T, &[(A, Said::NotApplied), (B, Said::NotApplied)]);
+    check(&[refused, put], &nothing, agreed());
+}
+
+#[test]
 fn a_write_that_only_a_backend_took_which_is_gone_is_for_a_human() {
     let replies = |said| [("http://gone:80", said), (A, Said::NotApplied), (B, Said::NotApplied)];
     let put = record(1, What::Put, T, &replies(good(2)));
