@@ -19,10 +19,10 @@ pub struct Attribute {
 
 impl Case<'_> {
     /// The sub-resources that were written, by their names, but for those that a later write of the object has
-    /// replaced.
-    pub(super) fn attributes(&self) -> Vec<Attribute> {
+    /// replaced. `Err` = why one of them cannot be told.
+    pub(super) fn attributes(&self) -> Result<Vec<Attribute>, String> {
         if !self.states.iter().any(|(_, state)| matches!(state, State::Present(_))) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mut written: BTreeMap<&String, Vec<&Record>> = BTreeMap::new();
         for record in self.records {
@@ -30,10 +30,10 @@ impl Case<'_> {
                 written.entry(name).or_default().push(record);
             }
         }
-        written.into_iter().filter_map(|(name, all)| self.attribute(name, &all)).collect()
+        written.into_iter().filter_map(|(name, all)| self.attribute(name, &all).transpose()).collect()
     }
 
-    fn attribute(&self, name: &str, all: &[&Record]) -> Option<Attribute> {
+    fn attribute(&self, name: &str, all: &[&Record]) -> Result<Option<Attribute>, String> {
         let newest = all.iter().find(|newest| {
             all.iter().all(|other| {
                 other.id() == newest.id() || (self.is_before(other, newest) && !self.is_before(newest, other))
@@ -52,15 +52,24 @@ impl Case<'_> {
         let may_be_late = |record: &Record, backend: &str| *record.said(backend) == Said::Unknown;
         let backends = || self.states.iter().map(|(backend, _)| backend);
         if replaced.is_some() && !backends().any(|backend| all.iter().any(|of| may_be_late(of, backend))) {
-            return None;
+            return Ok(None);
         }
-        let last = replaced.or(newest);
-        let has_it = |last: &Record, backend: &str| {
-            let others = all.iter().filter(|other| other.id() != last.id());
-            matches!(last.said(backend), Said::Good { .. })
-                && !others.into_iter().any(|of| may_be_late(of, backend))
+        let Some(last) = replaced.or(newest) else {
+            return Ok(Some(Attribute { name: name.to_owned(), source: None }));
         };
-        let source = last.and_then(|last| backends().find(|backend| has_it(last, backend)).cloned());
-        Some(Attribute { name: name.to_owned(), source })
+        let is_good = |backend: &&String| matches!(last.said(backend), Said::Good { .. });
+        let is_sure = |backend: &&String| {
+            !all.iter().any(|other| other.id() != last.id() && may_be_late(other, backend))
+        };
+        let took: Vec<&String> = backends().filter(is_good).collect();
+        match (took.iter().find(|backend| is_sure(backend)), took.first()) {
+            (None, Some(backend)) => {
+                Err(format!("{backend} took what ?{name} is now, and something older may have come over it"))
+            }
+            (source, _) => {
+                let source = source.map(|source| (*source).clone());
+                Ok(Some(Attribute { name: name.to_owned(), source }))
+            }
+        }
     }
 }

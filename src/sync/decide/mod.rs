@@ -143,7 +143,10 @@ impl Case<'_> {
         match (lost, todo) {
             (Some(why), _) => Decision::Park(why),
             (None, Some(todo)) => todo,
-            (None, None) => Decision::Agreed { attributes: self.attributes() },
+            (None, None) => match self.attributes() {
+                Ok(attributes) => Decision::Agreed { attributes },
+                Err(why) => Decision::Park(why),
+            },
         }
     }
 

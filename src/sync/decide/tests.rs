@@ -346,11 +346,13 @@ fn a_sub_resource_that_may_have_come_late_is_compared_with_that_of_the_object_af
     let tags =
         |number, said| record(number, What::Attribute("tagging".into()), T, &[(A, said), (B, deleted())]);
     let put = record(3, What::Put, T + 2_000, &[(A, good(1)), (B, good(1))]);
+    let put_on_one = record(3, What::Put, T + 2_000, &[(A, good(1)), (B, Said::NotApplied)]);
     let same = [(A, has(1, T)), (B, has(1, T))];
     let attribute = |source: Option<&str>| Decision::Agreed {
         attributes: vec![Attribute { name: "tagging".into(), source: source.map(str::to_owned) }],
     };
     check(&[tags(1, Said::Unknown), put], &same, attribute(Some(B)));
+    parked(&[tags(1, Said::Unknown), put_on_one], &same, "?tagging");
     // Nor is it what a backend took last that something older may have come over.
     check(&[tags(1, Said::Unknown), tags(2, deleted())], &same, attribute(Some(B)));
 }
