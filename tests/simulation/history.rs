@@ -193,8 +193,10 @@ async fn drain(world: &World, slots: &[Mutex<Option<Arc<Gateway>>>]) -> Result<(
 
 async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_safe: bool) -> Result<(), String> {
     let parked = world.journal.list(&Filter::default(), None, 10).await.unwrap();
-    let is_answered =
-        |key: &[u8]| lock(&world.writes).iter().all(|write| write.key != key || write.acknowledged);
+    let is_tag = |write: &Write| matches!(write.effect, Effect::Tag(_));
+    let is_answered = |key: &[u8]| {
+        lock(&world.writes).iter().all(|write| write.key != key || (write.acknowledged && !is_tag(write)))
+    };
     if let Some(case) = parked.iter().find(|case| is_decided && is_answered(&case.object.key)) {
         return Err(format!("parked, with one gateway: {case:?}"));
     }

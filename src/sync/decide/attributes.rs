@@ -58,8 +58,12 @@ impl Case<'_> {
             return Ok(Some(Attribute { name: name.to_owned(), source: None }));
         };
         let is_good = |backend: &&String| matches!(last.said(backend), Said::Good { .. });
+        // What was sent so long before has come, or never will.
+        let slack = self.bounds.settle.saturating_add(self.bounds.clocks);
+        let is_over = |other: &Record| other.ended.saturating_add(slack) < last.intent.begun;
         let is_sure = |backend: &&String| {
-            !all.iter().any(|other| other.id() != last.id() && may_be_late(other, backend))
+            let others = all.iter().filter(|other| other.id() != last.id() && !is_over(other));
+            !others.into_iter().any(|other| may_be_late(other, backend))
         };
         let took: Vec<&String> = backends().filter(is_good).collect();
         match (took.iter().find(|backend| is_sure(backend)), took.first()) {
