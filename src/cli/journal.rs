@@ -185,19 +185,29 @@ fn filter(config: &Config, filters: &Filters) -> anyhow::Result<Filter> {
     if let Some(cluster) = &filters.cluster {
         known_cluster(config, cluster)?;
     }
+    let behind = match &filters.backend {
+        Some(url) => Some(backend(config, url)?),
+        None => None,
+    };
+    // Of another cluster's objects it has taken nothing, and is not meant to.
+    let (backend, clusters) = behind.unzip();
+    let clusters = match (&filters.cluster, clusters) {
+        (Some(cluster), Some(having)) if !having.contains(cluster) => {
+            bail!("cluster {cluster:?} does not have this backend")
+        }
+        (Some(cluster), _) => Some(vec![cluster.clone()]),
+        (None, having) => having,
+    };
     Ok(Filter {
         standing: filters.standing.map(|standing| match standing {
             Stands::Open => Standing::Open,
             Stands::Parked => Standing::Parked,
             Stands::Dead => Standing::Dead,
         }),
-        cluster: filters.cluster.clone(),
+        clusters,
         bucket: filters.bucket.as_ref().map(decoded),
         prefix: filters.prefix.as_ref().map(decoded),
-        backend: match &filters.backend {
-            Some(url) => Some(endpoint(config, url)?),
-            None => None,
-        },
+        backend,
     })
 }
 
@@ -211,10 +221,13 @@ fn known_cluster(config: &Config, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn endpoint(config: &Config, url: &str) -> anyhow::Result<String> {
+/// A backend's endpoint, and the clusters that have it.
+fn backend(config: &Config, url: &str) -> anyhow::Result<(String, Vec<String>)> {
     let topology = Topology::new(config);
     let backend = topology.backend(url).with_context(|| format!("{url:?} is no backend of a cluster"))?;
-    Ok(backend.endpoint())
+    let clusters = topology.regions.iter().flat_map(|region| &region.clusters);
+    let having = clusters.filter(|cluster| cluster.backends.iter().any(|one| one.id == backend.id));
+    Ok((backend.endpoint(), having.map(|cluster| cluster.name.clone()).collect()))
 }
 
 /// The object that is named. Without a cluster it is the only one with this name in the journal.

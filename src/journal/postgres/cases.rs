@@ -118,6 +118,15 @@ pub async fn list(
     Ok((cases, last))
 }
 
+/// Those that are not open, the last first.
+pub async fn aside(session: &mut Session, most: usize) -> Result<Vec<Case>> {
+    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest FROM objects
+        WHERE standing <> 0 ORDER BY id DESC LIMIT $1";
+    let rows = session.query(sql, &[&i64::try_from(most).unwrap_or(i64::MAX)]).await?;
+    let found = rows.iter().map(found).collect::<Result<Vec<Found>>>()?;
+    complete(session, found).await
+}
+
 pub async fn counts(session: &mut Session, now: i64) -> Result<Counts> {
     let sql = "SELECT sum(open)::bigint, sum(parked)::bigint, sum(dead)::bigint, sum(resolved)::bigint,
         (SELECT count(*) FROM objects WHERE token IS NOT NULL AND held > $1),

@@ -167,6 +167,10 @@ impl Journal for Postgres {
         Ok(cases)
     }
 
+    async fn aside(&self, most: usize) -> Result<Vec<Case>, JournalError> {
+        Ok(transaction!(self.pool, SNAPSHOT, |session, _| cases::aside(session, most)))
+    }
+
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
         Ok(transaction!(self.pool, SNAPSHOT, |session, _| cases::show(session, object)))
     }

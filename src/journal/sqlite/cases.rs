@@ -100,6 +100,14 @@ pub fn list(
     Ok((cases, last))
 }
 
+/// Those that are not open, the last first.
+pub fn aside(tables: &Transaction<'_>, most: usize) -> Result<Vec<Case>> {
+    let sql = format!("SELECT {COLUMNS} FROM objects WHERE standing <> 0 ORDER BY id DESC LIMIT ?1");
+    let mut statement = tables.prepare_cached(&sql)?;
+    let rows = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], found)?;
+    rows.map(|found| complete(tables, found?)).collect()
+}
+
 pub fn counts(tables: &Transaction<'_>, now: i64) -> Result<Counts> {
     let sql = "SELECT open, parked, dead, resolved,
         (SELECT count(*) FROM objects WHERE token IS NOT NULL AND held > ?1),

@@ -183,6 +183,10 @@ impl Journal for Sqlite {
         Ok(cases)
     }
 
+    async fn aside(&self, most: usize) -> Result<Vec<Case>, JournalError> {
+        self.read(move |tables| cases::aside(tables, most)).await
+    }
+
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
         let digest = object.digest();
         self.read(move |tables| cases::show(tables, &digest)).await

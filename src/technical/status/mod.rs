@@ -7,6 +7,7 @@
 
 mod history;
 pub mod installation;
+pub mod journal;
 mod page;
 mod quantile;
 mod report;

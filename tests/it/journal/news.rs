@@ -51,7 +51,7 @@ async fn lists_are_filtered(bench: &Bench<'_>) {
         (all.clone(), vec![&a, &b, &c]),
         (Filter { standing: Some(Standing::Parked), ..all.clone() }, vec![&a]),
         (Filter { standing: Some(Standing::Dead), ..all.clone() }, vec![]),
-        (Filter { cluster: Some("main".to_owned()), ..all.clone() }, vec![&a, &b]),
+        (Filter { clusters: Some(vec!["main".to_owned()]), ..all.clone() }, vec![&a, &b]),
         (Filter { bucket: Some(b"\xff".to_vec()), ..all.clone() }, vec![&c]),
         (Filter { prefix: Some(b"a/".to_vec()), ..all.clone() }, vec![&a, &c]),
         (behind("http://a:80"), vec![]),
