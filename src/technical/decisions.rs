@@ -132,7 +132,10 @@ mod tests {
         ] {
             assert_eq!(parsed(wrong), Err(400), "{wrong}");
         }
-        let long = format!(r#"{{"cluster": "c", "path": "/b/k", "action": "drop", "reason": "{}"}}"#, "x".repeat(999));
+        let long = format!(
+            r#"{{"cluster": "c", "path": "/b/k", "action": "drop", "reason": "{}"}}"#,
+            "x".repeat(999)
+        );
         assert_eq!(parsed(&long).unwrap().reason.len(), REASON_MOST);
     }
 }

@@ -80,7 +80,7 @@ pub fn make(
     let health = config.health_check_endpoint.clone();
     let (status, sampler) = Status::of(installation, feed, draining.clone());
     let endpoint = Technical {
-        routes: routes(health.as_deref()),
+        routes: routes(health.as_deref(), desk.is_some()),
         validator: Validator::new(technical.body_max_size),
         maintenance: Maintenance::new(token.clone(), switch),
         decisions: desk.map(|desk| Decisions::new(token, desk)),
@@ -93,10 +93,12 @@ pub fn make(
 }
 
 /// Of two at one path the first is found: balancers need the health path.
-fn routes(health: Option<&str>) -> Vec<Route> {
+fn routes(health: Option<&str>, has_journal: bool) -> Vec<Route> {
     let get = [status::PAGE, status::JSON, status::EVENTS, maintenance::PATH];
-    let post = [VALIDATE, maintenance::PATH, decisions::PATH].map(|path| Route::new(Method::POST, path));
-    post.into_iter().chain(health.into_iter().chain(get).map(|path| Route::new(Method::GET, path))).collect()
+    let post = [VALIDATE, maintenance::PATH].into_iter().chain(has_journal.then_some(decisions::PATH));
+    post.map(|path| Route::new(Method::POST, path))
+        .chain(health.into_iter().chain(get).map(|path| Route::new(Method::GET, path)))
+        .collect()
 }
 
 #[async_trait]

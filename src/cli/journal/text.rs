@@ -1,6 +1,6 @@
 //! The journal as people and programs read it.
 
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
@@ -175,6 +175,8 @@ fn record_value(record: &Record) -> Value {
         "ended": record.ended,
         "commit": record.commit,
         "strong": intent.strong,
+        "turn": intent.turn,
+        "ended_turn": record.turn,
         "replies": replies.collect::<serde_json::Map<_, _>>(),
     })
 }
@@ -203,17 +205,32 @@ pub fn shown_line(case: &Case, held: &[(String, State)], out: &mut impl Write) -
     Ok(())
 }
 
-pub fn counts(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> {
+/// What is counted.
+pub struct Counted {
+    pub counts: Counts,
+    /// By backend's URL, the open objects of which it has not taken a write.
+    pub behind: BTreeMap<String, u64>,
+    /// From so many objects; `None` = from all.
+    pub sampled: Option<usize>,
+}
+
+pub fn counts(counted: &Counted, out: &mut impl Write) -> anyhow::Result<()> {
+    let Counted { counts, behind, sampled } = counted;
     let oldest = counts.oldest.map_or(String::new(), |since| format!(", the oldest since {}", time(since)));
     writeln!(out, "open       {} ({} being repaired{oldest})", counts.open, counts.leased)?;
     writeln!(out, "parked     {}", counts.parked)?;
     writeln!(out, "dead       {}", counts.dead)?;
     writeln!(out, "under way  {} writes", counts.intents)?;
     writeln!(out, "resolved   {}", counts.resolved)?;
+    let about = sampled.map_or(String::new(), |seen| format!("about (by {seen} objects) "));
+    for (backend, count) in behind {
+        writeln!(out, "behind     {} in {about}{count}", printable(backend))?;
+    }
     Ok(())
 }
 
-pub fn counts_line(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn counts_line(counted: &Counted, out: &mut impl Write) -> anyhow::Result<()> {
+    let Counted { counts, behind, sampled } = counted;
     let line = json!({
         "open": counts.open,
         "leased": counts.leased,
@@ -222,6 +239,8 @@ pub fn counts_line(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> 
         "intents": counts.intents,
         "oldest": counts.oldest.map(time),
         "resolved": counts.resolved,
+        "behind": behind,
+        "sampled": sampled,
     });
     writeln!(out, "{line}")?;
     Ok(())

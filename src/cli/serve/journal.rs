@@ -12,7 +12,7 @@ use crate::{
     gateway::journaling::Journaling,
     journal::{
         Case, Journal, JournalError, Standing,
-        survey::{self, Known, Look, Survey, WINDOW},
+        survey::{Known, Look, Survey, WINDOW},
     },
     technical::{
         decisions::{Action, Decision, Desk, DeskError},
@@ -34,7 +34,7 @@ impl Office {
     pub fn new(journaling: Arc<Journaling>, orders: Arc<Orders>, file: Option<PathBuf>) -> Office {
         let (writing, topology) = (journaling.clone(), orders.clone());
         let engine = Box::new(move || writing.writer().engine().cloned());
-        let survey = Survey::new(engine, Box::new(move || clusters(&topology)));
+        let survey = Survey::new(engine, Box::new(move || names::clusters(&topology.snapshot().topology)));
         Office { journaling, survey, orders, file }
     }
 
@@ -97,22 +97,6 @@ impl Desk for Office {
         log::warn!("journal: {name} {what}, by the technical endpoint: {}", printable(&reason));
         Ok(())
     }
-}
-
-fn clusters(orders: &Orders) -> Vec<survey::Cluster> {
-    let snapshot = orders.snapshot();
-    let mut clusters: Vec<survey::Cluster> = Vec::new();
-    for cluster in snapshot.topology.regions.iter().flat_map(|region| &region.clusters) {
-        // Regions may share it.
-        if clusters.iter().all(|known| known.name != cluster.name) {
-            let backends = cluster.backends.iter().map(|backend| survey::Backend {
-                endpoint: backend.endpoint(),
-                url: backend.url.clone(),
-            });
-            clusters.push(survey::Cluster { name: cluster.name.clone(), backends: backends.collect() });
-        }
-    }
-    clusters
 }
 
 fn seen(look: &Look) -> Seen {

@@ -78,7 +78,12 @@ impl Pace {
             left if open < 0.0 => Some((left as f64 / -open).ceil() as u64),
             _ => None,
         };
-        Some(Pace { new_per_second: new, resolved_per_second: resolved, open_per_second: open, seconds_to_drain })
+        Some(Pace {
+            new_per_second: new,
+            resolved_per_second: resolved,
+            open_per_second: open,
+            seconds_to_drain,
+        })
     }
 }
 

@@ -99,14 +99,12 @@ impl Survey {
 
     async fn look(&self, journal: &dyn Journal, past: &mut Past) -> Result<Look, JournalError> {
         let counts = journal.counts().await?;
-        let sample = sample(journal, &counts).await?;
+        let (behind, sampled) = behind_in(journal, &counts, &(self.clusters)()).await?;
         let aside = match counts.parked + counts.dead {
             0 => Vec::new(),
             _ => journal.aside(ASIDE).await?,
         };
         let pace = past.pace(Instant::now().into_std(), &counts);
-        let behind = behind(&(self.clusters)(), &sample, &counts);
-        let sampled = Some(sample.len()).filter(|seen| (*seen as u64) < counts.unresolved());
         Ok(Look { at: Utc::now(), counts, pace, behind, sampled, aside })
     }
 
@@ -140,6 +138,18 @@ impl Survey {
             metrics.behind(url, gauge(*count));
         }
     }
+}
+
+/// How many open objects each backend is behind in, by URL, and from how many objects that is known where it is not from
+/// all.
+pub async fn behind_in(
+    journal: &dyn Journal,
+    counts: &Counts,
+    clusters: &[Cluster],
+) -> Result<(BTreeMap<String, u64>, Option<usize>), JournalError> {
+    let sample = sample(journal, counts).await?;
+    let sampled = Some(sample.len()).filter(|seen| counts.open > 0 && (*seen as u64) < counts.unresolved());
+    Ok((behind(clusters, &sample, counts), sampled))
 }
 
 /// Some objects, whatever their standing; nearly all if there are only a few.

@@ -1,9 +1,7 @@
 use std::time::Duration;
 
 use super::{look::WINDOW, *};
-use crate::journal::{
-    Change, Intent, Memory, Object, Record, Said, Standing, What, WriteId, system_clock,
-};
+use crate::journal::{Change, Intent, Memory, Object, Record, Said, Standing, What, WriteId, system_clock};
 
 fn object(cluster: &str, number: i64) -> Object {
     Object { cluster: cluster.into(), bucket: b"b".into(), key: number.to_string().into() }
@@ -27,7 +25,8 @@ fn record(object: Object, number: i64, good: &str) -> Record {
 }
 
 fn clusters() -> Vec<Cluster> {
-    let backend = |name: &str| Backend { endpoint: format!("http://{name}:80"), url: format!("http://{name}") };
+    let backend =
+        |name: &str| Backend { endpoint: format!("http://{name}:80"), url: format!("http://{name}") };
     vec![
         Cluster { name: "one".into(), backends: vec![backend("a"), backend("b")] },
         Cluster { name: "two".into(), backends: vec![backend("b"), backend("c")] },
@@ -63,7 +62,8 @@ fn who_is_behind_is_counted_in_the_clusters_that_have_it_and_in_proportion() {
         let behind = behind(&clusters(), sample, &counts);
         behind.iter().map(|(url, count)| (url.clone(), *count)).collect::<Vec<_>>()
     };
-    let named = |map: BTreeMap<&str, u64>| map.into_iter().map(|(url, n)| (url.to_owned(), n)).collect::<Vec<_>>();
+    let named =
+        |map: BTreeMap<&str, u64>| map.into_iter().map(|(url, n)| (url.to_owned(), n)).collect::<Vec<_>>();
     assert_eq!(seen(&sample, counts(3, 1)), named(expected(0, 2, 1)));
     assert_eq!(seen(&sample, counts(3000, 1000)), named(expected(0, 2000, 1000)));
     // One of a gateway that died: nobody knows who took it. And nobody is behind in more than there are.
@@ -85,7 +85,8 @@ fn a_pace_is_that_of_the_last_minute() {
     assert_eq!((grows.open_per_second, grows.seconds_to_drain), (10.0, None));
     // The burst at the beginning is forgotten, and so is what a database that crashed has forgotten.
     let still = past.pace(at(WINDOW.as_secs() + 20), &counts(1200, 10, 300)).unwrap();
-    let none = Pace { new_per_second: 0.0, resolved_per_second: 0.0, open_per_second: 0.0, seconds_to_drain: None };
+    let none =
+        Pace { new_per_second: 0.0, resolved_per_second: 0.0, open_per_second: 0.0, seconds_to_drain: None };
     assert_eq!(still, none);
     let empty = past.pace(at(WINDOW.as_secs() + 30), &counts(0, 10, 1500)).unwrap();
     assert_eq!(empty.seconds_to_drain, Some(0));
@@ -109,7 +110,8 @@ async fn it_looks_again_when_told_and_keeps_what_it_saw_while_the_journal_is_awa
     until(&|known| known.trouble.as_ref().is_some_and(|why| why.contains("not be opened"))).await;
 
     let settle = Duration::from_secs(1);
-    let records = (0..2500).map(|number| Change::Diverged(record(object("one", number), number, "http://a:80")));
+    let records =
+        (0..2500).map(|number| Change::Diverged(record(object("one", number), number, "http://a:80")));
     journal.apply(records.collect(), settle).await.unwrap();
     *engine.lock().unwrap() = Some(journal.clone());
     until(&|known| known.look.is_some() && known.trouble.is_none()).await;
