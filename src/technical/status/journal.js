@@ -119,6 +119,9 @@ function button(text, act) {
   return node;
 }
 
+// Nothing is sent by the form itself.
+$("decide").addEventListener("submit", (event) => event.preventDefault());
+
 async function decide(one, action, reason) {
   const said = $("decided");
   if (!$("token").value) { put(said, "Give the token first: TechnicalEndpointToken of the configuration."); return; }
