@@ -348,7 +348,7 @@ async fn again(
         let named = Named { cluster: retry.filter.cluster.clone(), path: path.clone() };
         let object = object(config, journal, &named).await?;
         journal.retry(&object).await?;
-        writeln!(out, "{} is tried again", text::name(&object))?;
+        writeln!(out, "{} is tried again", names::name(&object))?;
         return Ok(());
     }
     let filter = filter(config, &retry.filter)?;
@@ -380,9 +380,9 @@ async fn forget(
     }
     let object = object(config, journal, &drop.named).await?;
     if !journal.drop_object(&object, &drop.reason).await? {
-        bail!("{} cannot be dropped now: it is being written or repaired; try again", text::name(&object));
+        bail!("{} cannot be dropped now: it is being written or repaired; try again", names::name(&object));
     }
-    writeln!(out, "{} is forgotten", text::name(&object))?;
+    writeln!(out, "{} is forgotten", names::name(&object))?;
     Ok(())
 }
 

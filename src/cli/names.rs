@@ -26,6 +26,11 @@ pub fn path(object: &Object) -> String {
     }
 }
 
+/// `cluster:/bucket/key`
+pub fn name(object: &Object) -> String {
+    format!("{}:{}", printable(&object.cluster), path(object))
+}
+
 /// The other way.
 pub fn object(cluster: &str, path: &str) -> anyhow::Result<Object> {
     if !path.starts_with('/') || path.contains(['?', '#']) {

@@ -171,7 +171,8 @@ impl Unresolved {
         entry.learn(records, taken);
         if entry.own.is_none() {
             shard.remove(object);
-            self.counted(self.count.fetch_sub(1, Relaxed) - 1);
+            self.count.fetch_sub(1, Relaxed);
+            self.metrics.remembered.dec();
         }
         true
     }
@@ -187,13 +188,13 @@ impl Unresolved {
                 entry.own.is_some()
             });
             self.count.fetch_sub(before - shard.len(), Relaxed);
+            self.metrics.remembered.sub((before - shard.len()) as i64);
         }
         let mut fit = true;
         for (object, records) in objects {
             fit &= self.learn(object, records, taken);
         }
         self.set_whole(whole && fit);
-        self.counted(self.count.load(Relaxed));
     }
 
     pub fn set_whole(&self, whole: bool) {
@@ -214,12 +215,9 @@ impl Unresolved {
             return false;
         }
         change(shard.entry(object.clone()).or_default());
-        self.counted(self.count.load(Relaxed));
+        // Not set to the count: of two threads the one that looked first may be the last to tell.
+        self.metrics.remembered.inc();
         true
-    }
-
-    fn counted(&self, count: usize) {
-        self.metrics.remembered.set(count as i64);
     }
 
     fn shard(&self, object: &Object) -> MutexGuard<'_, HashMap<Object, Entry>> {

@@ -5,16 +5,11 @@ use std::{collections::BTreeMap, io::Write};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use super::super::names::{self, printable};
+use super::super::names::{self, name, printable};
 use crate::{
-    journal::{Case, Counts, Object, Record, Said, Standing, What},
+    journal::{Case, Counts, Record, Said, Standing, What},
     sync::{Held, State},
 };
-
-/// `cluster:/bucket/key`
-pub fn name(object: &Object) -> String {
-    format!("{}:{}", printable(&object.cluster), names::path(object))
-}
 
 /// A point in time, given in milliseconds since 1970.
 fn time(millis: i64) -> String {
@@ -249,7 +244,7 @@ pub fn counts_line(counted: &Counted, out: &mut impl Write) -> anyhow::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Intent, WriteId};
+    use crate::journal::{Intent, Object, WriteId};
 
     fn case() -> Case {
         let object = Object { cluster: "c".into(), bucket: b"b".into(), key: b"k\x1b[2J\n\xff".into() };

@@ -78,7 +78,7 @@ impl Desk for Office {
         let Decision { cluster, path, action, reason } = decision;
         let unknown = |why: String| DeskError::Unknown(why);
         let object = names::object(&cluster, &path).map_err(|error| unknown(error.to_string()))?;
-        let name = format!("{}:{}", printable(&object.cluster), names::path(&object));
+        let name = names::name(&object);
         let away = |error: JournalError| DeskError::Unavailable(error.to_string());
         let engine = self.engine()?;
         let done = match action {

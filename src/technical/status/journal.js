@@ -30,7 +30,7 @@ function showJournalTiles(journal) {
       more: shown(`${count(journal.leased)} taken up${journal.oldest_seconds === null ? "" : `, oldest ${lasting(journal.oldest_seconds)}`}`) },
     { what: "Repaired", value: perSecond(journal.resolved_per_second), more: `${perSecond(journal.new_per_second)} new` },
     { what: "Time to drain", value: drains(journal), bad: rising,
-      more: journal.open_per_second === null ? "" : `${journal.open_per_second > 0 ? "+" : journal.open_per_second < 0 ? "\u2212" : ""}${rate(Math.abs(journal.open_per_second))} to be repaired` },
+      more: journal.open_per_second === null ? "" : `open objects: ${journal.open_per_second > 0 ? "+" : journal.open_per_second < 0 ? "\u2212" : ""}${rate(Math.abs(journal.open_per_second))}` },
     { what: "For a human", value: shown(count(waits)), bad: waits > 0, more: shown(`${count(journal.parked)} parked, ${count(journal.dead)} dead`) },
     { what: "Writes under way", value: shown(count(journal.intents)), more: `${rate(journal.records_per_second)} records by this process` },
     { what: "Steps that wait", value: count(journal.waiting), bad: !journal.available || journal.dropped > 0 || journal.refused > 0,
@@ -49,6 +49,7 @@ function showJournalTiles(journal) {
 function showBehind(journal) {
   const parent = $("behind");
   if (!parent.firstChild) parent.append(createBehind());
+  parent.note.hidden = journal.sampled === null;
   put(parent.note, journal.sampled === null ? "" : `An estimate, from ${count(journal.sampled)} objects of the journal.`);
   keyed(parent.body, journal.behind, (row) => row.backend, (row) => {
     const bar = make("span");
@@ -78,7 +79,7 @@ function createBehind() {
 function showAside(journal) {
   const waits = journal.parked + journal.dead;
   $("aside-part").hidden = waits === 0 && !journal.aside.length;
-  put($("aside-hint"), `${journal.aside.length < waits ? `The last ${count(journal.aside.length)} of ${count(waits)}` : "All of them"}, newest first. The next write to an object settles it, too.`);
+  put($("aside-hint"), `${journal.aside.length < waits ? `The last ${count(journal.aside.length)} of ${count(waits)}` : "All of them"}, newest first. The next write to an object has it tried again, too.`);
   $("decide").hidden = !journal.decides;
   keyed($("aside"), journal.aside, (one) => `${one.cluster} ${one.path}`, createAside, (node, one) => {
     attribute(node, "class", one.standing);

@@ -151,7 +151,7 @@ function showTiles() {
     { what: "Background writes", value: count(writes.background_requests),
       more: `${bytes(writes.background_bytes)} to send, ${count(writes.unfinished)} unfinished` },
     { what: "Divergences", value: count(writes.divergences),
-      more: `${several(writes.misplacements, "misplacement")}, ${several(writes.missed, "object")} behind` },
+      more: several(writes.misplacements, "misplacement") + (status.journal ? "" : `, ${several(writes.missed, "object")} behind`) },
   ];
   keyed($("tiles"), tiles, (t) => t.what, (t) => tile(t.what, t.kinds), (node, t) => {
     put(node.children[1], t.value);
