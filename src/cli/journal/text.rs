@@ -217,9 +217,12 @@ pub fn counts(counted: &Counted, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "dead       {}", counts.dead)?;
     writeln!(out, "under way  {} writes", counts.intents)?;
     writeln!(out, "resolved   {}", counts.resolved)?;
-    let about = sampled.map_or(String::new(), |seen| format!("about (by {seen} objects) "));
     for (backend, count) in behind {
-        writeln!(out, "behind     {} in {about}{count}", printable(backend))?;
+        let backend = printable(backend);
+        match sampled {
+            Some(seen) => writeln!(out, "behind     {backend} in about {count}, by a sample of {seen}")?,
+            None => writeln!(out, "behind     {backend} in {count}")?,
+        }
     }
     Ok(())
 }
@@ -291,6 +294,16 @@ mod tests {
         assert_eq!(table.lines().count(), 2);
         assert!(shown.contains("    http://a:1       took it, etag e\\n\n"), "{shown}");
         assert!(shown.contains("    http://longer:1  did not take it\n"), "{shown}");
+    }
+
+    #[test]
+    fn an_estimate_is_told_as_one() {
+        let behind = BTreeMap::from([("http://a".to_owned(), 7000)]);
+        let mut counted = Counted { counts: Counts::default(), behind, sampled: Some(1000) };
+        let told = |counted: &Counted| printed(|out| counts(counted, out)).lines().last().unwrap().to_owned();
+        assert_eq!(told(&counted), "behind     http://a in about 7000, by a sample of 1000");
+        counted.sampled = None;
+        assert_eq!(told(&counted), "behind     http://a in 7000");
     }
 
     #[test]
