@@ -194,7 +194,8 @@ pub struct Unresolved {
     pub mark: Mark,
 }
 
-/// An engine. Every method is one transaction, and has a deadline of its own; times are by the engine's clock.
+/// An engine. Every method is one transaction, but for lists of many objects, which are read in parts, and has a deadline
+/// of its own; times are by the engine's clock.
 /// Dropping a future does not undo what it began.
 #[async_trait]
 pub trait Journal: Send + Sync {
@@ -281,7 +282,8 @@ pub trait Journal: Send + Sync {
 
     async fn counts(&self) -> Result<Counts, JournalError>;
 
-    /// The first `most` objects with records, whatever their standing.
+    /// The first `most` objects with records, whatever their standing. What changes while they are read is news since
+    /// the mark.
     async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError>;
 
     /// What has changed since `mark`; waits up to `patience` for something, then says that nothing has.
