@@ -5,7 +5,12 @@
 
 mod text;
 
-use std::{io::Write, time::Duration};
+use std::{
+    fs::File,
+    io::{ErrorKind, IsTerminal, Write, stderr, stdout},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -18,7 +23,7 @@ use tokio::{
 use super::{names, sync::asking, tell};
 use crate::{
     config::{Config, JournalEngine},
-    journal::{self, Case, Filter, Journal, Object, Standing},
+    journal::{self, Case, Filter, Journal, Object, Standing, survey::behind_in},
     sync::{State, Stores},
     topology::Topology,
 };
@@ -145,11 +150,8 @@ pub fn run(config: &Config, action: Action) -> anyhow::Result<()> {
 
 async fn act(config: &Config, action: Action, out: &mut impl Write) -> anyhow::Result<()> {
     let engine = super::sync::journal_of(config)?.engine.clone();
-    if let JournalEngine::Sqlite(file) = &engine
-        && !file.exists()
-    {
-        // It would be made, and might belong to the wrong user.
-        bail!("there is no journal at {} yet: the gateway makes it", file.display());
+    if let JournalEngine::Sqlite(file) = &engine {
+        reachable(file)?;
     }
     let journal = journal::open(&engine).await?;
     let journal = &*journal;
@@ -168,15 +170,38 @@ async fn act(config: &Config, action: Action, out: &mut impl Write) -> anyhow::R
             Ok(())
         }
         Action::Export => {
-            pages(journal, &Filter::default(), usize::MAX, |cases| text::lines(cases, out)).await.map(drop)
+            let mut done = Done::default();
+            let each = |cases: &[Case]| {
+                done.more(cases.len());
+                text::lines(cases, out)
+            };
+            pages(journal, &Filter::default(), usize::MAX, each).await.map(drop)
         }
         Action::Show(one) => show(config, journal, &one, out).await,
         Action::Retry(retry) => again(config, journal, &retry, out).await,
         Action::Drop(drop) => forget(config, journal, &drop, out).await,
         Action::Counts(counts) => {
             let now = journal.counts().await?;
-            if counts.json { text::counts_line(&now, out) } else { text::counts(&now, out) }
+            let clusters = names::clusters(&Topology::new(config));
+            let (behind, sampled) = behind_in(journal, &now, &clusters).await?;
+            let counted = text::Counted { counts: now, behind, sampled };
+            if counts.json { text::counts_line(&counted, out) } else { text::counts(&counted, out) }
         }
+    }
+}
+
+/// Whether this user may work with the journal's file; one that is not there would be made, and might belong to the wrong
+/// user.
+fn reachable(file: &Path) -> anyhow::Result<()> {
+    match File::options().read(true).write(true).open(file) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("there is no journal at {} yet: the gateway makes it", file.display())
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            bail!("{}: {error}; run this as the gateway's user, or as root", file.display())
+        }
+        Err(error) => bail!("{}: {error}", file.display()),
     }
 }
 
@@ -185,19 +210,29 @@ fn filter(config: &Config, filters: &Filters) -> anyhow::Result<Filter> {
     if let Some(cluster) = &filters.cluster {
         known_cluster(config, cluster)?;
     }
+    let behind = match &filters.backend {
+        Some(url) => Some(backend(config, url)?),
+        None => None,
+    };
+    // Of another cluster's objects it has taken nothing, and is not meant to.
+    let (backend, clusters) = behind.unzip();
+    let clusters = match (&filters.cluster, clusters) {
+        (Some(cluster), Some(having)) if !having.contains(cluster) => {
+            bail!("cluster {cluster:?} does not have this backend")
+        }
+        (Some(cluster), _) => Some(vec![cluster.clone()]),
+        (None, having) => having,
+    };
     Ok(Filter {
         standing: filters.standing.map(|standing| match standing {
             Stands::Open => Standing::Open,
             Stands::Parked => Standing::Parked,
             Stands::Dead => Standing::Dead,
         }),
-        cluster: filters.cluster.clone(),
+        clusters,
         bucket: filters.bucket.as_ref().map(decoded),
         prefix: filters.prefix.as_ref().map(decoded),
-        backend: match &filters.backend {
-            Some(url) => Some(endpoint(config, url)?),
-            None => None,
-        },
+        backend,
     })
 }
 
@@ -211,10 +246,13 @@ fn known_cluster(config: &Config, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn endpoint(config: &Config, url: &str) -> anyhow::Result<String> {
+/// A backend's endpoint, and the clusters that have it.
+fn backend(config: &Config, url: &str) -> anyhow::Result<(String, Vec<String>)> {
     let topology = Topology::new(config);
     let backend = topology.backend(url).with_context(|| format!("{url:?} is no backend of a cluster"))?;
-    Ok(backend.endpoint())
+    let clusters = topology.regions.iter().flat_map(|region| &region.clusters);
+    let having = clusters.filter(|cluster| cluster.backends.iter().any(|one| one.id == backend.id));
+    Ok((backend.endpoint(), having.map(|cluster| cluster.name.clone()).collect()))
 }
 
 /// The object that is named. Without a cluster it is the only one with this name in the journal.
@@ -310,21 +348,23 @@ async fn again(
         let named = Named { cluster: retry.filter.cluster.clone(), path: path.clone() };
         let object = object(config, journal, &named).await?;
         journal.retry(&object).await?;
-        writeln!(out, "{} is tried again", text::name(&object))?;
+        writeln!(out, "{} is tried again", names::name(&object))?;
         return Ok(());
     }
     let filter = filter(config, &retry.filter)?;
-    let (mut after, mut count) = (None, 0u64);
+    let (mut after, mut count, mut done) = (None, 0u64, Done::default());
     loop {
         let cases = journal.list(&filter, after.as_ref(), PAGE).await?;
         for case in &cases {
             count += u64::from(journal.retry(&case.object).await?);
         }
+        done.more(cases.len());
         match cases.into_iter().last() {
             Some(last) => after = Some(last.object),
             None => break,
         }
     }
+    drop(done);
     writeln!(out, "{count} objects are tried again")?;
     Ok(())
 }
@@ -340,8 +380,37 @@ async fn forget(
     }
     let object = object(config, journal, &drop.named).await?;
     if !journal.drop_object(&object, &drop.reason).await? {
-        bail!("{} cannot be dropped now: it is being written or repaired; try again", text::name(&object));
+        bail!("{} cannot be dropped now: it is being written or repaired; try again", names::name(&object));
     }
-    writeln!(out, "{} is forgotten", text::name(&object))?;
+    writeln!(out, "{} is forgotten", names::name(&object))?;
     Ok(())
+}
+
+/// How far something long is, on stderr: for who waits at a terminal while the output goes elsewhere.
+struct Done {
+    objects: usize,
+    is_watched: bool,
+}
+
+impl Default for Done {
+    fn default() -> Done {
+        Done { objects: 0, is_watched: stderr().is_terminal() && !stdout().is_terminal() }
+    }
+}
+
+impl Done {
+    fn more(&mut self, objects: usize) {
+        self.objects += objects;
+        if self.is_watched && objects > 0 {
+            eprint!("\r{} objects", self.objects);
+        }
+    }
+}
+
+impl std::ops::Drop for Done {
+    fn drop(&mut self) {
+        if self.is_watched && self.objects > 0 {
+            eprintln!();
+        }
+    }
 }

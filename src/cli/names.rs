@@ -1,4 +1,4 @@
-//! Objects on the command line and in what it prints: `/bucket/key`, percent-encoded as clients send it.
+//! Objects on the command line and in what it prints: `/bucket/key`, percent-encoded as clients send it; and clusters.
 //!
 //! So every key can be named, also one that is no text, and none can spoil a terminal.
 
@@ -6,8 +6,12 @@ use anyhow::anyhow;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::{
-    journal::Object,
+    journal::{
+        Object,
+        survey::{Backend, Cluster},
+    },
     s3::target::{RawTarget, bucket_and_key},
+    topology::Topology,
 };
 
 /// Everything but what RFC 3986 calls unreserved, and the slash.
@@ -22,6 +26,11 @@ pub fn path(object: &Object) -> String {
     }
 }
 
+/// `cluster:/bucket/key`
+pub fn name(object: &Object) -> String {
+    format!("{}:{}", printable(&object.cluster), path(object))
+}
+
 /// The other way.
 pub fn object(cluster: &str, path: &str) -> anyhow::Result<Object> {
     if !path.starts_with('/') || path.contains(['?', '#']) {
@@ -34,6 +43,21 @@ pub fn object(cluster: &str, path: &str) -> anyhow::Result<Object> {
         return Err(anyhow!("{path:?} names no bucket; write /bucket/key"));
     }
     Ok(Object { cluster: cluster.to_owned(), bucket: bucket.to_vec(), key: key.unwrap_or_default().to_vec() })
+}
+
+/// The clusters of all regions, each once, as the journal's numbers are told of them.
+pub fn clusters(topology: &Topology) -> Vec<Cluster> {
+    let mut clusters: Vec<Cluster> = Vec::new();
+    for cluster in topology.regions.iter().flat_map(|region| &region.clusters) {
+        // Regions may share it.
+        if clusters.iter().all(|known| known.name != cluster.name) {
+            let backends = cluster.backends.iter();
+            let backends =
+                backends.map(|backend| Backend { endpoint: backend.endpoint(), url: backend.url.clone() });
+            clusters.push(Cluster { name: cluster.name.clone(), backends: backends.collect() });
+        }
+    }
+    clusters
 }
 
 /// A text of others on one line, which a terminal shows and does not obey.

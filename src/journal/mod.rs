@@ -21,6 +21,7 @@ mod remembered;
 mod row;
 mod rules;
 mod sqlite;
+pub mod survey;
 mod writer;
 
 use std::time::Duration;
@@ -136,6 +137,13 @@ impl Later {
     }
 }
 
+impl Case {
+    /// Whether a backend of the object's cluster, by its endpoint, is not known to have taken one of the writes.
+    pub fn is_behind(&self, backend: &str) -> bool {
+        self.records.iter().any(|record| !matches!(record.said(backend), Said::Good { .. }))
+    }
+}
+
 /// The right to repair one object for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
@@ -169,24 +177,23 @@ pub enum Resolution {
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub standing: Option<Standing>,
-    pub cluster: Option<String>,
+    /// Of one of these clusters.
+    pub clusters: Option<Vec<String>>,
     pub bucket: Option<Vec<u8>>,
     /// A prefix of the key.
     pub prefix: Option<Vec<u8>>,
-    /// A backend that is not good in a record.
+    /// A backend that has not taken a write, by its endpoint. Objects of clusters without it are not told apart:
+    /// `clusters` says which have it.
     pub backend: Option<String>,
 }
 
 impl Filter {
     pub fn takes(&self, case: &Case) -> bool {
-        let is_behind = |backend: &String| {
-            case.records.iter().any(|record| !matches!(record.said(backend), Said::Good { .. }))
-        };
         self.standing.is_none_or(|standing| standing == case.standing)
-            && self.cluster.as_ref().is_none_or(|cluster| *cluster == case.object.cluster)
+            && self.clusters.as_ref().is_none_or(|clusters| clusters.contains(&case.object.cluster))
             && self.bucket.as_ref().is_none_or(|bucket| *bucket == case.object.bucket)
             && self.prefix.as_ref().is_none_or(|prefix| case.object.key.starts_with(prefix))
-            && self.backend.as_ref().is_none_or(is_behind)
+            && self.backend.as_ref().is_none_or(|backend| case.is_behind(backend))
     }
 }
 
@@ -203,6 +210,13 @@ pub struct Counts {
     pub oldest: Option<i64>,
     /// Resolved since the journal began.
     pub resolved: u64,
+}
+
+impl Counts {
+    /// Objects with records, whatever their standing.
+    pub fn unresolved(&self) -> u64 {
+        self.open + self.parked + self.dead
+    }
 }
 
 /// A place in the stream of changes; opaque.
@@ -227,7 +241,8 @@ pub struct Unresolved {
     pub mark: Mark,
 }
 
-/// An engine. Every method is one transaction, and has a deadline of its own; times are by the engine's clock.
+/// An engine. Every method is one transaction, but for lists of many objects, which are read in parts, and has a deadline
+/// of its own; times are by the engine's clock.
 /// Dropping a future does not undo what it began.
 #[async_trait]
 pub trait Journal: Send + Sync {
@@ -291,6 +306,10 @@ pub trait Journal: Send + Sync {
         most: usize,
     ) -> Result<Vec<Case>, JournalError>;
 
+    /// Up to `most` objects that are parked or dead, those that came last first. Costs as much as it returns, however
+    /// many are open.
+    async fn aside(&self, most: usize) -> Result<Vec<Case>, JournalError>;
+
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError>;
 
     /// Makes an object open and due now, or as soon as records of unknown outcome and a lease allow, with no tries;
@@ -303,7 +322,8 @@ pub trait Journal: Send + Sync {
 
     async fn counts(&self) -> Result<Counts, JournalError>;
 
-    /// The first `most` objects with records, whatever their standing.
+    /// The first `most` objects with records, whatever their standing. What changes while they are read is news since
+    /// the mark.
     async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError>;
 
     /// What has changed since `mark`; waits up to `patience` for something, then says that nothing has.

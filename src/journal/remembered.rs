@@ -170,7 +170,8 @@ impl Remembered {
         entry.learn(records, taken);
         if entry.own.is_none() {
             shard.remove(object);
-            self.counted(self.count.fetch_sub(1, Relaxed) - 1);
+            self.count.fetch_sub(1, Relaxed);
+            self.metrics.remembered.dec();
         }
         true
     }
@@ -186,6 +187,7 @@ impl Remembered {
                 entry.own.is_some()
             });
             self.count.fetch_sub(before - shard.len(), Relaxed);
+            self.metrics.remembered.sub((before - shard.len()) as i64);
         }
         let mut fit = true;
         for (object, records) in objects {
@@ -196,7 +198,6 @@ impl Remembered {
             self.whole.compare_exchange(lacked, lacked + 1, Relaxed, Relaxed).unwrap_or_default();
         }
         self.metrics.whole.set(i64::from(self.is_whole()));
-        self.counted(self.count.load(Relaxed));
     }
 
     fn had_no_room(&self) {
@@ -217,12 +218,9 @@ impl Remembered {
             return false;
         }
         change(shard.entry(object.clone()).or_default());
-        self.counted(self.count.load(Relaxed));
+        // Not set to the count: of two threads the one that looked first may be the last to tell.
+        self.metrics.remembered.inc();
         true
-    }
-
-    fn counted(&self, count: usize) {
-        self.metrics.remembered.set(count as i64);
     }
 
     fn shard(&self, object: &Object) -> MutexGuard<'_, HashMap<Object, Entry>> {

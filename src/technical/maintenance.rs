@@ -4,18 +4,16 @@
 //! is changed here survives restarts and takeovers, until the file says the same. A change is kept before it is in
 //! force: one that cannot be kept is refused, and nothing is different.
 
-use std::{hint::black_box, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, header};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    config::Secret,
-    telemetry::endpoint::{Answer, Refusal, read_body},
-};
+use super::token::{self, Token};
+use crate::telemetry::endpoint::{Answer, Refusal, read_body};
 
 /// Where it is.
 pub const PATH: &str = "/maintenance";
@@ -68,12 +66,12 @@ pub trait Switch: Send + Sync {
 }
 
 pub struct Maintenance {
-    token: Option<Secret>,
+    token: Token,
     switch: Arc<dyn Switch>,
 }
 
 impl Maintenance {
-    pub fn new(token: Option<Secret>, switch: Arc<dyn Switch>) -> Maintenance {
+    pub fn new(token: Token, switch: Arc<dyn Switch>) -> Maintenance {
         Maintenance { token, switch }
     }
 
@@ -84,45 +82,18 @@ impl Maintenance {
     pub async fn change(&self, session: &mut ServerSession) -> Result<Answer> {
         match self.asked(session).await {
             Ok(change) => self.make(change).await,
-            Err(refusal) => {
-                let unauthorized = refusal.0 == StatusCode::UNAUTHORIZED;
-                let mut answer = refusal.answer()?;
-                if unauthorized {
-                    answer.head.insert_header(header::WWW_AUTHENTICATE, "Bearer realm=\"akubra\"")?;
-                }
-                Ok(answer)
-            }
+            Err(refusal) => token::refused(refusal),
         }
     }
 
     async fn asked(&self, session: &mut ServerSession) -> std::result::Result<Change, Refusal> {
-        self.authorize(&session.req_header().headers)?;
+        self.token.check(&session.req_header().headers)?;
         let body = read_body(session, MOST_BYTES).await?;
         let change: Change = serde_json::from_slice(&body).map_err(|error| {
             let right = r#"send {"backend": "http://HOST:PORT", "maintenance": true, "reason": "..."}"#;
             Refusal(StatusCode::BAD_REQUEST, format!("This is not a change ({error}); {right}"))
         })?;
         Ok(Change { reason: change.reason.chars().take(REASON_MOST).collect(), ..change })
-    }
-
-    fn authorize(&self, headers: &HeaderMap) -> std::result::Result<(), Refusal> {
-        let Some(token) = &self.token else {
-            let text = "Changes are off here: the configuration has no TechnicalEndpointToken.";
-            return Err(Refusal(StatusCode::FORBIDDEN, text.into()));
-        };
-        let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let given = given.and_then(|value| {
-            let (scheme, rest) = value.split_at_checked(7)?;
-            scheme.eq_ignore_ascii_case(b"Bearer ").then(|| rest.trim_ascii())
-        });
-        match given {
-            Some(given) if equal(given, token.reveal().as_bytes()) => Ok(()),
-            Some(_) => Err(Refusal(StatusCode::UNAUTHORIZED, "This is not the token.".into())),
-            None => {
-                let text = "Send the token: Authorization: Bearer TOKEN.";
-                Err(Refusal(StatusCode::UNAUTHORIZED, text.into()))
-            }
-        }
     }
 
     async fn make(&self, change: Change) -> Result<Answer> {
@@ -140,56 +111,10 @@ impl Maintenance {
     }
 }
 
-/// In a time that tells nothing of where they differ.
-fn equal(one: &[u8], other: &[u8]) -> bool {
-    let differences = one.iter().zip(other).fold(0, |differences, (a, b)| black_box(differences | (a ^ b)));
-    one.len() == other.len() && differences == 0
-}
-
 fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer> {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     let mut answer = Answer::text(status, text + "\n")?;
     answer.head.insert_header(header::CONTENT_TYPE, "application/json")?;
     answer.head.insert_header(header::CACHE_CONTROL, "no-store")?;
     Ok(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Nobody;
-
-    #[async_trait]
-    impl Switch for Nobody {
-        fn backends(&self) -> Vec<Maintained> {
-            Vec::new()
-        }
-
-        async fn set(&self, _: Change) -> std::result::Result<Maintained, SwitchError> {
-            Err(SwitchError::Unavailable("nobody is there"))
-        }
-    }
-
-    fn authorized(token: Option<&str>, header: Option<&str>) -> u16 {
-        let token = token.map(|token| Secret::new(token.to_owned()));
-        let headers = header.map(|value| (header::AUTHORIZATION, value.parse().unwrap()));
-        let outcome = Maintenance::new(token, Arc::new(Nobody)).authorize(&HeaderMap::from_iter(headers));
-        outcome.map_or_else(|refusal| refusal.0.as_u16(), |()| 200)
-    }
-
-    #[test]
-    fn changes_take_the_token() {
-        let token = Some("0123456789abcdef");
-        assert_eq!(authorized(token, Some("Bearer 0123456789abcdef")), 200);
-        assert_eq!(authorized(token, Some("bearer  0123456789abcdef ")), 200);
-        for wrong in
-            ["Bearer 0123456789abcdeF", "Bearer 0123456789abcde", "Bearer ", "Basic 0123456789abcdef", "B"]
-        {
-            assert_eq!(authorized(token, Some(wrong)), 401, "{wrong}");
-        }
-        assert_eq!(authorized(token, None), 401);
-        assert_eq!(authorized(None, Some("Bearer 0123456789abcdef")), 403);
-        assert_eq!(authorized(None, Some("Bearer ")), 403);
-    }
 }

@@ -6,6 +6,7 @@
 //! | `POST /configuration/validate` | checks a configuration |
 //! | `GET /maintenance` | which backends get nothing |
 //! | `POST /maintenance` | changes that; takes a token |
+//! | `POST /journal` | tries an object of the journal again, or forgets it; takes a token |
 //! | `GET` of the health path | whether the gateway serves |
 //!
 //! On an address of its own (`TechnicalEndpointListen`), for operators and for CI. Whoever can reach it can send it
@@ -19,20 +20,24 @@
 //! | `GET /status`, `/status.json`, `/status/events` | `status/` |
 //! | the health path | `telemetry::endpoint::health` |
 
+pub mod decisions;
 pub mod maintenance;
 pub mod status;
+mod token;
 mod validate;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::Method;
+use http::{Method, StatusCode};
 use pingora_core::{protocols::http::ServerSession, services::listening};
 use pingora_error::Result;
 
 use self::{
+    decisions::{Decisions, Desk},
     maintenance::{Maintenance, Switch},
     status::{Installation, Sampler, Status},
+    token::Token,
     validate::Validator,
 };
 use crate::{
@@ -47,6 +52,8 @@ pub struct Technical {
     routes: Vec<Route>,
     validator: Validator,
     maintenance: Maintenance,
+    /// If there is a journal.
+    decisions: Option<Decisions>,
     status: Status,
     health: Option<String>,
     draining: Draining,
@@ -66,14 +73,17 @@ pub fn make(
     installation: Arc<dyn Installation>,
     feed: Feed,
     switch: Arc<dyn Switch>,
+    desk: Option<Arc<dyn Desk>>,
 ) -> Option<Made> {
     let technical = config.technical.as_ref()?;
+    let token = Token::new(technical.token.clone());
     let health = config.health_check_endpoint.clone();
     let (status, sampler) = Status::of(installation, feed, draining.clone());
     let endpoint = Technical {
-        routes: routes(health.as_deref()),
+        routes: routes(health.as_deref(), desk.is_some()),
         validator: Validator::new(technical.body_max_size),
-        maintenance: Maintenance::new(technical.token.clone(), switch),
+        maintenance: Maintenance::new(token.clone(), switch),
+        decisions: desk.map(|desk| Decisions::new(token, desk)),
         status,
         health,
         draining: draining.clone(),
@@ -83,10 +93,12 @@ pub fn make(
 }
 
 /// Of two at one path the first is found: balancers need the health path.
-fn routes(health: Option<&str>) -> Vec<Route> {
+fn routes(health: Option<&str>, has_journal: bool) -> Vec<Route> {
     let get = [status::PAGE, status::JSON, status::EVENTS, maintenance::PATH];
-    let post = [VALIDATE, maintenance::PATH].map(|path| Route::new(Method::POST, path));
-    post.into_iter().chain(health.into_iter().chain(get).map(|path| Route::new(Method::GET, path))).collect()
+    let post = [VALIDATE, maintenance::PATH].into_iter().chain(has_journal.then_some(decisions::PATH));
+    post.map(|path| Route::new(Method::POST, path))
+        .chain(health.into_iter().chain(get).map(|path| Route::new(Method::GET, path)))
+        .collect()
 }
 
 #[async_trait]
@@ -102,6 +114,10 @@ impl Endpoint for Technical {
     async fn answer(&self, route: &Route, session: &mut ServerSession) -> Result<Answer> {
         match (&route.method, route.path.as_str()) {
             (&Method::POST, maintenance::PATH) => self.maintenance.change(session).await,
+            (&Method::POST, decisions::PATH) => match &self.decisions {
+                Some(decisions) => decisions.take(session).await,
+                None => Answer::text(StatusCode::NOT_FOUND, "The configuration has no Journal."),
+            },
             (&Method::POST, _) => self.validator.answer(session).await,
             // The health path may be any, also one of those below.
             (_, path) if self.health.as_deref() == Some(path) => {

@@ -116,7 +116,15 @@ fn the_dashboard_can_be_imported() {
     }
     let rows = panels.iter().filter(|panel| panel["type"] == "row");
     let rows: Vec<&str> = rows.map(|row| row["title"].as_str().unwrap()).collect();
-    let expected = ["Traffic", "Latency", "Backends", "Divergences and background work", "Logs", "Process"];
+    let expected = [
+        "Traffic",
+        "Latency",
+        "Backends",
+        "Divergences and background work",
+        "Journal and repair",
+        "Logs",
+        "Process",
+    ];
     assert_eq!(rows, expected);
 }
 

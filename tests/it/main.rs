@@ -41,6 +41,7 @@ mod reports;
 mod s3_clients;
 mod smuggling;
 mod status;
+mod status_journal;
 mod supervision;
 mod sync;
 mod sync_stores;

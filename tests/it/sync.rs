@@ -99,6 +99,20 @@ fn a_backend_that_was_away_gets_what_it_missed() {
         delete(&gateway, "deleted").await;
         wait_for_open(&gateway, 4).await;
 
+        let counted = counts(&gateway).await;
+        assert_eq!(
+            (&counted["behind"][a.url()], &counted["behind"][b.url()]),
+            (&0.into(), &4.into()),
+            "{counted}"
+        );
+        let exported = lines(&printed(&gateway, &["journal", "export"]).await);
+        let records = || exported.iter().flat_map(|line| line["records"].as_array().unwrap());
+        assert_eq!(records().count(), 5);
+        for record in records() {
+            let turns = (record["turn"].as_i64().unwrap(), record["ended_turn"].as_i64().unwrap());
+            assert!(turns.0 < turns.1, "{record}");
+        }
+
         // Nobody has what it holds, so nothing can be done yet.
         let output = command(&gateway, &["sync", "--once"]).await;
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -364,5 +378,51 @@ fn without_a_journal_or_credentials_there_is_nothing_to_start_with() {
         assert_eq!(output.status.code(), Some(20), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("no backend has credentials"), "{output:?}");
         gateway.stop().await;
+    });
+}
+
+#[test]
+fn who_asks_for_what_a_backend_missed_is_told_of_its_clusters_only() {
+    run(async {
+        let backends = [pair().await, pair().await];
+        let [(a, b), (c, d)] = &backends;
+        let setup = Setup::new().cluster("one", &[a, b]).cluster("two", &[c, d]).set_yaml("Journal", "{}");
+        let setup = setup.region(Region::new("r", &[("one", 1.0)]).default_region());
+        let gateway = setup.region(Region::new("s", &[("two", 1.0)]).domain("s.test")).start().await;
+        for backend in [b, d] {
+            backend.will(Behaviour::answers(503));
+        }
+        gateway.put("/bucket/of-one", b"x").await;
+        gateway.request("PUT", "/bucket/of-two", &[("Host", "s.test")], b"x").await;
+        wait_for_open(&gateway, 2).await;
+        let listed = printed(&gateway, &["journal", "list", "--backend", &b.url()]).await;
+        assert!(listed.contains("one:/bucket/of-one") && listed.lines().count() == 1, "{listed}");
+        assert_eq!(printed(&gateway, &["journal", "list", "--backend", &a.url()]).await, "");
+        let wrong = command(&gateway, &["journal", "list", "--backend", &b.url(), "--cluster", "two"]).await;
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("does not have this backend"), "{wrong:?}");
+    });
+}
+
+#[test]
+fn a_journal_that_cannot_be_used_is_left_as_it_is_and_the_reason_is_told() {
+    run(async {
+        let backend = Misbehaving::start().await;
+        let mut gateway = Gateway::over(&[&backend]).set_yaml("Journal", "{}").start().await;
+        gateway.stop().await;
+        let file = gateway.log_file("state/journal.sqlite");
+        let later = rusqlite::Connection::open(&file).unwrap();
+        later.pragma_update(None, "user_version", 99).unwrap();
+        drop(later);
+        for why in ["version 99 of the schema, of a later akubra", "no database", "there is no journal at"] {
+            let output = command(&gateway, &["journal", "counts"]).await;
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(told.contains(why) && told.contains("journal.sqlite"), "{told}");
+            match std::fs::read(&file).is_ok_and(|bytes| bytes.starts_with(b"SQLite")) {
+                true => std::fs::write(&file, noise(8192)).unwrap(),
+                false => drop(std::fs::remove_file(&file)),
+            }
+        }
+        assert!(!file.exists());
     });
 }

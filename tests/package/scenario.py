@@ -19,6 +19,9 @@ import traffic  # noqa: E402
 
 CONFIGURATION = pathlib.Path("/etc/akubra/akubra.yaml")
 UNIT = pathlib.Path("/usr/lib/systemd/system/akubra.service")
+SYNC_UNIT = UNIT.with_name("akubra-sync.service")
+GATEWAY, SYNC = UNIT.name, SYNC_UNIT.name
+SYNC_METRICS = "http://127.0.0.1:9465"
 DEADLINE = 30
 
 
@@ -51,16 +54,34 @@ def shape(path):
     return run("stat", "-c", "%a %U:%G", str(path)).strip()
 
 
-def property_of_service(name):
-    return run("systemctl", "show", f"--property={name}", "--value", "akubra.service").strip()
+def property_of_service(name, service=GATEWAY):
+    return run("systemctl", "show", f"--property={name}", "--value", service).strip()
 
 
-def main_pid():
-    return int(property_of_service("MainPID"))
+def main_pid(service=GATEWAY):
+    return int(property_of_service("MainPID", service))
 
 
-def is_active():
-    return run("systemctl", "is-active", "akubra.service", good=None).strip() == "active"
+def is_active(service=GATEWAY):
+    return run("systemctl", "is-active", service, good=None).strip() == "active"
+
+
+def fetch(url):
+    with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+        return answer.read().decode()
+
+
+def sync_answers():
+    try:
+        return is_active(SYNC) and fetch(f"{SYNC_METRICS}/health") is not None
+    except OSError:
+        return False
+
+
+def sync_is_replaced(before):
+    """By a process of the program that is installed now."""
+    eventually("another sync process", lambda: main_pid(SYNC) not in (0, before) and sync_answers())
+    check(program_of(main_pid(SYNC)) == "/usr/bin/akubra", program_of(main_pid(SYNC)))
 
 
 def program_of(pid):
@@ -127,9 +148,10 @@ def installs_upgrades_and_removes_where_no_systemd_runs(old, new):
 def a_first_installation_starts_nothing(old, _new):
     run("dpkg", "-i", old)
     installed_files_are_in_order()
-    check(not is_active(), "it runs")
-    check(run("systemctl", "is-enabled", "akubra.service", good=False).strip() == "disabled", "it is enabled")
-    check(run("systemd-analyze", "verify", str(UNIT)) == "", "the unit")
+    for unit in [UNIT, SYNC_UNIT]:
+        check(not is_active(unit.name), f"{unit.name} runs")
+        check(run("systemctl", "is-enabled", unit.name, good=False).strip() == "disabled", f"{unit.name} is enabled")
+        check(run("systemd-analyze", "verify", str(unit)) == "", f"{unit.name}")
 
 
 def it_starts_once_it_is_configured(_old, _new):
@@ -148,8 +170,8 @@ def it_starts_once_it_is_configured(_old, _new):
 def it_sees_itself_in_spite_of_its_restrictions(_old, _new):
     edit(lambda text: text + "Metrics:\n  Target: prometheus\n  ExpAddr: 127.0.0.1:9464\n")
     run("systemctl", "restart", "akubra.service")
-    with urllib.request.urlopen("http://127.0.0.1:9464/metrics", timeout=DEADLINE) as answer:
-        values = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
+    lines = fetch("http://127.0.0.1:9464/metrics").splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     for name in ["start_time_seconds", "resident_memory_bytes", "open_fds", "max_fds"]:
         check(float(values[f"process_{name}"]) > 0, name)
 
@@ -166,6 +188,53 @@ def passwords_come_from_the_environment_file(_old, _new):
     edit(lambda text: text + 'AdditionalResponseHeaders:\n  x-site: "${SITE}"\n')
     run("systemctl", "reload", "akubra.service")
     check("x-site: north" in traffic.put().lower(), traffic.put())
+
+
+def sync_does_not_start_without_a_journal(_old, _new):
+    run("systemctl", "start", SYNC)
+    eventually("it gives up", lambda: property_of_service("ActiveState", SYNC) == "failed")
+    check(property_of_service("ExecMainStatus", SYNC) == "20", property_of_service("ExecMainStatus", SYNC))
+    check(property_of_service("NRestarts", SYNC) == "0", "it was tried again")
+    check("has no Journal" in run("journalctl", "--no-pager", "--unit", SYNC), "it does not say why")
+
+
+def sync_starts_once_it_is_configured(_old, _new):
+    with pathlib.Path("/etc/akubra/environment").open("a") as environment:
+        environment.write("ACCESS=somebody\nSECRET=password-of-somebody\n")
+    backends = "      - http://127.0.0.1:9002\n"
+    credentials = '    Credentials: {AccessKey: "${ACCESS}", SecretKey: "${SECRET}"}\n'
+    edit(lambda text: text.replace(backends, backends + credentials))
+    edit(lambda text: text + f"Journal: {{}}\nSync: {{Listen: '{SYNC_METRICS.removeprefix('http://')}'}}\n")
+    run("systemctl", "reload", GATEWAY)
+    check(" 200 " in traffic.put(), "no answer")
+    run("systemctl", "enable", "--now", SYNC)
+    eventually("sync answers", sync_answers)
+    check("akubra_sync_running_repairs 0" in fetch(f"{SYNC_METRICS}/metrics"), "no metrics")
+    status = pathlib.Path(f"/proc/{main_pid(SYNC)}/status").read_text()
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t0000000000000000"]:
+        check(line in status, f"{line} is not in\n{status}")
+    check(shape("/var/lib/akubra/journal.sqlite") == "600 akubra:akubra", shape("/var/lib/akubra/journal.sqlite"))
+    # Root sees it as well, and leaves nothing of its own behind that would lock them out.
+    secrets = ["env", "SITE=north", "ACCESS=a", "SECRET=b"]
+    told = run(*secrets, "akubra", "journal", "-c", str(CONFIGURATION), "counts")
+    check("resolved " in told, told)
+    check(all(shape(path).endswith("akubra:akubra") for path in pathlib.Path("/var/lib/akubra").iterdir()), "owners")
+
+
+def sync_comes_back_when_it_is_killed(_old, _new):
+    before = main_pid(SYNC)
+    os.kill(before, signal.SIGKILL)
+    sync_is_replaced(before)
+
+
+def sync_is_replaced_by_a_reload_unless_the_configuration_is_broken(_old, _new):
+    before, good = main_pid(SYNC), CONFIGURATION.read_text()
+    edit(lambda text: text + "Nonsense: 1\n")
+    run("systemctl", "reload", SYNC, good=False)
+    check(main_pid(SYNC) == before and sync_answers(), "not the same process")
+    CONFIGURATION.write_text(good)
+    run("systemctl", "reload", SYNC)
+    sync_is_replaced(before)
 
 
 def a_reload_loses_no_request(_old, _new):
@@ -192,7 +261,7 @@ def a_reload_that_fails_changes_nothing(_old, _new):
 
 
 def an_upgrade_loses_no_request(_old, new):
-    before = main_pid()
+    before, sync_before = main_pid(), main_pid(SYNC)
     configuration = CONFIGURATION.read_text()
     with traffic.Traffic() as load:
         told = run("dpkg", "-i", new)
@@ -201,30 +270,35 @@ def an_upgrade_loses_no_request(_old, new):
     unharmed(load)
     check(main_pid() != before and is_active(), "the old process")
     check(program_of(main_pid()) == "/usr/bin/akubra", program_of(main_pid()))
+    sync_is_replaced(sync_before)
     check(CONFIGURATION.read_text() == configuration, "the configuration is another one")
 
 
 def an_upgrade_with_a_broken_configuration_leaves_the_old_program_at_work(old, _new):
     good = CONFIGURATION.read_text()
-    before = main_pid()
+    before, sync_before = main_pid(), main_pid(SYNC)
     edit(lambda text: text + "Nonsense: 1\n")
     with traffic.Traffic() as load:
         told = run("dpkg", "-i", "--force-downgrade", old)
-        check("goes on as it was" in told, told)
+        check("running one goes on as it was" in told and "akubra-sync goes on as it was" in told, told)
     unharmed(load)
     check(main_pid() == before and is_active(), "not the same process")
+    check(main_pid(SYNC) == sync_before and sync_answers(), "not the same sync process")
     CONFIGURATION.write_text(good)
-    run("systemctl", "reload", "akubra.service")
+    for service in [GATEWAY, SYNC]:
+        run("systemctl", "reload", service)
     check(program_of(main_pid()) == "/usr/bin/akubra", program_of(main_pid()))
+    sync_is_replaced(sync_before)
 
 
 def logs_are_rotated(_old, _new):
-    before = main_pid()
+    before, sync_before = main_pid(), main_pid(SYNC)
     told = run("logrotate", "--force", "/etc/logrotate.d/akubra")
     check("error" not in told, told)
     for name in ["access.log", "access.log.1", "main.log.1"]:
         check(shape(f"/var/log/akubra/{name}") == "600 akubra:akubra", name)
     check(" 200 " in traffic.put() and main_pid() == before, "it did not survive")
+    check(main_pid(SYNC) == sync_before and sync_answers(), "the sync process did not survive")
     eventually("the new file is used", lambda: os.path.getsize("/var/log/akubra/access.log") > 0)
 
 
@@ -256,9 +330,10 @@ def it_ends_without_losing_a_request(_old, _new):
 
 
 def a_removal_stops_it_and_a_purge_leaves_nothing(_old, _new):
-    pid = main_pid()
+    pids = [main_pid(), main_pid(SYNC)]
     run("dpkg", "-r", "akubra")
-    check(not pathlib.Path(f"/proc/{pid}").exists(), "it still runs")
+    check(not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids), "it still runs")
+    check(not SYNC_UNIT.exists(), "the unit is still there")
     check(CONFIGURATION.exists() and not UNIT.exists(), "a removal keeps the configuration, and no more")
     run("dpkg", "-P", "akubra")
     nothing_is_left()
@@ -285,6 +360,10 @@ STEPS = {
         it_sees_itself_in_spite_of_its_restrictions,
         it_comes_back_when_it_is_killed,
         passwords_come_from_the_environment_file,
+        sync_does_not_start_without_a_journal,
+        sync_starts_once_it_is_configured,
+        sync_comes_back_when_it_is_killed,
+        sync_is_replaced_by_a_reload_unless_the_configuration_is_broken,
         a_reload_loses_no_request,
         a_reload_that_fails_changes_nothing,
         an_upgrade_loses_no_request,

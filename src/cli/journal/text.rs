@@ -1,20 +1,15 @@
 //! The journal as people and programs read it.
 
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use super::super::names::{self, printable};
+use super::super::names::{self, name, printable};
 use crate::{
-    journal::{Case, Counts, Object, Record, Said, Standing, What},
+    journal::{Case, Counts, Record, Said, Standing, What},
     sync::{Held, State},
 };
-
-/// `cluster:/bucket/key`
-pub fn name(object: &Object) -> String {
-    format!("{}:{}", printable(&object.cluster), names::path(object))
-}
 
 /// A point in time, given in milliseconds since 1970.
 fn time(millis: i64) -> String {
@@ -176,6 +171,8 @@ fn record_value(record: &Record) -> Value {
         "ended": record.ended,
         "commit": record.commit,
         "strong": intent.strong,
+        "turn": intent.turn,
+        "ended_turn": record.turn,
         "replies": replies.collect::<serde_json::Map<_, _>>(),
     })
 }
@@ -205,17 +202,35 @@ pub fn shown_line(case: &Case, held: &[(String, State)], out: &mut impl Write) -
     Ok(())
 }
 
-pub fn counts(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> {
+/// What is counted.
+pub struct Counted {
+    pub counts: Counts,
+    /// By backend's URL, the open objects of which it has not taken a write.
+    pub behind: BTreeMap<String, u64>,
+    /// From so many objects; `None` = from all.
+    pub sampled: Option<usize>,
+}
+
+pub fn counts(counted: &Counted, out: &mut impl Write) -> anyhow::Result<()> {
+    let Counted { counts, behind, sampled } = counted;
     let oldest = counts.oldest.map_or(String::new(), |since| format!(", the oldest since {}", time(since)));
     writeln!(out, "open       {} ({} being repaired{oldest})", counts.open, counts.leased)?;
     writeln!(out, "parked     {}", counts.parked)?;
     writeln!(out, "dead       {}", counts.dead)?;
     writeln!(out, "under way  {} writes", counts.intents)?;
     writeln!(out, "resolved   {}", counts.resolved)?;
+    for (backend, count) in behind {
+        let backend = printable(backend);
+        match sampled {
+            Some(seen) => writeln!(out, "behind     {backend} in about {count}, by a sample of {seen}")?,
+            None => writeln!(out, "behind     {backend} in {count}")?,
+        }
+    }
     Ok(())
 }
 
-pub fn counts_line(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn counts_line(counted: &Counted, out: &mut impl Write) -> anyhow::Result<()> {
+    let Counted { counts, behind, sampled } = counted;
     let line = json!({
         "open": counts.open,
         "leased": counts.leased,
@@ -224,6 +239,8 @@ pub fn counts_line(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> 
         "intents": counts.intents,
         "oldest": counts.oldest.map(time),
         "resolved": counts.resolved,
+        "behind": behind,
+        "sampled": sampled,
     });
     writeln!(out, "{line}")?;
     Ok(())
@@ -232,7 +249,7 @@ pub fn counts_line(counts: &Counts, out: &mut impl Write) -> anyhow::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Intent, WriteId};
+    use crate::journal::{Intent, Object, WriteId};
 
     fn case() -> Case {
         let object = Object { cluster: "c".into(), bucket: b"b".into(), key: b"k\x1b[2J\n\xff".into() };
@@ -279,6 +296,16 @@ mod tests {
         assert_eq!(table.lines().count(), 2);
         assert!(shown.contains("    http://a:1       took it, etag e\\n\n"), "{shown}");
         assert!(shown.contains("    http://longer:1  did not take it\n"), "{shown}");
+    }
+
+    #[test]
+    fn an_estimate_is_told_as_one() {
+        let behind = BTreeMap::from([("http://a".to_owned(), 7000)]);
+        let mut counted = Counted { counts: Counts::default(), behind, sampled: Some(1000) };
+        let told = |counted: &Counted| printed(|out| counts(counted, out)).lines().last().unwrap().to_owned();
+        assert_eq!(told(&counted), "behind     http://a in about 7000, by a sample of 1000");
+        counted.sampled = None;
+        assert_eq!(told(&counted), "behind     http://a in 7000");
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::reload::Orders;
+use super::{journal::Office, reload::Orders};
 use crate::{
-    technical::status::{self, Condition, Installation, State},
+    technical::status::{self, Condition, Installation, State, journal::Seen},
     topology::{Backend, Region},
     upstream::{self, Upstream},
 };
@@ -15,11 +15,13 @@ use crate::{
 pub struct Installed {
     orders: Arc<Orders>,
     upstream: Arc<Upstream>,
+    /// If there is a journal.
+    office: Option<Arc<Office>>,
 }
 
 impl Installed {
-    pub fn new(orders: Arc<Orders>, upstream: Arc<Upstream>) -> Installed {
-        Installed { orders, upstream }
+    pub fn new(orders: Arc<Orders>, upstream: Arc<Upstream>, office: Option<Arc<Office>>) -> Installed {
+        Installed { orders, upstream, office }
     }
 
     fn condition(&self, backend: &Backend) -> Condition {
@@ -73,6 +75,10 @@ impl Installation for Installed {
         backends
             .map(|backend| status::Backend { url: backend.url.clone(), condition: self.condition(backend) })
             .collect()
+    }
+
+    fn journal(&self) -> Option<Seen> {
+        self.office.as_ref().map(|office| office.seen())
     }
 
     fn configuration(&self) -> Arc<str> {

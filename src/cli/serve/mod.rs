@@ -8,6 +8,7 @@ mod daemon;
 mod differences;
 mod handover;
 mod installation;
+mod journal;
 mod life;
 pub mod listener;
 mod reload;
@@ -33,6 +34,7 @@ use pingora_proxy::http_proxy;
 use self::{
     daemon::{PidFile, Starter},
     installation::Installed,
+    journal::Office,
     life::{Life, Patience, Watch},
     listener::{Listeners, Until},
     reload::{Beginning, Calls, Parts, Reloader},
@@ -48,7 +50,7 @@ use crate::{
         snapshot::{Current, Snapshot},
     },
     mirror::Mirror,
-    technical::{self, Made, maintenance::Switch},
+    technical::{self, Made, decisions::Desk, maintenance::Switch},
     telemetry::{
         Logs,
         endpoint::Draining,
@@ -102,7 +104,7 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let file =
         options.file.map(std::path::absolute).transpose().context("cannot use the configuration's path")?;
-    let (beginning, topology) = Beginning::new(&config, file)?;
+    let (beginning, topology) = Beginning::new(&config, file.clone())?;
     let journaling =
         config.journal.as_ref().map(|journal| Arc::new(Journaling::of(journal, &config.state_directory)));
     let (service, parts) =
@@ -112,8 +114,13 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let calls = Arc::new(Calls::default());
     let upstream = parts.upstream.clone();
     let (reloader, orders) = Reloader::new(beginning, parts, calls.clone());
-    let installed = Arc::new(Installed::new(orders.clone(), upstream));
-    let watching = add_endpoints(&mut server, &mut listeners, &config, &logs, &activity, installed, orders);
+    let office = journaling.clone().map(|journaling| Arc::new(Office::new(journaling, orders.clone(), file)));
+    let operators = Operators {
+        installed: Arc::new(Installed::new(orders.clone(), upstream, office.clone())),
+        switch: orders,
+        desk: office.clone().map(|office| office as Arc<dyn Desk>),
+    };
+    let watching = add_endpoints(&mut server, &mut listeners, &config, &logs, &activity, operators);
     if !options.upgrade {
         // Before the process becomes a daemon and another user: errors show at once, and any port can be had.
         // A unix socket's file must belong to that user.
@@ -130,6 +137,9 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
             tokio::spawn(reloader.run());
             watching();
             let journal = async {
+                if let Some(office) = office {
+                    tokio::spawn(async move { office.run().await });
+                }
                 if let Some(journaling) = starting {
                     journaling.start().await;
                 }
@@ -183,6 +193,13 @@ fn gateway_over(
     (service, Parts { current, resolver, upstream, mirror, room, logs: logs.clone() })
 }
 
+/// What operators ask, and change.
+struct Operators {
+    installed: Arc<Installed>,
+    switch: Arc<dyn Switch>,
+    desk: Option<Arc<dyn Desk>>,
+}
+
 /// Those that operators talk to, as far as the configuration has them; returns what starts the task behind them.
 fn add_endpoints(
     server: &mut Server,
@@ -190,13 +207,13 @@ fn add_endpoints(
     config: &Arc<Config>,
     logs: &Logs,
     activity: &Arc<Activity>,
-    installed: Arc<Installed>,
-    switch: Arc<dyn Switch>,
+    operators: Operators,
 ) -> impl FnOnce() + Send + use<> {
+    let Operators { installed, switch, desk } = operators;
     let drains = activity.clone();
     let draining: Draining = Arc::new(move || drains.is_draining());
     let feed = logs.synclog.feed().clone();
-    let technical = technical::make(config, draining.clone(), installed, feed, switch);
+    let technical = technical::make(config, draining.clone(), installed, feed, switch, desk);
     let sampler = technical.map(|Made { service, listen, sampler }| {
         server.add_service(listeners.add("technical endpoint", &listen, Until::Gone, service));
         sampler

@@ -73,7 +73,7 @@ impl Progress {
         };
         total.fetch_add(1, Relaxed);
         if told.outcome == "parked" || told.outcome == "dead" {
-            log::warn!("{}: {}: {}", told.object, told.outcome, told.why);
+            log::warn!("{}: {}: {}", names::name(&told.object), told.outcome, told.why);
         }
         if !self.on_terminal {
             self.offer(line(told));

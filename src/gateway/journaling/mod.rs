@@ -110,6 +110,11 @@ impl Journaling {
         &self.writer
     }
 
+    /// Objects that it remembers at most.
+    pub fn remembered_most(&self) -> usize {
+        self.remembered_most
+    }
+
     /// Lets a write begin, when the journal knows of it as its region asks for. Dropped, it has not begun.
     pub async fn begin(self: &Arc<Self>, writing: &Writing<'_>) -> Result<Begun, Refused> {
         let intents = writing.intents(|| self.writer.next_id());

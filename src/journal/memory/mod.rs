@@ -6,6 +6,7 @@
 mod tables;
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -225,6 +226,14 @@ impl Journal for Memory {
         let entries = tables.objects.iter().filter(|(digest, _)| after.is_none_or(|after| **digest > after));
         let cases = entries.map(|(digest, entry)| tables.case(digest, entry));
         Ok(cases.filter(|case| filter.takes(case)).take(most).collect())
+    }
+
+    async fn aside(&self, most: usize) -> Result<Vec<Case>, JournalError> {
+        let tables = self.tables();
+        let aside = tables.objects.iter().filter(|(_, entry)| entry.standing != Standing::Open);
+        let mut aside: Vec<(&Digest, &Entry)> = aside.collect();
+        aside.sort_unstable_by_key(|(_, entry)| Reverse(entry.id));
+        Ok(aside.into_iter().take(most).map(|(digest, entry)| tables.case(digest, entry)).collect())
     }
 
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {

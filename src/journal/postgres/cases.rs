@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use super::session::{Result, Session, first};
 use crate::journal::{
-    Case, Counts, Filter, Mark, News, Object, Record, Unresolved, WriteId,
+    Case, Counts, Filter, Mark, News, Object, Record, WriteId,
     row::{Records, Unreadable, standing},
     rules::KEPT_EVENTS,
 };
@@ -14,7 +14,7 @@ use crate::journal::{
 /// Objects of a page of a list, before the filter's part that is no SQL.
 const PAGE: i64 = 256;
 /// Objects whose records are asked for at once.
-const CHUNK: usize = 1024;
+pub const CHUNK: usize = 1024;
 
 /// An object's row, and its case but for records and writes under way.
 pub struct Found {
@@ -115,6 +115,15 @@ pub async fn list(
     Ok((cases, last))
 }
 
+/// Those that are not open, the last first.
+pub async fn aside(session: &mut Session, most: usize) -> Result<Vec<Case>> {
+    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest FROM objects
+        WHERE standing <> 0 ORDER BY id DESC LIMIT $1";
+    let rows = session.query(sql, &[&i64::try_from(most).unwrap_or(i64::MAX)]).await?;
+    let found = rows.iter().map(found).collect::<Result<Vec<Found>>>()?;
+    Ok(complete(session, found).await?.into_iter().map(|(case, _)| case).collect())
+}
+
 pub async fn counts(session: &mut Session, now: i64) -> Result<Counts> {
     let sql = "SELECT sum(open)::bigint, sum(parked)::bigint, sum(dead)::bigint, sum(resolved)::bigint,
         (SELECT count(*) FROM objects WHERE token IS NOT NULL AND held > $1),
@@ -137,19 +146,20 @@ fn number(row: &Row, column: usize) -> Result<u64> {
     Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0))
 }
 
-/// In a transaction that sees one state of the database.
-pub async fn unresolved(session: &mut Session, most: usize) -> Result<Unresolved> {
-    let mark = newest(session).await?;
-    let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
-    let sql = "SELECT id, cluster, bucket, key FROM objects ORDER BY digest LIMIT $1";
-    let rows = session.query(sql, &[&limit]).await?;
-    let whole = rows.len() <= most;
-    let mut objects = Vec::with_capacity(rows.len().min(most));
-    for row in rows.iter().take(most) {
+/// Objects behind a digest, with their records. In a transaction that sees one state of the database.
+pub async fn unresolved(
+    session: &mut Session,
+    after: &[u8],
+    most: usize,
+) -> Result<Vec<(Object, Vec<Record>)>> {
+    let sql = "SELECT id, cluster, bucket, key FROM objects WHERE digest > $1 ORDER BY digest LIMIT $2";
+    let rows = session.query(sql, &[&after, &i64::try_from(most).unwrap_or(i64::MAX)]).await?;
+    let mut objects = Vec::with_capacity(rows.len());
+    for row in &rows {
         let object = Object { cluster: row.try_get(1)?, bucket: row.try_get(2)?, key: row.try_get(3)? };
         objects.push((row.try_get(0)?, object));
     }
-    Ok(Unresolved { objects: with_records(session, objects).await?, whole, mark })
+    with_records(session, objects).await
 }
 
 async fn with_records(
@@ -167,7 +177,7 @@ async fn with_records(
 }
 
 /// The number of the newest event that there ever was.
-async fn newest(session: &mut Session) -> Result<Mark> {
+pub async fn newest(session: &mut Session) -> Result<Mark> {
     Ok(Mark(first(&session.query("SELECT coalesce(max(id), 0) FROM events", &[]).await?)?))
 }
 

@@ -158,6 +158,10 @@ impl Journal for Postgres {
         Ok(cases)
     }
 
+    async fn aside(&self, most: usize) -> Result<Vec<Case>, JournalError> {
+        Ok(transaction!(self.pool, SNAPSHOT, |session, _| cases::aside(session, most)))
+    }
+
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
         Ok(transaction!(self.pool, SNAPSHOT, |session, _| cases::show(session, object)))
     }
@@ -178,7 +182,23 @@ impl Journal for Postgres {
     }
 
     async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
-        Ok(transaction!(self.pool, SNAPSHOT, |session, _| cases::unresolved(session, most)))
+        let mark = transaction!(self.pool, SNAPSHOT, |session, _| cases::newest(session));
+        let (mut objects, mut after) = (Vec::new(), Vec::new());
+        // One more tells whether there are more.
+        while objects.len() <= most {
+            let want = cases::CHUNK.min((most - objects.len()).saturating_add(1));
+            let page =
+                transaction!(self.pool, SNAPSHOT, |session, _| { cases::unresolved(session, &after, want) });
+            let is_last = page.len() < want;
+            objects.extend(page);
+            after = objects.last().map_or(Vec::new(), |(object, _)| object.digest().to_vec());
+            if is_last {
+                break;
+            }
+        }
+        let whole = objects.len() <= most;
+        objects.truncate(most);
+        Ok(Unresolved { objects, whole, mark })
     }
 
     async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError> {

@@ -40,6 +40,7 @@ CREATE TABLE akubra_journal.objects (
 );
 CREATE INDEX objects_due ON akubra_journal.objects (diverged, due, id) WHERE standing = 0;
 CREATE INDEX objects_since ON akubra_journal.objects (since) WHERE standing = 0;
+CREATE INDEX objects_aside ON akubra_journal.objects (id) WHERE standing <> 0;
 CREATE INDEX objects_held ON akubra_journal.objects (held) WHERE token IS NOT NULL;
 CREATE SEQUENCE akubra_journal.tokens;
 

@@ -40,6 +40,7 @@ CREATE TABLE objects (
 ) STRICT;
 CREATE INDEX objects_due ON objects (diverged, due) WHERE standing = 0;
 CREATE INDEX objects_since ON objects (since) WHERE standing = 0;
+CREATE INDEX objects_aside ON objects (id) WHERE standing <> 0;
 CREATE INDEX objects_held ON objects (held) WHERE token IS NOT NULL;
 
 CREATE TABLE records (

@@ -3,13 +3,15 @@
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 
 use crate::journal::{
-    Case, Counts, Filter, Mark, News, Object, Unresolved, WriteId,
+    Case, Counts, Filter, Mark, News, Object, Record, WriteId,
     row::{Records, Unreadable, standing},
     rules::KEPT_EVENTS,
 };
 
 /// Objects of a page of a list, before the filter's part that is no SQL.
 const PAGE: u32 = 256;
+/// Unresolved objects that are read at once: others ask in between, and a deadline is one for each.
+pub const UNRESOLVED: usize = 1000;
 const COLUMNS: &str = "id, cluster, bucket, key, standing, attempts, since, due, reason, digest";
 
 /// An object's row, and its case but for records and writes under way.
@@ -105,6 +107,14 @@ pub fn list(
     Ok((cases, last))
 }
 
+/// Those that are not open, the last first.
+pub fn aside(tables: &Transaction<'_>, most: usize) -> Result<Vec<Case>> {
+    let sql = format!("SELECT {COLUMNS} FROM objects WHERE standing <> 0 ORDER BY id DESC LIMIT ?1");
+    let mut statement = tables.prepare_cached(&sql)?;
+    let rows = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], found)?;
+    rows.map(|found| Ok(complete(tables, found?)?.0)).collect()
+}
+
 pub fn counts(tables: &Transaction<'_>, now: i64) -> Result<Counts> {
     let sql = "SELECT open, parked, dead, resolved,
         (SELECT count(*) FROM objects WHERE token IS NOT NULL AND held > ?1),
@@ -127,25 +137,22 @@ fn number(row: &Row<'_>, column: usize) -> Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }
 
-pub fn unresolved(tables: &Transaction<'_>, most: usize) -> Result<Unresolved> {
-    let mark = newest(tables)?;
-    let sql = "SELECT id, cluster, bucket, key FROM objects ORDER BY digest LIMIT ?1";
+/// Objects behind a digest, with their records.
+pub fn unresolved(tables: &Transaction<'_>, after: &[u8], most: usize) -> Result<Vec<(Object, Vec<Record>)>> {
+    let sql = "SELECT id, cluster, bucket, key FROM objects WHERE digest > ?1 ORDER BY digest LIMIT ?2";
     let mut statement = tables.prepare_cached(sql)?;
-    let mut rows = statement.query([i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1)])?;
+    let mut rows = statement.query(params![after, i64::try_from(most).unwrap_or(i64::MAX)])?;
     let mut objects = Vec::new();
     while let Some(row) = rows.next()? {
-        if objects.len() == most {
-            return Ok(Unresolved { objects, whole: false, mark });
-        }
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
         let records = records_of(tables, row.get(0)?, &object)?;
         objects.push((object, records.all));
     }
-    Ok(Unresolved { objects, whole: true, mark })
+    Ok(objects)
 }
 
 /// The number of the newest event that there ever was.
-fn newest(tables: &Transaction<'_>) -> Result<Mark> {
+pub fn newest(tables: &Transaction<'_>) -> Result<Mark> {
     let sql = "SELECT coalesce(max(id), 0) FROM events";
     tables.prepare_cached(sql)?.query_row([], |row| row.get(0)).map(Mark)
 }

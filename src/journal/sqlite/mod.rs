@@ -180,6 +180,10 @@ impl Journal for Sqlite {
         Ok(cases)
     }
 
+    async fn aside(&self, most: usize) -> Result<Vec<Case>, JournalError> {
+        self.read(move |tables| cases::aside(tables, most)).await
+    }
+
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
         let digest = object.digest();
         self.read(move |tables| cases::show(tables, &digest)).await
@@ -203,7 +207,22 @@ impl Journal for Sqlite {
     }
 
     async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
-        self.read(move |tables| cases::unresolved(tables, most)).await
+        let mark = self.read(cases::newest).await?;
+        let (mut objects, mut after) = (Vec::new(), Vec::new());
+        // One more tells whether there are more.
+        while objects.len() <= most {
+            let (from, want) = (after, cases::UNRESOLVED.min((most - objects.len()).saturating_add(1)));
+            let page = self.read(move |tables| cases::unresolved(tables, &from, want)).await?;
+            let is_last = page.len() < want;
+            objects.extend(page);
+            after = objects.last().map_or(Vec::new(), |(object, _)| object.digest().to_vec());
+            if is_last {
+                break;
+            }
+        }
+        let whole = objects.len() <= most;
+        objects.truncate(most);
+        Ok(Unresolved { objects, whole, mark })
     }
 
     async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError> {

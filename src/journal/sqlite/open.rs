@@ -57,7 +57,7 @@ fn connect(path: &Path) -> Result<Connection, Refusal> {
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     // Nothing is changed in a file that is something else.
-    identify(&connection)?;
+    identify_at_once(&connection)?;
     let mode = write_ahead(&connection)?;
     if mode != "wal" {
         return Err(Refusal::Other(format!(
@@ -73,7 +73,12 @@ fn connect(path: &Path) -> Result<Connection, Refusal> {
     Ok(connection)
 }
 
-/// The schema's version in a journal; 0 in an empty file.
+/// In one look: another process may be making the tables.
+fn identify_at_once(connection: &Connection) -> Result<usize, Refusal> {
+    identify(&*connection.unchecked_transaction()?)
+}
+
+/// The schema's version in a journal; 0 in an empty file. Asks several times.
 fn identify(connection: &Connection) -> Result<usize, Refusal> {
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -106,7 +111,7 @@ fn write_ahead(connection: &Connection) -> Result<String, rusqlite::Error> {
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), Refusal> {
-    if identify(connection)? == MIGRATIONS.len() {
+    if identify_at_once(connection)? == MIGRATIONS.len() {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -19,7 +19,6 @@ const ALIVE: Duration = Duration::from_secs(5);
 /// A gateway that gave none for so long is dead, and every so many signs others look for such.
 const SILENT: Duration = Duration::from_secs(60);
 const ADOPT_EVERY: u32 = 6;
-const COUNT_EVERY: u32 = 2;
 
 impl Writer {
     pub(super) async fn enrol(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
@@ -68,8 +67,7 @@ impl Writer {
         }
     }
 
-    /// Says that the process lives, looks after intents of those that do not, and tells how much there is; for as long
-    /// as it is polled.
+    /// Says that the process lives, and looks after intents of those that do not; for as long as it is polled.
     pub async fn keep(&self) {
         self.known().await;
         let mut ticks = interval(ALIVE);
@@ -92,17 +90,6 @@ impl Writer {
                 0 => {}
                 many => log::warn!("journal: {many} writes of a gateway that died are to be looked at"),
             }
-        }
-        if tick.is_multiple_of(COUNT_EVERY) {
-            let counts = engine.counts().await?;
-            let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-            self.metrics.open.set(gauge(counts.open));
-            self.metrics.parked.set(gauge(counts.parked));
-            self.metrics.dead.set(gauge(counts.dead));
-            self.metrics.intents.set(gauge(counts.intents));
-            self.metrics.resolved.set(gauge(counts.resolved));
-            let now = chrono::Utc::now().timestamp_millis();
-            self.metrics.oldest.set(counts.oldest.map_or(0, |since| (now - since).max(0) / 1000));
         }
         Ok(())
     }

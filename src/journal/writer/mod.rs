@@ -26,7 +26,7 @@ use super::{
     Change, Changes, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
 };
-use crate::telemetry::metrics::{JournalMetrics, METRICS};
+use crate::telemetry::metrics::{JournalMetrics, METRICS, WAITING_CHANGES};
 
 /// The longest that a write waits for its intent to be on disk.
 const INTENT: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ struct Queue {
 
 impl Writer {
     pub fn new(open: Opener, presence: Presence, settle: Duration) -> Writer {
-        METRICS.limit("journal_waiting_changes", WAITING_MOST as u64);
+        METRICS.limit(WAITING_CHANGES, WAITING_MOST as u64);
         let metrics = JournalMetrics::of_process();
         metrics.unavailable.set(1);
         Writer {

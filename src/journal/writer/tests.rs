@@ -95,6 +95,9 @@ impl Journal for Behind {
     ) -> Result<Vec<Case>, JournalError> {
         self.memory.list(filter, after, most).await
     }
+    async fn aside(&self, most: usize) -> Result<Vec<Case>, JournalError> {
+        self.memory.aside(most).await
+    }
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
         self.memory.show(object).await
     }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::journal::Seen;
+
 /// What is installed here. Asked every few seconds, so it must not wait for anything.
 pub trait Installation: Send + Sync + 'static {
     /// In the order of the configuration.
@@ -15,6 +17,9 @@ pub trait Installation: Send + Sync + 'static {
 
     /// Each backend once, in the order of the configuration.
     fn backends(&self) -> Vec<Backend>;
+
+    /// What was seen last of the journal; `None` = there is none.
+    fn journal(&self) -> Option<Seen>;
 
     /// The configuration in force, without secrets.
     fn configuration(&self) -> Arc<str>;

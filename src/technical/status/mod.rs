@@ -2,11 +2,12 @@
 //!
 //! `GET /status` is one page for a browser, `/status/events` what keeps it up to date, `/status.json` the same for
 //! programs. Numbers are read from the metrics ([`sampler`]), what no metric says is asked of the [`Installation`],
-//! and divergences come from the synclog's feed. Whoever reaches the endpoint may read all of it, and nothing can be
-//! changed here. Keys of objects and words of backends are hostile: to the page they are text and nothing else.
+//! and divergences come from the synclog's feed. Whoever reaches the endpoint may read all of it; what the page
+//! changes goes to [`super::decisions`], with the token. Keys of objects and words of backends are hostile: to the page they are text and nothing else.
 
 mod history;
 pub mod installation;
+pub mod journal;
 mod page;
 mod quantile;
 mod report;

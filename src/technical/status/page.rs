@@ -9,8 +9,13 @@ use sha2::{Digest, Sha256};
 
 const PAGE: &str = include_str!("status.html");
 const STYLE: &str = include_str!("status.css");
-const SCRIPT: &str =
-    concat!("\n\"use strict\";\n(() => {\n", include_str!("tools.js"), include_str!("status.js"), "})();\n");
+const SCRIPT: &str = concat!(
+    "\n\"use strict\";\n(() => {\n",
+    include_str!("tools.js"),
+    include_str!("journal.js"),
+    include_str!("status.js"),
+    "})();\n"
+);
 
 /// The page and its policy.
 pub struct Page {

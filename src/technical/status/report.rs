@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use super::{
     history::History,
     installation::{Condition, Region},
+    journal::Journal,
     quantile::quantile,
 };
 use crate::{
@@ -33,6 +34,8 @@ pub struct Report {
     pub process: Process,
     pub requests: Requests,
     pub writes: Writes,
+    /// `None` = there is none.
+    pub journal: Option<Journal>,
     pub regions: Vec<Region>,
     pub backends: Vec<Backend>,
 }
@@ -183,7 +186,7 @@ impl Span<'_> {
         }
     }
 
-    fn rate(&self, before: u64, now: u64) -> f64 {
+    pub fn rate(&self, before: u64, now: u64) -> f64 {
         if self.time.is_zero() { 0.0 } else { now.saturating_sub(before) as f64 / self.time.as_secs_f64() }
     }
 
@@ -256,11 +259,11 @@ pub fn moment<S: Serializer>(at: &Option<DateTime<Utc>>, serializer: S) -> Resul
     }
 }
 
-fn rounded<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn rounded<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(round(*number))
 }
 
-fn rounded_some<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn rounded_some<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     number.map(round).serialize(serializer)
 }
 
@@ -292,7 +295,7 @@ mod tests {
             sent_bytes: good * 1000,
             ..Default::default()
         };
-        Reading { clients, backends: [("http://a".to_owned(), backend)].into() }
+        Reading { clients, backends: [("http://a".to_owned(), backend)].into(), ..Reading::default() }
     }
 
     fn healthy() -> Condition {

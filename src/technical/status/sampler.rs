@@ -183,6 +183,7 @@ impl Sampler {
             },
             requests: span.requests(),
             writes: span.writes(&backends),
+            journal: self.installation.journal().map(|seen| span.journal(seen)),
             regions: self.installation.regions(),
             backends,
         };
@@ -203,7 +204,10 @@ pub(super) mod tests {
     use serde_json::Value;
 
     use super::{
-        super::installation::{Backend, Cluster, Region, State},
+        super::{
+            installation::{Backend, Cluster, Region, State},
+            journal::Seen,
+        },
         *,
     };
 
@@ -220,6 +224,10 @@ pub(super) mod tests {
         fn backends(&self) -> Vec<Backend> {
             let condition = Condition { state: self.0.lock().unwrap().0, reason: "why".into(), since: None };
             vec![Backend { url: "http://sampled.test".into(), condition }]
+        }
+
+        fn journal(&self) -> Option<Seen> {
+            Some(Seen { open: 7, ..Seen::default() })
         }
 
         fn configuration(&self) -> Arc<str> {

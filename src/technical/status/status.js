@@ -89,11 +89,12 @@ function show() {
     showTiles();
     showAttention();
     showRegions();
+    showJournal();
     showErrors();
     showEvents();
     put($("configuration"), visible(configuration).replaceAll("\u27e8U+000A\u27e9", "\n"));
     const { window_seconds: window, period_seconds: period } = status;
-    put($("legend"), `Rates and percentiles are of the last ${window} seconds, sparklines of the last five minutes with a point each ${period} seconds, counts since the start. Times are UTC, as in the logs.`);
+    put($("legend"), `Rates and percentiles are of the last ${window} seconds, sparklines of the last five minutes with a point each ${period} seconds, counts since the start; those of the journal are what it has, and its rates of the last minute. Times are UTC, as in the logs.`);
   });
 }
 
@@ -122,6 +123,9 @@ function showAttention() {
     const more = out.length > 4 ? ` and ${out.length - 4} more` : "";
     parts.push(`${out.length} of ${status.backends.length} backends ${out.length === 1 ? "gets" : "get"} no requests: ${which}${more}.`);
   }
+  if (status.journal && !status.journal.available) {
+    parts.push("The journal cannot be written to: writes with Consistency strong are refused, and what backends miss waits in memory.");
+  }
   $("attention").hidden = parts.length === 0;
   put($("attention"), parts.join(" "));
 }
@@ -147,7 +151,7 @@ function showTiles() {
     { what: "Background writes", value: count(writes.background_requests),
       more: `${bytes(writes.background_bytes)} to send, ${count(writes.unfinished)} unfinished` },
     { what: "Divergences", value: count(writes.divergences),
-      more: `${several(writes.misplacements, "misplacement")}, ${several(writes.missed, "object")} behind` },
+      more: several(writes.misplacements, "misplacement") + (status.journal ? "" : `, ${several(writes.missed, "object")} behind`) },
   ];
   keyed($("tiles"), tiles, (t) => t.what, (t) => tile(t.what, t.kinds), (node, t) => {
     put(node.children[1], t.value);

@@ -1,5 +1,5 @@
 // What the page's script stands on: nodes, numbers, sparklines. Everything from outside becomes text of a text node;
-// nothing is parsed as HTML. The two files are one function's body.
+// nothing is parsed as HTML. The three files are one function's body.
 
 const POINTS = 150;
 const $ = (id) => document.getElementById(id);

@@ -1,8 +1,11 @@
 //! What is counted of the journal: what this gateway puts there, and what is there.
 
-use pingora_prometheus::prometheus::{Histogram, IntCounter, IntGauge};
+use pingora_prometheus::prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::{METRICS, families::Families};
+
+/// The bound of what waits for the journal.
+pub const WAITING_CHANGES: &str = "journal_waiting_changes";
 
 /// A process has one journal.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ pub struct JournalMetrics {
     pub open: IntGauge,
     pub parked: IntGauge,
     pub dead: IntGauge,
+    pub leased: IntGauge,
+    behind: IntGaugeVec,
     pub intents: IntGauge,
     pub oldest: IntGauge,
     pub resolved: IntGauge,
@@ -86,6 +91,12 @@ impl JournalMetrics {
             open: standing("open"),
             parked: standing("parked"),
             dead: standing("dead"),
+            leased: f.gauge("akubra_journal_leased_objects", "Objects that a worker has leased to repair them."),
+            behind: f.gauges(
+                "akubra_journal_behind_objects",
+                "Objects to be repaired of which a backend has not taken a write; an estimate above 1,000 objects.",
+                &["backend"],
+            ),
             intents: f.gauge(
                 "akubra_journal_intents",
                 "Writes in the journal that are under way, or whose gateway has not said how they ended.",
@@ -99,6 +110,17 @@ impl JournalMetrics {
                 "Objects whose backends were seen to agree again, since the journal began.",
             ),
         }
+    }
+
+    /// Of one backend, by URL.
+    pub fn behind(&self, backend: &str, count: i64) {
+        self.behind.with_label_values(&[backend]).set(count);
+    }
+
+    /// It is no backend any more.
+    pub fn forget_backend(&self, backend: &str) {
+        // An error says that it was none.
+        self.behind.remove_label_values(&[backend]).unwrap_or_default();
     }
 
     pub fn of_process() -> JournalMetrics {

@@ -34,7 +34,7 @@ pub use self::{
     backend::{BackendMetrics, CAUSES, Cut, PHASES, ReplyCounters, ReplyOutcome},
     families::Declared,
     health::{EJECTED_FOR, HealthMetrics, STATES},
-    journal::JournalMetrics,
+    journal::{JournalMetrics, WAITING_CHANGES},
     log::{DestinationMetrics, LogMetrics},
     reloads::Reloads,
     requests::{BrokenBy, Linger, Requests},

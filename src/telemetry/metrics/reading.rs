@@ -11,7 +11,7 @@ use pingora_prometheus::prometheus::{
 };
 
 use super::{
-    METRICS, Metrics,
+    METRICS, Metrics, WAITING_CHANGES,
     backend::{CAUSES, OUTCOMES, PHASES},
     cells::CLASSES,
     families::LATENCY_BUCKETS,
@@ -22,6 +22,7 @@ use super::{
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
     pub clients: Clients,
+    pub journal: Journal,
     /// By URL.
     pub backends: HashMap<String, Backend>,
 }
@@ -42,6 +43,21 @@ pub struct Clients {
     pub missed_writes: u64,
     pub misplacements: u64,
     pub viewers: u64,
+}
+
+/// What is counted of the journal by this process.
+#[derive(Debug, Clone, Default)]
+pub struct Journal {
+    pub unavailable: bool,
+    /// Steps of writes that wait, and how many may.
+    pub waiting: u64,
+    pub waiting_most: u64,
+    pub dropped: u64,
+    pub refused: u64,
+    /// Writes that it put there because backends may not agree.
+    pub records: u64,
+    pub remembered: u64,
+    pub remembered_whole: bool,
 }
 
 /// What is counted of one backend.
@@ -93,7 +109,8 @@ impl Durations {
 
 impl Metrics {
     pub fn read(&self) -> Reading {
-        let mut reading = Reading { clients: self.clients(), ..Reading::default() };
+        let (clients, journal) = (self.clients(), self.read_journal());
+        let mut reading = Reading { clients, journal, backends: HashMap::new() };
         self.read_exchanges(&mut reading.backends);
         self.read_replicas(&mut reading.backends);
         reading
@@ -120,6 +137,25 @@ impl Metrics {
             each(durations, |child| clients.duration.add(child.0.get_histogram()));
         }
         clients
+    }
+
+    fn read_journal(&self) -> Journal {
+        let (metrics, mut waiting_most) = (&self.journal, 0);
+        each(&self.limits, |child| {
+            if child.label("bound") == WAITING_CHANGES {
+                waiting_most = child.gauged();
+            }
+        });
+        Journal {
+            unavailable: metrics.unavailable.get() != 0,
+            waiting: natural(metrics.waiting.get()),
+            waiting_most,
+            dropped: metrics.dropped.get(),
+            refused: metrics.refused.get(),
+            records: metrics.diverged.get(),
+            remembered: natural(metrics.remembered.get()),
+            remembered_whole: metrics.whole.get() != 0,
+        }
     }
 
     fn read_exchanges(&self, backends: &mut HashMap<String, Backend>) {
@@ -227,6 +263,15 @@ mod tests {
         super::{BackendMetrics, Cut, ReplyCounters, ReplyOutcome, gather},
         *,
     };
+
+    #[test]
+    fn the_journal_is_read() {
+        METRICS.limit(WAITING_CHANGES, 7);
+        METRICS.journal.waiting.set(3);
+        METRICS.journal.unavailable.set(1);
+        let journal = read().journal;
+        assert_eq!((journal.waiting, journal.waiting_most, journal.unavailable), (3, 7, true));
+    }
 
     #[test]
     fn what_was_counted_is_read() {

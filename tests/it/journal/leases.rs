@@ -13,6 +13,7 @@ pub async fn all(engine: &Engine) {
     the_misplaced_are_for_who_wants_them(&engine.empty().await).await;
     only_what_was_seen_is_resolved(&engine.empty().await).await;
     tries_are_counted(&engine.empty().await).await;
+    a_human_sees_what_waits(&engine.empty().await).await;
     a_human_retries(&engine.empty().await).await;
     a_human_drops(&engine.empty().await).await;
 }
@@ -147,6 +148,24 @@ async fn tries_are_counted(bench: &Bench<'_>) {
     assert_eq!((counts.open, counts.parked, counts.dead, counts.oldest), (0, 0, 1, None));
     bench.apply(vec![diverged(id(1, 2), &a)]).await;
     assert_eq!(bench.lease_one().await.1.attempts, 0);
+}
+
+async fn a_human_sees_what_waits(bench: &Bench<'_>) {
+    assert_eq!(bench.journal.aside(10).await.unwrap(), []);
+    let objects = ["a", "b", "c", "d"].map(object);
+    for (number, object) in (1..).zip(&objects) {
+        bench.apply(vec![diverged(id(1, number), object)]).await;
+        let (lease, _) = bench.lease_one().await;
+        let standing = [Standing::Dead, Standing::Parked][number as usize % 2];
+        bench.journal.set_aside(&lease, standing, &[id(1, number)], "why").await.unwrap();
+    }
+    bench.apply(vec![diverged(id(1, 9), &objects[1]), begin(id(1, 10), &objects[2])]).await;
+    let aside = bench.journal.aside(10).await.unwrap();
+    let seen: Vec<_> = aside.iter().map(|case| (&case.object, case.standing)).collect();
+    let (parked, dead) = (Standing::Parked, Standing::Dead);
+    assert_eq!(seen, [(&objects[3], dead), (&objects[2], parked), (&objects[0], parked)]);
+    assert_eq!((aside[1].reason.as_str(), aside[1].records.len(), aside[1].under_way), ("why", 1, 1));
+    assert_eq!(bench.journal.aside(2).await.unwrap(), aside[..2]);
 }
 
 async fn a_human_retries(bench: &Bench<'_>) {

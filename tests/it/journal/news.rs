@@ -1,6 +1,6 @@
 //! What is told of it: lists, counts, and what has changed.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use akubra::journal::{Filter, Mark, News, Object, Record, Said, Standing};
 
@@ -11,6 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn all(engine: &Engine) {
     lists_go_on_where_they_ended(&engine.empty().await).await;
     lists_are_filtered(&engine.empty().await).await;
+    many_are_read_in_parts(&engine.empty().await).await;
     changes_are_told_once(&engine.empty().await).await;
     who_is_far_behind_begins_anew(&engine.empty().await).await;
 }
@@ -51,7 +52,7 @@ async fn lists_are_filtered(bench: &Bench<'_>) {
         (all.clone(), vec![&a, &b, &c]),
         (Filter { standing: Some(Standing::Parked), ..all.clone() }, vec![&a]),
         (Filter { standing: Some(Standing::Dead), ..all.clone() }, vec![]),
-        (Filter { cluster: Some("main".to_owned()), ..all.clone() }, vec![&a, &b]),
+        (Filter { clusters: Some(vec!["main".to_owned()]), ..all.clone() }, vec![&a, &b]),
         (Filter { bucket: Some(b"\xff".to_vec()), ..all.clone() }, vec![&c]),
         (Filter { prefix: Some(b"a/".to_vec()), ..all.clone() }, vec![&a, &c]),
         (behind("http://a:80"), vec![]),
@@ -74,6 +75,19 @@ async fn news(bench: &Bench<'_>, mark: Mark) -> (Vec<(Object, Vec<Record>)>, Mar
             (changed, mark)
         }
         News::Reload => panic!("all is asked for"),
+    }
+}
+
+async fn many_are_read_in_parts(bench: &Bench<'_>) {
+    const ALL: i64 = 2500;
+    let records = (0..ALL).map(|number| diverged(id(1, number), &object(&number.to_string())));
+    bench.apply(records.collect()).await;
+    for (most, whole) in [(0, false), (2048, false), (2499, false), (2500, true), (usize::MAX, true)] {
+        let unresolved = bench.journal.unresolved(most).await.unwrap();
+        assert_eq!((unresolved.objects.len(), unresolved.whole), (most.min(ALL as usize), whole));
+        assert!(unresolved.objects.iter().all(|(_, records)| records.len() == 1));
+        let names: BTreeSet<&Object> = unresolved.objects.iter().map(|(object, _)| object).collect();
+        assert_eq!(names.len(), unresolved.objects.len());
     }
 }
 

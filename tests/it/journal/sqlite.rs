@@ -76,6 +76,24 @@ fn several_use_one_file() {
     });
 }
 
+/// A gateway and a worker that are started together: neither takes what the other is making for something else.
+#[test]
+fn several_make_one_file() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..25 {
+            let path = Arc::new(folder.path().join(round.to_string()));
+            let open = |_| {
+                let path = path.clone();
+                tokio::task::spawn_blocking(move || at(&path))
+            };
+            for opening in (0..4).map(open).collect::<Vec<_>>() {
+                opening.await.unwrap();
+            }
+        }
+    });
+}
+
 /// Adds objects and leases what there is.
 async fn work(journal: Arc<Sqlite>) -> Vec<akubra::journal::Object> {
     let gateway = journal.enrol("host").await.unwrap();
