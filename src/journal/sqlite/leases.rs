@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Result, Transaction, params};
 
 use super::{
     cases::{by_id, records_of, under_way},
-    tables::remove,
+    tables::{remove, turn},
 };
 use crate::journal::{Case, Lease, Object, Resolution, Standing, Wanted, WriteId, row};
 
@@ -22,8 +22,7 @@ pub fn lease(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, 
     if due.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = "UPDATE counters SET tokens = tokens + 1 RETURNING tokens";
-    let token: i64 = tables.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    let token = turn(tables)?;
     let until = terms.now + terms.hold;
     let mut leases = Vec::with_capacity(due.len());
     for (_, id) in due {
