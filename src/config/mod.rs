@@ -264,6 +264,8 @@ pub struct SyncConfig {
     pub concurrency_per_backend: usize,
     /// Bytes per second that copies read from one backend, or write to it; `None` = no limit.
     pub bandwidth_per_backend: Option<u64>,
+    /// Bytes per second; a copy that is slower for a minute is given up. `None` = none is too slow.
+    pub least_rate: Option<u64>,
     /// How far the clocks of gateways and backends may be apart.
     pub clock_bound: Duration,
     pub copy_acl: bool,

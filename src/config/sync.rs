@@ -17,6 +17,8 @@ const GIB: u64 = 1 << 30;
 /// S3's: no part but the last is smaller, and no object that is written at once is larger.
 const SMALLEST_PART: u64 = 5 * MIB;
 const LARGEST_WRITE: u64 = 5 * GIB;
+/// The least limit of bandwidth, and the most that may be asked of a copy.
+const LARGEST_LEAST: u64 = 64 << 10;
 /// A lease is renewed every third of it, which a busy journal must have time for.
 const SHORTEST_HOLD: Duration = Duration::from_secs(3);
 const METADATA: &str = "x-amz-meta-";
@@ -27,6 +29,7 @@ impl Default for SyncConfig {
             concurrency: 16,
             concurrency_per_backend: 8,
             bandwidth_per_backend: None,
+            least_rate: Some(16 << 10),
             clock_bound: Duration::from_secs(5),
             copy_acl: false,
             object_version_header: HeaderName::from_static("x-amz-meta-akubra-version"),
@@ -58,6 +61,7 @@ pub fn read(top: &mut MapReader) -> (SyncConfig, Option<Listener>) {
         concurrency_per_backend: map
             .read("ConcurrencyPerBackend", default.concurrency_per_backend, |at| at.positive(zero)),
         bandwidth_per_backend: map.read("BandwidthPerBackend", None, bandwidth),
+        least_rate: map.read("LeastRate", default.least_rate, least_rate),
         clock_bound: map.read("ClockBound", default.clock_bound, At::duration),
         copy_acl: map.read("CopyACL", default.copy_acl, At::boolean),
         object_version_header: map.read("ObjectVersionHeaderName", default.object_version_header, metadata),
@@ -80,8 +84,18 @@ pub fn read(top: &mut MapReader) -> (SyncConfig, Option<Listener>) {
 fn bandwidth(at: &At) -> Option<Option<u64>> {
     match at.size()? {
         0 => Some(None),
-        size if size < 64 << 10 => {
+        size if size < LARGEST_LEAST => {
             at.error("less than 64KiB a second: no copy would end in time; write more, or 0 for no limit")
+        }
+        size => Some(Some(size)),
+    }
+}
+
+fn least_rate(at: &At) -> Option<Option<u64>> {
+    match at.size()? {
+        0 => Some(None),
+        size if size > LARGEST_LEAST => {
+            at.error("more than 64KiB a second, which a limit of bandwidth may be; write less, or 0 for none")
         }
         size => Some(Some(size)),
     }

@@ -2,11 +2,14 @@
 //!
 //! A write that ended well is no news, unless its object has records, or may have, or another write to it is under way:
 //! should that one fail, nobody could tell which of the two was later. A journal that has the other's intent keeps the
-//! end beside it until that has ended, too; where it has not, the end becomes a record of its own.
+//! end beside it until that has ended, too. So where there is something to tell of an object, the intents of all that is
+//! under way go before it; where one cannot, the end becomes a record of its own.
+
+use std::sync::Arc;
 
 use super::{
-    Change, Object, Record,
-    live::{Live, Others},
+    Change, Intent, Object, Record, WriteId,
+    live::{Beside, Live},
     remembered::Remembered,
 };
 
@@ -25,16 +28,17 @@ pub enum Outcome {
 pub struct Ended {
     pub record: Record,
     pub outcome: Outcome,
-    /// The journal was told of its intent.
-    pub told: bool,
-    /// The journal has made a record of the intent, because it took the gateway for dead.
+    /// If the journal was told of its intent, it has made a record of it since, because it took the gateway for dead.
     pub orphaned: bool,
     /// The object had records when the write began, or may have had.
     pub contested: bool,
 }
 
 /// What takes changes to the journal, in their order ([`Writer`](super::Writer)).
-pub trait Ends {
+pub trait Changes {
+    /// A write has begun of which the journal has not heard; false = it will not.
+    fn begin(&self, intent: &Arc<Intent>) -> bool;
+
     /// The end of a write whose intent was `begun` or not. `needed` = the journal must hear of it in any case. Returns
     /// what [`Writer::taken_up_to`](super::Writer::taken_up_to) must reach for it to be there.
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64;
@@ -56,66 +60,101 @@ impl Overview {
         !self.remembered.is_whole() || self.remembered.knows(object)
     }
 
-    /// A write is about to be sent. It is over with [`end`](Self::end), once.
-    pub fn begin(&self, object: &Object, told: bool) {
-        self.live.enter(object, told);
+    /// A write is about to be sent; the journal was `told` of it, or not. It is over with [`end`](Self::end), once.
+    pub fn begin(&self, intent: &Arc<Intent>, told: bool) {
+        self.live.enter(intent, told);
+    }
+
+    /// Whether others have told the journal of the write; if not, they will not.
+    pub fn claim(&self, intent: &Intent) -> bool {
+        self.live.claim(&intent.object, intent.id).told
+    }
+
+    /// The journal was told of a write that was claimed.
+    pub fn told(&self, intent: &Intent) {
+        self.live.told(&intent.object, intent.id);
     }
 
     /// Tells what there is to tell. Only then the write is over for those beside it.
-    pub fn end(&self, ended: Ended, ends: &impl Ends) {
-        let (object, told) = (ended.record.intent.object.clone(), ended.told);
-        self.tell(ended, ends);
-        self.live.leave(&object, told);
+    pub fn end(&self, ended: Ended, changes: &impl Changes) {
+        let (object, id) = (ended.record.intent.object.clone(), ended.record.id());
+        self.tell(ended, changes);
+        self.live.leave(&object, id);
     }
 
-    fn tell(&self, ended: Ended, ends: &impl Ends) {
-        let Ended { record, outcome, told, orphaned, contested } = ended;
-        let object = &record.intent.object;
-        // Before a look at what is remembered: one that has just failed is here or there.
-        let others = self.live.others(object, told);
+    fn tell(&self, ended: Ended, changes: &impl Changes) {
+        let Ended { record, outcome, orphaned, contested } = ended;
+        let (object, id) = (&record.intent.object, record.id());
+        let Beside { told, others } = self.live.claim(object, id);
+        let orphaned = orphaned && told;
         match outcome {
             Outcome::Void if !orphaned => {
-                ends.end(Change::Void(record.id()), told, false);
+                changes.end(Change::Void(id), told, false);
             }
-            Outcome::Settled if !orphaned && others != Others::Untold => {
+            Outcome::Settled if !orphaned && (!others || self.introduce(object, id, changes)) => {
+                // After the look at others: one that has failed meanwhile is here.
                 let known = self.remembered.knows(object);
-                let needed = contested || known || others == Others::Told || !self.remembered.is_whole();
+                let needed = contested || known || others || !self.remembered.is_whole();
                 let noted = known.then(|| record.clone());
-                let until = ends.end(Change::Settled(record), told, needed);
+                let until = changes.end(Change::Settled(record), told, needed);
                 if let Some(record) = noted {
                     self.remembered.note(&record, until);
                 }
             }
-            _ => self.note(&record, told, ends),
+            _ => self.note(&record, told, changes),
         }
     }
 
     /// Tells of backends that may not agree.
-    pub fn note(&self, record: &Record, told: bool, ends: &impl Ends) {
-        let until = ends.end(Change::Diverged(record.clone()), told, true);
+    pub fn note(&self, record: &Record, told: bool, changes: &impl Changes) {
+        self.introduce(&record.intent.object, record.id(), changes);
+        let until = changes.end(Change::Diverged(record.clone()), told, true);
         self.remembered.note(record, until);
+        // Those that came in between, and have not seen that the object has a record.
+        self.introduce(&record.intent.object, record.id(), changes);
+    }
+
+    fn introduce(&self, object: &Object, but: WriteId, changes: &impl Changes) -> bool {
+        self.live.introduce(object, but, |intent| changes.begin(intent))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::journal::{Intent, Said, What, WriteId};
+    use crate::journal::{Said, What};
 
+    /// What the journal is told.
     #[derive(Default)]
-    struct Told(RefCell<Vec<(Change, bool)>>);
+    struct Told {
+        changes: RefCell<Vec<(Change, bool)>>,
+        is_full: Cell<bool>,
+    }
 
-    impl Ends for Told {
+    impl Changes for Told {
+        fn begin(&self, intent: &Arc<Intent>) -> bool {
+            if !self.is_full.get() {
+                let change = Change::Begin(Arc::unwrap_or_clone(intent.clone()));
+                self.changes.borrow_mut().push((change, false));
+            }
+            !self.is_full.get()
+        }
         fn end(&self, change: Change, _: bool, needed: bool) -> u64 {
-            self.0.borrow_mut().push((change, needed));
-            self.0.borrow().len() as u64
+            self.changes.borrow_mut().push((change, needed));
+            self.changes.borrow().len() as u64
         }
     }
 
-    fn ended(number: i64, outcome: Outcome, told: bool) -> Ended {
-        let intent = Intent {
+    impl Told {
+        fn take(&self) -> Vec<(Change, bool)> {
+            self.changes.take()
+        }
+    }
+
+    fn intent(number: i64) -> Arc<Intent> {
+        Arc::new(Intent {
             id: WriteId { gateway: 1, number },
             object: Object { cluster: "c".into(), bucket: b"b".into(), key: b"k".into() },
             what: What::Put,
@@ -125,11 +164,13 @@ mod tests {
             begun: 0,
             strong: false,
             turn: None,
-        };
-        let said = Said::Good { etag: None, version: None };
-        let replies = vec![("http://a:80".to_owned(), said)];
-        let record = Record { intent, commit: Some(number), ended: 1, turn: None, replies };
-        Ended { record, outcome, told, orphaned: false, contested: false }
+        })
+    }
+
+    fn record(number: i64) -> Record {
+        let replies = vec![("http://a:80".to_owned(), Said::Good { etag: None, version: None })];
+        let intent = Arc::unwrap_or_clone(intent(number));
+        Record { intent, commit: Some(number), ended: 1, turn: None, replies }
     }
 
     fn overview() -> Overview {
@@ -138,68 +179,78 @@ mod tests {
         overview
     }
 
-    fn begin(overview: &Overview, ended: Ended) -> Ended {
-        overview.begin(&ended.record.intent.object, ended.told);
-        ended
-    }
-
-    /// What the journal hears of a write that all took, while another is under way and ends before or after it.
-    fn heard(told: bool, other_told: bool, other: Outcome, other_is_first: bool) -> Vec<(Change, bool)> {
-        let (overview, heard) = (overview(), Told::default());
-        let other = begin(&overview, ended(1, other, other_told));
-        let own = begin(&overview, ended(2, Outcome::Settled, told));
-        match other_is_first {
-            true => overview.end(other, &heard),
-            false => overview.end(own, &heard),
-        }
-        heard.0.into_inner()
+    fn end(overview: &Overview, number: i64, outcome: Outcome, told: &Told) -> Vec<(Change, bool)> {
+        let ended = Ended { record: record(number), outcome, orphaned: false, contested: false };
+        overview.end(ended, told);
+        told.take()
     }
 
     #[test]
     fn a_write_that_all_took_is_told_while_another_to_its_object_is_under_way() {
-        for told in [true, false] {
-            let record = ended(2, Outcome::Settled, told).record;
-            let kept_beside = [(Change::Settled(record.clone()), true)];
-            assert_eq!(heard(told, true, Outcome::Diverged, false), kept_beside);
-            // Nothing in the journal would keep it.
-            assert_eq!(heard(told, false, Outcome::Diverged, false), [(Change::Diverged(record), true)]);
+        for (own_told, other_told, is_full) in
+            [(true, true, false), (false, true, true), (true, false, false), (false, false, true)]
+        {
+            let (overview, told) = (overview(), Told::default());
+            told.is_full.set(is_full);
+            overview.begin(&intent(1), other_told);
+            overview.begin(&intent(2), own_told);
+            let heard = end(&overview, 2, Outcome::Settled, &told);
+            let kept_beside = (Change::Settled(record(2)), true);
+            let introduced = (Change::Begin(Arc::unwrap_or_clone(intent(1))), false);
+            let expected = match (other_told, is_full) {
+                (true, _) => vec![kept_beside],
+                (false, false) => vec![introduced, kept_beside],
+                // Nothing in the journal would keep it.
+                (false, true) => vec![(Change::Diverged(record(2)), true)],
+            };
+            assert_eq!(heard, expected);
         }
     }
 
     #[test]
-    fn a_write_that_all_took_is_no_news_when_it_is_alone() {
-        let (overview, heard) = (overview(), Told::default());
-        for number in 1..3 {
-            let ended = begin(&overview, ended(number, Outcome::Settled, false));
-            overview.end(ended, &heard);
-        }
+    fn a_record_comes_after_the_intents_of_what_is_under_way() {
+        let (overview, told) = (overview(), Told::default());
+        overview.begin(&intent(1), false);
+        overview.note(&record(3), false, &told);
+        let heard = told.take();
         assert!(
-            heard.0.borrow().iter().all(|(change, needed)| matches!(change, Change::Settled(_)) && !needed)
+            matches!(heard.as_slice(), [(Change::Begin(_), _), (Change::Diverged(_), true)]),
+            "{heard:?}"
         );
+        // It is told by now.
+        assert!(overview.claim(&intent(1)));
+    }
+
+    #[test]
+    fn a_write_that_all_took_is_no_news_when_it_is_alone() {
+        let (overview, told) = (overview(), Told::default());
+        for number in 1..3 {
+            overview.begin(&intent(number), false);
+            assert_eq!(
+                end(&overview, number, Outcome::Settled, &told),
+                [(Change::Settled(record(number)), false)]
+            );
+        }
         assert!(overview.remembered.is_empty());
     }
 
     #[test]
     fn a_write_that_all_took_is_told_after_one_that_failed() {
-        let (overview, heard) = (overview(), Told::default());
-        let failed = begin(&overview, ended(1, Outcome::Diverged, true));
-        let own = begin(&overview, ended(2, Outcome::Settled, false));
-        overview.end(failed, &heard);
-        overview.end(own, &heard);
-        let told = heard.0.into_inner();
-        assert!(
-            matches!(told.as_slice(), [(Change::Diverged(_), _), (Change::Settled(_), true)]),
-            "{told:?}"
-        );
+        let (overview, told) = (overview(), Told::default());
+        overview.begin(&intent(1), true);
+        overview.begin(&intent(2), false);
+        end(&overview, 1, Outcome::Diverged, &told);
+        assert_eq!(end(&overview, 2, Outcome::Settled, &told), [(Change::Settled(record(2)), true)]);
     }
 
     #[test]
     fn an_intent_that_was_taken_for_a_dead_ones_is_ended_with_a_record() {
         for outcome in [Outcome::Void, Outcome::Settled] {
-            let (overview, heard) = (overview(), Told::default());
-            let ended = begin(&overview, Ended { orphaned: true, ..ended(1, outcome, true) });
-            overview.end(ended, &heard);
-            assert!(matches!(heard.0.into_inner().as_slice(), [(Change::Diverged(_), true)]));
+            let (overview, told) = (overview(), Told::default());
+            overview.begin(&intent(1), true);
+            let ended = Ended { record: record(1), outcome, orphaned: true, contested: false };
+            overview.end(ended, &told);
+            assert_eq!(told.take(), [(Change::Diverged(record(1)), true)]);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The writes that a gateway has under way, by object: whoever ends learns whether another is still there.
+//! The writes that a gateway has under way, by object: whoever has something to tell of one learns whether others are
+//! there, and the journal of their intents, if it has not yet.
 //!
 //! Objects are told apart by a hash. Two that share one look like one object with two writes: that costs a record that
 //! says nothing, never one that is missed.
@@ -6,34 +7,36 @@
 use std::{
     collections::{HashMap, hash_map::RandomState},
     hash::BuildHasher,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::Object;
+use super::{Intent, Object, WriteId};
 
 const SHARDS: usize = 64;
 
 /// Writes under way. There are as many as requests, or objects that those name.
 #[derive(Debug)]
 pub struct Live {
-    shards: Vec<Mutex<HashMap<u64, Count>>>,
+    shards: Vec<Mutex<HashMap<u64, Vec<Write>>>>,
     hasher: RandomState,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Count {
-    told: usize,
-    untold: usize,
+#[derive(Debug)]
+struct Write {
+    id: WriteId,
+    /// The journal has its intent, or will have it before what it is told next.
+    told: bool,
+    /// What others may tell of it. Nothing, where its own request is about to.
+    intent: Option<Arc<Intent>>,
 }
 
-/// What other writes to an object are under way.
+/// What there is beside a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Others {
-    None,
-    /// The journal has the intents of all of them, or will have them before it has what is told next.
-    Told,
-    /// It does not have those of all.
-    Untold,
+pub struct Beside {
+    /// The journal has been told of the write already, or will have been.
+    pub told: bool,
+    /// Other writes to the object are under way.
+    pub others: bool,
 }
 
 impl Default for Live {
@@ -45,38 +48,54 @@ impl Default for Live {
 
 impl Live {
     /// A write is about to be sent; the journal has been `told` of it, or not. It is to [`leave`](Self::leave).
-    pub fn enter(&self, object: &Object, told: bool) {
-        let (hash, mut shard) = self.shard(object);
-        let count = shard.entry(hash).or_default();
-        match told {
-            true => count.told += 1,
-            false => count.untold += 1,
-        }
+    pub fn enter(&self, intent: &Arc<Intent>, told: bool) {
+        let (hash, mut shard) = self.shard(&intent.object);
+        let intent_to_tell = (!told).then(|| intent.clone());
+        shard.entry(hash).or_default().push(Write { id: intent.id, told, intent: intent_to_tell });
     }
 
-    /// Those beside a write that has entered, and was `told` or not.
-    pub fn others(&self, object: &Object, told: bool) -> Others {
-        let (hash, shard) = self.shard(object);
-        let count = shard.get(&hash).copied().unwrap_or_default();
-        match (count.told, count.untold, told) {
-            (0 | 1, 0, true) | (0, 0 | 1, false) => Others::None,
-            (_, 0, _) | (_, 1, false) => Others::Told,
-            _ => Others::Untold,
-        }
+    /// From now on nobody else tells the journal of the write: it does so itself.
+    pub fn claim(&self, object: &Object, id: WriteId) -> Beside {
+        let (hash, mut shard) = self.shard(object);
+        let Some(writes) = shard.get_mut(&hash) else { return Beside { told: false, others: false } };
+        let own = writes.iter_mut().find(|write| write.id == id);
+        let told = own.is_some_and(|own| {
+            own.intent = None;
+            own.told
+        });
+        Beside { told, others: writes.iter().any(|write| write.id != id) }
+    }
+
+    /// The journal has been told of the write that was claimed.
+    pub fn told(&self, object: &Object, id: WriteId) {
+        let (hash, mut shard) = self.shard(object);
+        let own = shard.get_mut(&hash).into_iter().flatten().find(|write| write.id == id);
+        own.into_iter().for_each(|own| own.told = true);
+    }
+
+    /// Tells of all writes to the object but one, where it was not told yet; `tell` says whether it could be. False =
+    /// the journal does not have all.
+    pub fn introduce(&self, object: &Object, but: WriteId, tell: impl Fn(&Arc<Intent>) -> bool) -> bool {
+        // Under the lock: none of them ends before it is told that it has begun.
+        let (hash, mut shard) = self.shard(object);
+        let others = shard.get_mut(&hash).into_iter().flatten().filter(|write| write.id != but);
+        others.fold(true, |all, write| {
+            write.told |= write.intent.take_if(|intent| tell(intent)).is_some();
+            all && write.told
+        })
     }
 
     /// The write is over, and what there is to say of it has been said.
-    pub fn leave(&self, object: &Object, told: bool) {
+    pub fn leave(&self, object: &Object, id: WriteId) {
         let (hash, mut shard) = self.shard(object);
-        let Some(count) = shard.get_mut(&hash) else { return };
-        let own = if told { &mut count.told } else { &mut count.untold };
-        *own = own.saturating_sub(1);
-        if (count.told, count.untold) == (0, 0) {
+        let Some(writes) = shard.get_mut(&hash) else { return };
+        writes.retain(|write| write.id != id);
+        if writes.is_empty() {
             shard.remove(&hash);
         }
     }
 
-    fn shard(&self, object: &Object) -> (u64, MutexGuard<'_, HashMap<u64, Count>>) {
+    fn shard(&self, object: &Object) -> (u64, MutexGuard<'_, HashMap<u64, Vec<Write>>>) {
         let hash = self.hasher.hash_one(object);
         let shard = &self.shards[hash as usize % SHARDS];
         (hash, shard.lock().unwrap_or_else(PoisonError::into_inner))
@@ -85,30 +104,63 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::cell::RefCell;
 
-    fn object(key: &str) -> Object {
-        Object { cluster: "c".into(), bucket: b"b".into(), key: key.into() }
+    use super::*;
+    use crate::journal::What;
+
+    fn intent(key: &str, number: i64) -> Arc<Intent> {
+        Arc::new(Intent {
+            id: WriteId { gateway: 1, number },
+            object: Object { cluster: "c".into(), bucket: b"b".into(), key: key.into() },
+            what: What::Put,
+            region: "r".into(),
+            req_id: String::new(),
+            length: None,
+            begun: 0,
+            strong: false,
+            turn: None,
+        })
     }
 
     #[test]
     fn a_write_sees_the_others_of_its_object_and_not_itself() {
         let live = Live::default();
-        let (one, other) = (object("1"), object("2"));
-        live.enter(&other, false);
-        for told in [true, false] {
-            live.enter(&one, told);
-            assert_eq!(live.others(&one, told), Others::None);
-            live.enter(&one, true);
-            assert_eq!(live.others(&one, told), Others::Told);
-            live.enter(&one, false);
-            assert_eq!((live.others(&one, true), live.others(&one, told)), (Others::Untold, Others::Untold));
-            live.leave(&one, false);
-            live.leave(&one, true);
-            live.leave(&one, told);
-            assert_eq!(live.others(&one, true), Others::None);
-        }
-        live.leave(&other, false);
+        let writes = [intent("k", 1), intent("k", 2), intent("other", 3)];
+        let [one, two, other] = &writes;
+        live.enter(one, true);
+        live.enter(other, false);
+        let contested = |write: &Intent| live.claim(&write.object, write.id).others;
+        assert!(!contested(one));
+        live.enter(two, false);
+        assert!(contested(one) && contested(two) && !contested(other));
+        live.leave(&one.object, one.id);
+        assert!(!contested(two));
+        writes.iter().for_each(|write| live.leave(&write.object, write.id));
         assert!(live.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
+
+    #[test]
+    fn others_are_told_once_and_not_when_they_do_so_themselves() {
+        let live = Live::default();
+        let [told, untold, claimed] = [intent("k", 1), intent("k", 2), intent("k", 3)];
+        live.enter(&told, true);
+        live.enter(&untold, false);
+        live.enter(&claimed, false);
+        let heard = RefCell::new(Vec::new());
+        let introduce = |but: &Intent, room: bool| {
+            live.introduce(&but.object, but.id, |intent| {
+                heard.borrow_mut().extend(room.then_some(intent.id.number));
+                room
+            })
+        };
+        assert!(!introduce(&told, false), "there is no room");
+        assert_eq!(live.claim(&claimed.object, claimed.id), Beside { told: false, others: true });
+        assert!(!introduce(&told, true), "one tells of itself");
+        assert!(introduce(&claimed, true));
+        assert_eq!(*heard.borrow(), [2]);
+        assert_eq!(live.claim(&untold.object, untold.id), Beside { told: true, others: true });
+        live.told(&claimed.object, claimed.id);
+        assert!(introduce(&told, true));
     }
 }

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 
 pub use self::{
     batch::{Batch, Waiting},
-    ends::{Ended, Ends, Outcome, Overview},
+    ends::{Changes, Ended, Outcome, Overview},
     memory::Memory,
     open::{open, opener},
     postgres::Postgres,
@@ -103,6 +103,37 @@ pub struct Case {
     pub due: i64,
     /// Why it is parked or dead, or what went wrong last; empty if nothing did.
     pub reason: String,
+}
+
+/// When an object is to be looked at again, and why not now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Later {
+    pub pause: Duration,
+    /// It counts as a try.
+    pub failed: bool,
+    /// Something may still happen: nothing that comes meanwhile makes the object due sooner.
+    pub calm: bool,
+}
+
+impl Later {
+    /// Nothing was tried, nothing is under way.
+    pub fn waits(pause: Duration) -> Later {
+        Later { pause, failed: false, calm: false }
+    }
+
+    /// It was too early, or given up in the middle.
+    pub fn again(pause: Duration) -> Later {
+        Later { pause, failed: false, calm: true }
+    }
+
+    pub fn failed(pause: Duration) -> Later {
+        Later { pause, failed: true, calm: false }
+    }
+
+    /// What failed may have been done, or be done yet.
+    pub fn unsettled(pause: Duration) -> Later {
+        Later { pause, failed: true, calm: true }
+    }
 }
 
 /// The right to repair one object for a while.
@@ -239,15 +270,8 @@ pub trait Journal: Send + Sync {
     /// record and no intent. If it has, the lease goes on.
     async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError>;
 
-    /// Gives the object back, due after `pause`. `failed` counts as a try; if not, something may still happen, and
-    /// nothing that comes meanwhile makes the object due sooner. Without effect if the lease is lost.
-    async fn postpone(
-        &self,
-        lease: &Lease,
-        pause: Duration,
-        failed: bool,
-        why: &str,
-    ) -> Result<(), JournalError>;
+    /// Gives the object back, due after a pause. Without effect if the lease is lost.
+    async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError>;
 
     /// Sets the object aside, if no record but those `seen` has come; a later record opens it again. If one has
     /// come, gives it back, due at once. Without effect if the lease is lost.

@@ -138,12 +138,47 @@ pub fn record_payload(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
     })
 }
 
-pub fn intent(id: WriteId, object: Object, payload: &[u8]) -> Result<Intent, serde_json::Error> {
+/// A row whose payload is not what this program writes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("what is kept of write {} of gateway {} cannot be read: {why}", id.number, id.gateway)]
+pub struct Unreadable {
+    id: WriteId,
+    /// Without anything of the payload.
+    why: String,
+}
+
+impl Unreadable {
+    fn new(id: WriteId, error: &serde_json::Error) -> Unreadable {
+        let kind = if error.is_data() { "no write" } else { "no JSON" };
+        Unreadable { id, why: format!("{kind}, at line {}, column {}", error.line(), error.column()) }
+    }
+
+    /// Stands for the row where records are looked at: a write that may have been any, with any outcome, at any time.
+    pub fn stand_in(&self, object: Object) -> Record {
+        let (region, req_id) = (String::new(), String::new());
+        let what = What::Put;
+        let intent = Intent {
+            id: self.id,
+            object,
+            what,
+            region,
+            req_id,
+            length: None,
+            begun: 0,
+            strong: false,
+            turn: None,
+        };
+        Record::orphaned(intent, 0)
+    }
+}
+
+pub fn intent(id: WriteId, object: Object, payload: &[u8]) -> Result<Intent, Unreadable> {
     Ok(record(id, object, payload)?.intent)
 }
 
-pub fn record(id: WriteId, object: Object, payload: &[u8]) -> Result<Record, serde_json::Error> {
-    let payload: Payload<'_> = serde_json::from_slice(payload)?;
+pub fn record(id: WriteId, object: Object, payload: &[u8]) -> Result<Record, Unreadable> {
+    let payload: Payload<'_> =
+        serde_json::from_slice(payload).map_err(|error| Unreadable::new(id, &error))?;
     let intent = Intent {
         id,
         object,
@@ -157,6 +192,31 @@ pub fn record(id: WriteId, object: Object, payload: &[u8]) -> Result<Record, ser
     };
     let Payload { ended_turn: turn, commit, ended, replies, .. } = payload;
     Ok(Record { intent, commit, ended, turn, replies: replies.into_owned() })
+}
+
+/// The record, or what stands for it.
+pub fn record_or_stand_in(id: WriteId, object: Object, payload: &[u8]) -> Record {
+    record(id, object.clone(), payload).unwrap_or_else(|unreadable| unreadable.stand_in(object))
+}
+
+/// Records of an object, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Those that cannot be read have stand-ins.
+    pub all: Vec<Record>,
+    /// The first of those. As long as there is one, nobody can decide.
+    pub unreadable: Option<Unreadable>,
+}
+
+impl Records {
+    pub fn add(&mut self, id: WriteId, object: Object, payload: &[u8]) {
+        let record = record(id, object.clone(), payload).unwrap_or_else(|unreadable| {
+            let stand_in = unreadable.stand_in(object);
+            self.unreadable.get_or_insert(unreadable);
+            stand_in
+        });
+        self.all.push(record);
+    }
 }
 
 /// Records of an object that is dropped: for whoever wants to know what was known.

@@ -1,4 +1,4 @@
-//! A backend that cannot be asked several times in a row is left alone for a while.
+//! A backend that cannot be asked, or refuses, several times in a row is left alone for a while.
 //!
 //! Then one object at a time tries it again; the others of its clusters wait without anybody being asked. Pauses double
 //! up to a bound while that fails. Pure: the time is given.
@@ -17,6 +17,8 @@ const PROBED: Duration = Duration::from_secs(1);
 pub struct Circuit {
     /// In a row.
     failures: u32,
+    /// Whether it has ever answered.
+    has_answered: bool,
     left_alone: Option<LeftAlone>,
 }
 
@@ -49,7 +51,7 @@ pub enum Turn {
 
 impl Circuit {
     pub fn new() -> Circuit {
-        Circuit { failures: 0, left_alone: None }
+        Circuit { failures: 0, has_answered: false, left_alone: None }
     }
 
     pub fn admit(&mut self, now: Instant) -> Admission {
@@ -71,9 +73,19 @@ impl Circuit {
         }
     }
 
+    /// Whether it was well when it was last heard of: what it refuses then is not everything.
+    pub fn is_well(&self) -> bool {
+        self.has_answered && self.failures == 0
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.left_alone.is_none()
+    }
+
     /// It answered.
     pub fn answered(&mut self) -> Turn {
         self.failures = 0;
+        self.has_answered = true;
         if self.left_alone.take().is_some() { Turn::Closed } else { Turn::None }
     }
 
@@ -115,11 +127,14 @@ mod tests {
     fn failures_in_a_row_open_it_and_an_answer_between_them_does_not() {
         let now = Instant::now();
         let mut circuit = Circuit::new();
+        assert!(!circuit.is_well());
         for _ in 0..10 {
             for _ in 1..FAILURES {
                 assert_eq!(circuit.failed(now, "refused"), Turn::None);
             }
+            assert!(!circuit.is_well());
             assert_eq!(circuit.answered(), Turn::None);
+            assert!(circuit.is_well());
         }
         assert_eq!(circuit.admit(now), Admission::Free);
         assert_eq!(opened(now).admit(now), Admission::Later(PAUSE.0, "refused".into()));

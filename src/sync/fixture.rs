@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -42,11 +42,29 @@ pub const EPOCH: i64 = 1_700_000_000_000;
 pub struct Fake {
     objects: Mutex<HashMap<(String, Vec<u8>), Held>>,
     away: Mutex<HashSet<String>>,
+    /// Sub-resources of whatever object, by endpoint.
+    pub attributes: Mutex<HashMap<String, Vec<u8>>>,
+    /// Backends that keep sub-resources in words of their own.
+    pub careless: Mutex<HashSet<String>>,
     /// How long an answer takes, in milliseconds.
     pub slow: AtomicI64,
     pub asked: Mutex<HashMap<String, usize>>,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
+    /// What may not be asked about, and what may not be worked with: backend and key, which is empty for all.
+    pub refused: Mutex<HashSet<(&'static str, &'static str)>>,
+    pub denied: Mutex<HashSet<(&'static str, &'static str)>>,
+    /// What copies to a backend come to that nobody hears of.
+    pub unheard: Mutex<HashMap<&'static str, Unheard>>,
+    /// Targets keep no metadata.
+    pub keeps_no_metadata: AtomicBool,
+}
+
+/// A copy of unknown outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheard {
+    Done,
+    NotDone,
 }
 
 impl Fake {
@@ -61,6 +79,10 @@ impl Fake {
             md5: Some(md5),
             metadata: Vec::new(),
         };
+        self.keep(backend, key, held);
+    }
+
+    pub fn keep(&self, backend: &str, key: &str, held: Held) {
         self.objects.lock().unwrap().insert((backend.to_owned(), key.as_bytes().to_vec()), held);
     }
 
@@ -97,6 +119,18 @@ impl Fake {
         }
     }
 
+    fn is_in(set: &Mutex<HashSet<(&'static str, &'static str)>>, backend: &str, object: &Object) -> bool {
+        let fits = |key: &str| key.is_empty() || key.as_bytes() == object.key;
+        set.lock().unwrap().iter().any(|(one, key)| *one == backend && fits(key))
+    }
+
+    fn may_work(&self, backend: &str, object: &Object) -> Result<(), StoreError> {
+        match Fake::is_in(&self.denied, backend, object) {
+            true => Err(StoreError::Denied { by: backend.into(), why: format!("{backend}: 403 to PUT") }),
+            false => Ok(()),
+        }
+    }
+
     fn get(&self, backend: &str, object: &Object) -> Option<Held> {
         self.objects.lock().unwrap().get(&(backend.to_owned(), object.key.clone())).cloned()
     }
@@ -107,6 +141,9 @@ impl Stores for Fake {
     async fn state(&self, backend: &str, object: &Object) -> State {
         match self.answer(backend).await {
             Err(why) => State::Unknown(why),
+            Ok(()) if Fake::is_in(&self.refused, backend, object) => {
+                State::Refused(format!("{backend}: 403 to HEAD"))
+            }
             Ok(()) => self.get(backend, object).map_or(State::Absent, State::Present),
         }
     }
@@ -130,10 +167,20 @@ impl Stores for Fake {
         if !gate.may_go_on().await {
             return Err(StoreError::Failed("called off".into()));
         }
-        let held = Held { modified: from.1.modified + 60_000, ..from.1.clone() };
+        self.may_work(to.0, object)?;
+        let mut held = Held { modified: from.1.modified + 60_000, ..from.1.clone() };
+        if self.keeps_no_metadata.load(Relaxed) {
+            held.metadata.clear();
+        }
         let copied = Copied { etag: held.etag.clone(), version: None, md5: held.md5.unwrap() };
-        self.objects.lock().unwrap().insert((to.0.to_owned(), object.key.clone()), held);
-        Ok(copied)
+        let unheard = self.unheard.lock().unwrap().remove(to.0);
+        if unheard != Some(Unheard::NotDone) {
+            self.objects.lock().unwrap().insert((to.0.to_owned(), object.key.clone()), held);
+        }
+        match unheard {
+            Some(_) => Err(StoreError::Unknown(format!("{}: no answer", to.0))),
+            None => Ok(copied),
+        }
     }
 
     async fn delete(
@@ -149,15 +196,33 @@ impl Stores for Fake {
         if !gate.may_go_on().await {
             return Err(StoreError::Failed("called off".into()));
         }
+        self.may_work(backend.0, object)?;
         self.objects.lock().unwrap().remove(&(backend.0.to_owned(), object.key.clone()));
         Ok(())
     }
 
-    async fn attribute(&self, _: &str, _: &Object, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(None)
+    async fn attribute(&self, backend: &str, _: &Object, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.attributes.lock().unwrap().get(backend).cloned())
     }
 
-    async fn set_attribute(&self, _: &str, _: &Object, _: &str, _: Option<&[u8]>) -> Result<(), StoreError> {
+    async fn set_attribute(
+        &self,
+        backend: &str,
+        _: &Object,
+        _: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        self.answer(backend).await.map_err(StoreError::Failed)?;
+        let mut attributes = self.attributes.lock().unwrap();
+        let Some(value) = value else {
+            attributes.remove(backend);
+            return Ok(());
+        };
+        let mut value = value.to_vec();
+        if self.careless.lock().unwrap().contains(backend) {
+            value.make_ascii_uppercase();
+        }
+        attributes.insert(backend.to_owned(), value);
         Ok(())
     }
 }
@@ -170,6 +235,8 @@ pub struct World {
     pub ahead: Arc<AtomicI64>,
     pub topology: Topology,
     pub wanted: Wanted,
+    /// Whether records are of a region that is.
+    pub strong: bool,
     pub max_attempts: Option<u32>,
     pub concurrency: usize,
     pub per_backend: usize,
@@ -201,6 +268,7 @@ impl World {
             ahead,
             topology: Topology::new(&fixture::config(clusters, regions)),
             wanted: Wanted::Diverged,
+            strong: true,
             max_attempts: None,
             concurrency: 4,
             per_backend: 3,
@@ -230,7 +298,7 @@ impl World {
             req_id: "q".into(),
             length: None,
             begun: EPOCH - 1000,
-            strong: true,
+            strong: self.strong,
             turn: None,
         };
         let replies = replies.iter().map(|(name, said)| ((*name).to_owned(), said.clone())).collect();

@@ -23,7 +23,9 @@ use super::{
     worker::Trouble,
 };
 use crate::{
-    journal::{Case, Change, Journal, JournalError, Lease, Object, Record, Standing, Wanted, What, WriteId},
+    journal::{
+        Case, Change, Journal, JournalError, Later, Lease, Object, Record, Standing, Wanted, What, WriteId,
+    },
     telemetry::metrics::SyncMetrics,
 };
 
@@ -104,7 +106,7 @@ enum End {
 
 /// What the journal is to be told.
 enum Word {
-    Postpone { pause: Duration, failed: bool },
+    Postpone(Later),
     SetAside(Standing),
     Nothing,
 }
@@ -210,8 +212,8 @@ impl Job {
             pause: None,
         };
         let word = self.word(end, &mut told);
-        if let Word::Postpone { pause, .. } = word {
-            told.pause = Some(pause);
+        if let Word::Postpone(later) = word {
+            told.pause = Some(later.pause);
         }
         self.say(&word, &told.why).await;
         shop.metrics.ended(told.outcome);
@@ -220,7 +222,7 @@ impl Job {
 
     /// What is to be said of how it ended.
     fn word(&self, end: End, told: &mut Told) -> Word {
-        let (shop, case) = (&self.shop, &self.case);
+        let shop = &self.shop;
         let (word, outcome, why) = match end {
             End::Repair(Outcome::Resolved { changed }) => {
                 told.changed = changed;
@@ -229,44 +231,42 @@ impl Job {
             End::Repair(Outcome::Lost) => {
                 (Word::Nothing, "lost", "the lease ran out, or another worker has it".to_owned())
             }
-            End::Repair(Outcome::Again { pause, why }) => {
-                (Word::Postpone { pause, failed: false }, "again", why)
-            }
+            End::Repair(Outcome::Again { pause, why }) => (Word::Postpone(Later::again(pause)), "again", why),
             End::Repair(Outcome::Parked { why }) => (Word::SetAside(Standing::Parked), "parked", why),
-            End::Repair(Outcome::Failed { why }) => {
-                told.attempts = case.attempts.saturating_add(1);
-                if shop.max_attempts.is_some_and(|most| told.attempts >= most) {
-                    let why = format!("{} tries failed, the last: {why}", told.attempts);
-                    (Word::SetAside(Standing::Dead), "dead", why)
-                } else {
-                    shop.metrics.backoffs.inc();
-                    let pause = shop.backoff.pause(told.attempts, rand::thread_rng().gen_range(0.0..=1.0));
-                    (Word::Postpone { pause, failed: true }, "failed", why)
-                }
-            }
-            End::Postponed(pause, why) => (Word::Postpone { pause, failed: false }, "postponed", why),
+            End::Repair(Outcome::Failed { why }) => self.failed(told, true, why),
+            End::Repair(Outcome::Unsettled { why }) => self.failed(told, false, why),
+            End::Postponed(pause, why) => (Word::Postpone(Later::waits(pause)), "postponed", why),
             End::Journal(error) => {
                 shop.trouble(&error.to_string());
-                (Word::Postpone { pause: shop.backoff.min, failed: false }, "again", error.to_string())
+                (Word::Postpone(Later::again(shop.backoff.min)), "again", error.to_string())
             }
-            End::Untouched => (
-                Word::Postpone { pause: Duration::ZERO, failed: false },
-                "again",
-                "the worker ends".to_owned(),
-            ),
+            End::Untouched => {
+                (Word::Postpone(Later::waits(Duration::ZERO)), "again", "the worker ends".to_owned())
+            }
             // What was sent may still be on its way.
             End::GivenUp => {
                 let pause = shop.rules.settle;
-                (
-                    Word::Postpone { pause, failed: false },
-                    "again",
-                    "the worker ended in the middle".to_owned(),
-                )
+                (Word::Postpone(Later::again(pause)), "again", "the worker ended in the middle".to_owned())
             }
         };
         told.outcome = outcome;
         told.why = why;
         word
+    }
+
+    /// One try more that failed: when the next is, or that there is none.
+    fn failed(&self, told: &mut Told, is_settled: bool, why: String) -> (Word, &'static str, String) {
+        let shop = &self.shop;
+        told.attempts = self.case.attempts.saturating_add(1);
+        if shop.max_attempts.is_some_and(|most| told.attempts >= most) {
+            let why = format!("{} tries failed, the last: {why}", told.attempts);
+            return (Word::SetAside(Standing::Dead), "dead", why);
+        }
+        shop.metrics.backoffs.inc();
+        let pause = shop.backoff.pause(told.attempts, rand::thread_rng().gen_range(0.0..=1.0));
+        let later =
+            if is_settled { Later::failed(pause) } else { Later::unsettled(pause.max(shop.rules.settle)) };
+        (Word::Postpone(later), "failed", why)
     }
 
     /// Says it to the journal, as long as the lease lasts.
@@ -277,9 +277,7 @@ impl Job {
             let said = async {
                 match word {
                     Word::Nothing => Ok(()),
-                    Word::Postpone { pause, failed } => {
-                        shop.journal.postpone(lease, *pause, *failed, why).await
-                    }
+                    Word::Postpone(later) => shop.journal.postpone(lease, *later, why).await,
                     Word::SetAside(standing) => shop.journal.set_aside(lease, *standing, &seen, why).await,
                 }
             };

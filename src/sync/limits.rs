@@ -1,8 +1,12 @@
 //! The backends, not more at once than they can stand.
 //!
 //! Each has so many slots for requests; a copy takes one of both ends. Whoever could not be asked several times in a
-//! row is left alone ([`Circuit`]): only that counts, because a backend that answers and refuses is repaired object by
-//! object, with the pauses of each.
+//! row is left alone ([`Circuit`]); what a backend answered that is no refusal says nothing of others' objects.
+//!
+//! A refusal may be about one object, which is for a human then, or about the account, and then it would be about all of
+//! them. It is taken to be about the object only if the last that was heard of the backend was good. Else it counts as
+//! a failure: of an account that is refused, whatever it asks or does, the backend is left alone, and objects wait.
+//! Questions and all other requests are looked at apart, since an account may be allowed to ask and not to write.
 
 use std::{
     collections::HashMap,
@@ -19,6 +23,7 @@ use tokio::{
 use super::{
     Copied, Gate, Held, Md5, State, StoreError, Stores,
     circuit::{Admission, Circuit, Turn},
+    stores::refused_credentials,
 };
 use crate::{
     journal::Object,
@@ -33,8 +38,20 @@ pub struct Limited {
 
 struct Backend {
     slots: Semaphore,
-    circuit: Mutex<Circuit>,
+    circuits: Mutex<Circuits>,
     metrics: SyncBackendMetrics,
+}
+
+/// What is known of a backend: by questions what it holds, and by everything else.
+struct Circuits {
+    questions: Circuit,
+    work: Circuit,
+}
+
+impl Circuits {
+    fn one(&mut self, is_work: bool) -> &mut Circuit {
+        if is_work { &mut self.work } else { &mut self.questions }
+    }
 }
 
 /// A request under way.
@@ -52,20 +69,23 @@ impl Drop for Slot<'_> {
 /// That all backends of an object may be asked; those that were left alone are tried by its holder.
 pub struct Pass<'a> {
     limited: &'a Limited,
-    probes: Vec<&'a str>,
+    /// Which of a backend's circuits: that of work, or that of questions.
+    probes: Vec<(&'a str, bool)>,
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        for backend in self.probes.drain(..).filter_map(|name| self.limited.backends.get(name)) {
-            backend.circuit().give_up();
+        for (name, is_work) in self.probes.drain(..) {
+            if let Some(backend) = self.limited.backends.get(name) {
+                backend.circuits().one(is_work).give_up();
+            }
         }
     }
 }
 
 impl Backend {
-    fn circuit(&self) -> std::sync::MutexGuard<'_, Circuit> {
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn circuits(&self) -> std::sync::MutexGuard<'_, Circuits> {
+        self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` = never: nobody closes slots.
@@ -75,22 +95,59 @@ impl Backend {
         Some(Slot { _permit: permit, requests: &self.metrics.requests })
     }
 
-    /// Learns from what asking it came to.
-    fn learn(&self, name: &str, state: &State) {
-        let turn = match state {
-            State::Unknown(why) => self.circuit().failed(Instant::now().into_std(), why),
-            _ => self.circuit().answered(),
+    /// Learns from what asking it came to, and says what is to be believed of it.
+    fn learn(&self, name: &str, object: &Object, state: State) -> State {
+        let mut circuits = self.circuits();
+        let state = match state {
+            State::Refused(why) if !circuits.questions.is_well() => {
+                State::Unknown(refused_credentials(&object.cluster, name, &why))
+            }
+            state => state,
         };
-        match (turn, state) {
-            (Turn::Opened, State::Unknown(why)) => {
+        match &state {
+            State::Unknown(why) | State::Refused(why) => {
+                let turn = circuits.questions.failed(Instant::now().into_std(), why);
+                self.tell(name, &circuits, turn, why);
+            }
+            State::Absent | State::Present(_) => {
+                let turn = circuits.questions.answered();
+                self.tell(name, &circuits, turn, "");
+            }
+        }
+        state
+    }
+
+    /// It did what it was asked to.
+    fn worked(&self, name: &str) {
+        let mut circuits = self.circuits();
+        let turn = circuits.work.answered();
+        self.tell(name, &circuits, turn, "");
+    }
+
+    /// It did not let the account do something: what is to be believed of that.
+    fn denied(&self, name: &str, object: &Object, why: String) -> StoreError {
+        let mut circuits = self.circuits();
+        let error = match circuits.work.is_well() {
+            true => StoreError::Refused(why),
+            false => StoreError::Failed(refused_credentials(&object.cluster, name, &why)),
+        };
+        let why = error.to_string();
+        let turn = circuits.work.failed(Instant::now().into_std(), &why);
+        self.tell(name, &circuits, turn, &why);
+        error
+    }
+
+    fn tell(&self, name: &str, circuits: &Circuits, turn: Turn, why: &str) {
+        match turn {
+            Turn::Opened => {
                 self.metrics.left_alone.set(1);
                 log::warn!("{name} is left alone for a while: {why}");
             }
-            (Turn::Closed, _) => {
+            Turn::Closed if circuits.questions.is_closed() && circuits.work.is_closed() => {
                 self.metrics.left_alone.set(0);
                 log::info!("{name} can be asked again");
             }
-            _ => {}
+            Turn::Closed | Turn::None => {}
         }
     }
 }
@@ -105,7 +162,7 @@ impl Limited {
     ) -> Limited {
         let backend = |name: &str| Backend {
             slots: Semaphore::new(at_once.min(Semaphore::MAX_PERMITS)),
-            circuit: Mutex::new(Circuit::new()),
+            circuits: Mutex::new(Circuits { questions: Circuit::new(), work: Circuit::new() }),
             metrics: metrics.backend(name),
         };
         let backends = names.into_iter().map(|name| (name.to_owned(), backend(name))).collect();
@@ -117,14 +174,40 @@ impl Limited {
         let mut pass = Pass { limited: self, probes: Vec::new() };
         for name in names {
             let Some(backend) = self.backends.get(name) else { continue };
-            let admission = backend.circuit().admit(Instant::now().into_std());
-            match admission {
-                Admission::Free => {}
-                Admission::Probe => pass.probes.push(name),
-                Admission::Later(pause, why) => return Err((pause, why)),
+            for is_work in [false, true] {
+                let admission = backend.circuits().one(is_work).admit(Instant::now().into_std());
+                match admission {
+                    Admission::Free => {}
+                    Admission::Probe => pass.probes.push((name, is_work)),
+                    Admission::Later(pause, why) => return Err((pause, why)),
+                }
             }
         }
         Ok(pass)
+    }
+
+    /// Learns from what work with an object on these came to, and says what is to be believed of it.
+    fn judged<T>(
+        &self,
+        object: &Object,
+        names: &[&str],
+        outcome: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match outcome {
+            Ok(done) => {
+                for name in names {
+                    if let Some(backend) = self.backends.get(*name) {
+                        backend.worked(name);
+                    }
+                }
+                Ok(done)
+            }
+            Err(StoreError::Denied { by, why }) => Err(match self.backends.get(&by) {
+                Some(backend) => backend.denied(&by, object, why),
+                None => StoreError::Refused(why),
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     async fn slot(&self, name: &str) -> Option<Slot<'_>> {
@@ -146,15 +229,15 @@ impl Stores for Limited {
         let _slot = self.slot(backend).await;
         let state = self.inner.state(backend, object).await;
         // A bucket cannot be asked for, which says nothing of its backend.
-        if let Some(known) = self.backends.get(backend).filter(|_| !object.key.is_empty()) {
-            known.learn(backend, &state);
+        match self.backends.get(backend).filter(|_| !object.key.is_empty()) {
+            Some(known) => known.learn(backend, object, state),
+            None => state,
         }
-        state
     }
 
     async fn md5(&self, backend: &str, object: &Object, held: &Held) -> Result<Md5, StoreError> {
         let _slot = self.slot(backend).await;
-        self.inner.md5(backend, object, held).await
+        self.judged(object, &[backend], self.inner.md5(backend, object, held).await)
     }
 
     async fn copy(
@@ -165,7 +248,8 @@ impl Stores for Limited {
         gate: &dyn Gate,
     ) -> Result<Copied, StoreError> {
         let _slots = self.slots(from.0, to.0).await;
-        let copied = self.inner.copy(object, from, to, gate).await?;
+        let copied = self.inner.copy(object, from, to, gate).await;
+        let copied = self.judged(object, &[from.0, to.0], copied)?;
         if let Some(backend) = self.backends.get(to.0) {
             backend.metrics.copied_objects.inc();
             backend.metrics.copied_bytes.inc_by(from.1.length);
@@ -180,7 +264,7 @@ impl Stores for Limited {
         gate: &dyn Gate,
     ) -> Result<(), StoreError> {
         let _slot = self.slot(backend.0).await;
-        self.inner.delete(object, backend, gate).await?;
+        self.judged(object, &[backend.0], self.inner.delete(object, backend, gate).await)?;
         if let Some(backend) = self.backends.get(backend.0) {
             backend.metrics.deleted_objects.inc();
         }
@@ -194,7 +278,7 @@ impl Stores for Limited {
         name: &str,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let _slot = self.slot(backend).await;
-        self.inner.attribute(backend, object, name).await
+        self.judged(object, &[backend], self.inner.attribute(backend, object, name).await)
     }
 
     async fn set_attribute(
@@ -205,6 +289,6 @@ impl Stores for Limited {
         value: Option<&[u8]>,
     ) -> Result<(), StoreError> {
         let _slot = self.slot(backend).await;
-        self.inner.set_attribute(backend, object, name, value).await
+        self.judged(object, &[backend], self.inner.set_attribute(backend, object, name, value).await)
     }
 }

@@ -1,25 +1,34 @@
 //! An object that a read found on another cluster than its home: `akubra sync --misplaced` moves it there.
 //!
-//! First the home's backends agree, as in any repair. If none of them has the object it is copied to all of them, from a
-//! cluster whose backends agree on it. Then it is deleted where it was found, backend by backend, if what is there is what
-//! home holds, or is known to be older. After each change everything is asked again; what no rule decides is parked.
+//! All clusters are asked on which a region would look for it. First the home's backends agree, as in any repair. If none
+//! of them has the object it is copied to all of them, from clusters whose backends agree on it. Then it is deleted
+//! elsewhere, backend by backend, if what is there is what home holds, or is known to be older. After each change
+//! everything is asked again; what no rule decides is parked.
 //!
-//! Nothing is deleted that a region of the configuration would look for there and not in the home. Nothing is changed
-//! once a write to the object is in the journal that was not when it was leased; a copy that a DELETE overtook is taken
-//! back.
+//! Clusters may share backends, so it is backends that are compared: nothing is deleted on a backend of the home, nor on
+//! one where a region would look for the object and not on any of the home's. Nothing is changed once a write to the
+//! object is in the journal that was not when it was leased, be it on the home or on another cluster that has one of
+//! these backends. A copy that a DELETE overtook is taken back, also one of which nobody knows whether it arrived: that
+//! is waited for until it cannot any more.
 
 use std::{collections::HashSet, time::Duration};
 
+use async_trait::async_trait;
+use futures_util::future::join_all;
 use tokio::time::sleep;
 
+use self::step::States;
+pub use self::step::{Step, step};
 use super::{
     Gate, Held, State, StoreError,
     decide::content,
     limits::Limited,
     places::Places,
-    repair::{Outcome, Repair, Undisturbed, new_in},
+    repair::{Outcome, Repair, Undisturbed, new_in, waits},
 };
 use crate::journal::{Case, JournalError, Lease, Object, Record, Resolution, What, WriteId};
+
+mod step;
 
 /// Each begins with asking everybody.
 const ROUNDS: usize = 6;
@@ -27,100 +36,6 @@ const ROUNDS: usize = 6;
 const OTHERS: Duration = Duration::from_secs(10);
 /// For a DELETE that is under way behind a copy.
 const UNDER_WAY: (u32, Duration) = (120, Duration::from_millis(500));
-
-/// What is to be done with an object of which the home's backends agree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// It is nowhere but at home, or must stay where it is.
-    Done,
-    /// To all backends of the home.
-    Copy {
-        source: String,
-    },
-    Delete {
-        targets: Vec<String>,
-    },
-    /// The bytes of these have to be read first.
-    Digest(Vec<String>),
-    Wait(String),
-    Park(String),
-}
-
-/// Decides. `home` and `there` are what the backends of either cluster hold; backends of both are in `home` alone.
-pub fn step(home: &[(String, State)], there: &[(String, State)], stays: bool) -> Step {
-    let unknown = there.iter().find_map(|(_, state)| match state {
-        State::Unknown(why) => Some(why.clone()),
-        _ => None,
-    });
-    if let Some(why) = unknown {
-        return Step::Wait(why);
-    }
-    let (at_home, found) = (holders(home), holders(there));
-    match at_home.first() {
-        None => from(&found, there.len()),
-        Some(_) if stays => Step::Done,
-        Some(_) => away(&at_home, &found),
-    }
-}
-
-fn holders(states: &[(String, State)]) -> Vec<(&String, &Held)> {
-    let present = states.iter().filter_map(|(name, state)| match state {
-        State::Present(held) => Some((name, held)),
-        _ => None,
-    });
-    present.collect()
-}
-
-/// Home has nothing: what to bring there.
-fn from(found: &[(&String, &Held)], backends: usize) -> Step {
-    let Some((source, first)) = found.first() else { return Step::Done };
-    if found.len() < backends {
-        return Step::Wait(format!("{source} has it, and not all other backends of that cluster do"));
-    }
-    let unread = unread(found.iter().copied().map(|one| (one, *first)));
-    if !unread.is_empty() {
-        return Step::Digest(unread);
-    }
-    match found.iter().find(|(_, held)| !same(held, first)) {
-        Some((other, _)) => Step::Wait(format!("{source} and {other} hold different contents")),
-        None => Step::Copy { source: (*source).clone() },
-    }
-}
-
-/// Home has it: what to delete elsewhere.
-fn away(home: &[(&String, &Held)], found: &[(&String, &Held)]) -> Step {
-    let Some((_, ours)) = home.first() else { return Step::Done };
-    let is_older = |held: &Held| match (held.object_version, ours.object_version) {
-        (Some(theirs), Some(ours)) => theirs < ours,
-        // The time of what is at home may be that of a copy.
-        _ => false,
-    };
-    let open: Vec<_> = found.iter().copied().filter(|(_, held)| !is_older(held)).collect();
-    let mut unread = unread(open.iter().copied().map(|one| (one, *ours)));
-    if !unread.is_empty() {
-        // Both sides of the comparison.
-        unread.extend(home.first().filter(|(_, held)| held.md5.is_none()).map(|(name, _)| (*name).clone()));
-        return Step::Digest(unread);
-    }
-    match open.iter().find(|(_, held)| !same(held, ours)) {
-        Some((backend, held)) => Step::Park(format!(
-            "{backend} holds {}, {} bytes, home holds {}, {} bytes, and nothing tells which is newer",
-            held.etag, held.length, ours.etag, ours.length
-        )),
-        None if found.is_empty() => Step::Done,
-        None => Step::Delete { targets: found.iter().map(|(name, _)| (*name).clone()).collect() },
-    }
-}
-
-fn same(one: &Held, other: &Held) -> bool {
-    content(one, other) == Some(true) && one.metadata == other.metadata
-}
-
-/// Those whose bytes nobody knows, and would have to.
-fn unread<'a>(pairs: impl Iterator<Item = ((&'a String, &'a Held), &'a Held)>) -> Vec<String> {
-    let unsure = pairs.filter(|((_, held), other)| content(held, other).is_none());
-    unsure.filter(|((_, held), _)| held.md5.is_none()).map(|((name, _), _)| name.clone()).collect()
-}
 
 /// One object on its way home.
 pub struct Move<'a> {
@@ -135,6 +50,78 @@ enum Round {
     Next,
 }
 
+/// Where the object may be beside its home.
+struct Elsewhere<'a> {
+    /// By cluster, without the home's backends.
+    clusters: Vec<(&'a str, Vec<&'a String>)>,
+    /// Backends where it stays.
+    stays: HashSet<String>,
+    /// The object as other clusters have it that share a backend with any of these, or with the home.
+    others: Vec<Object>,
+}
+
+impl Elsewhere<'_> {
+    /// Backends with their clusters; more than once, if they are of several.
+    fn all(&self) -> impl Iterator<Item = (&str, &String)> {
+        self.clusters
+            .iter()
+            .flat_map(|(name, backends)| backends.iter().map(move |backend| (*name, *backend)))
+    }
+}
+
+/// What one attempt has found out and done.
+#[derive(Default)]
+struct Progress {
+    digests: Vec<(String, String, super::Md5)>,
+    changed: usize,
+}
+
+/// A copy that was sent to a backend of the home, which had nothing.
+struct Sent<'a> {
+    backend: &'a str,
+    source: &'a Held,
+    /// `None` = nobody knows whether it arrived.
+    copied: Option<super::Copied>,
+}
+
+impl Sent<'_> {
+    /// Whether what a backend holds is this.
+    fn is(&self, held: &Held) -> bool {
+        match &self.copied {
+            Some(copied) => held.etag == copied.etag && held.version == copied.version,
+            None => content(held, self.source) != Some(false),
+        }
+    }
+}
+
+/// Open as long as nobody writes to the object, by whatever cluster.
+struct Quiet<'a> {
+    home: Undisturbed<'a>,
+    others: &'a [Object],
+}
+
+#[async_trait]
+impl Gate for Quiet<'_> {
+    async fn may_go_on(&self) -> bool {
+        if !self.home.may_go_on().await {
+            return false;
+        }
+        for other in self.others {
+            if !matches!(self.home.journal.show(other).await, Ok(case) if is_quiet(case.as_ref())) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Whether nothing has to be done with an object before it can be moved.
+fn is_quiet(case: Option<&Case>) -> bool {
+    case.is_none_or(|case| {
+        case.under_way == 0 && case.records.iter().all(|record| found_on(record).is_some())
+    })
+}
+
 impl Move<'_> {
     /// As [`Repair::run`].
     pub async fn run(&self, lease: &Lease, case: &Case) -> Result<Outcome, JournalError> {
@@ -142,18 +129,11 @@ impl Move<'_> {
             return Ok(Outcome::Again { pause: OTHERS, why: "a write is under way".into() });
         }
         let seen: Vec<WriteId> = case.records.iter().map(Record::id).collect();
-        let clusters: HashSet<&String> = case.records.iter().filter_map(found_on).collect();
-        if clusters.len() > 1 {
-            let why = "it was found on several clusters, and which has the newest is not asked".to_owned();
-            return Ok(Outcome::Parked { why });
-        }
-        let mut changed = 0;
-        for cluster in clusters {
-            match self.fetch(cluster, lease, &seen).await? {
-                Ok(more) => changed += more,
-                Err(outcome) => return Ok(outcome),
-            }
-        }
+        let elsewhere = self.elsewhere(&lease.object, case);
+        let changed = match self.fetch(&elsewhere, &lease.object, &seen).await? {
+            Ok(changed) => changed,
+            Err(outcome) => return Ok(outcome),
+        };
         Ok(match self.repair.journal.resolve(lease, &seen).await? {
             Resolution::Resolved => Outcome::Resolved { changed },
             Resolution::Changed => again("it was written to meanwhile"),
@@ -161,47 +141,72 @@ impl Move<'_> {
         })
     }
 
-    /// Moves it home from one cluster; how many backends were changed.
+    fn elsewhere(&self, object: &Object, case: &Case) -> Elsewhere<'_> {
+        let mut names = self.places.looked_on(object);
+        for record in &case.records {
+            // A cluster that is not there any more has nothing to move.
+            names.extend(found_on(record).and_then(|name| self.places.named(name)));
+        }
+        let mut clusters: Vec<(&str, Vec<&String>)> = Vec::new();
+        for name in names.into_iter().filter(|name| *name != object.cluster) {
+            let Some(place) =
+                self.places.get(name).filter(|_| !clusters.iter().any(|(known, _)| *known == name))
+            else {
+                continue;
+            };
+            let is_other = |backend: &&String| !self.repair.backends.contains(backend);
+            clusters.push((name, place.backends.iter().filter(is_other).collect()));
+        }
+        let backends: Vec<&String> =
+            clusters.iter().flat_map(|(_, backends)| backends.iter().copied()).collect();
+        let mut stays = HashSet::new();
+        for backend in &backends {
+            if let Some(why) = self.places.is_needed(backend, object) {
+                log::debug!("{object} stays on {backend} too: {why}");
+                stays.insert((*backend).clone());
+            }
+        }
+        let all = backends.into_iter().chain(self.repair.backends);
+        let others = self.places.sharing(all).into_iter().filter(|name| *name != object.cluster);
+        let others = others.map(|name| Object { cluster: name.to_owned(), ..object.clone() }).collect();
+        Elsewhere { clusters, stays, others }
+    }
+
+    /// Moves it home; how many backends were changed.
     async fn fetch(
         &self,
-        cluster: &str,
-        lease: &Lease,
+        elsewhere: &Elsewhere<'_>,
+        object: &Object,
         seen: &[WriteId],
     ) -> Result<Result<usize, Outcome>, JournalError> {
-        let object = &lease.object;
-        // A cluster that is not there any more has nothing to move.
-        let Some(place) = self.places.get(cluster).filter(|_| cluster != object.cluster) else {
-            return Ok(Ok(0));
-        };
-        if let Some(backend) = place.closed.first() {
-            return Ok(Err(Outcome::Failed { why: format!("{backend}: there are no credentials for it") }));
+        for place in elsewhere.clusters.iter().filter_map(|(name, _)| self.places.get(name)) {
+            if let Some(backend) = place.closed.first() {
+                let why = format!("{backend}: there are no credentials for it");
+                return Ok(Err(Outcome::Failed { why }));
+            }
+            if let Some(backend) = self.places.maintained(place) {
+                let why = format!("{backend} is under maintenance");
+                return Ok(Err(Outcome::Again { pause: OTHERS, why }));
+            }
         }
-        if let Some(backend) = self.places.maintained(place) {
-            return Ok(Err(Outcome::Again { pause: OTHERS, why: format!("{backend} is under maintenance") }));
+        for other in &elsewhere.others {
+            if !is_quiet(self.repair.journal.show(other).await?.as_ref()) {
+                let why = format!("{} has to agree on it first: it has records of its own", other.cluster);
+                return Ok(Err(Outcome::Again { pause: OTHERS, why }));
+            }
         }
-        let there = Object { cluster: cluster.to_owned(), ..object.clone() };
-        if self.repair.journal.show(&there).await?.is_some() {
-            let why = format!("{cluster} has to agree on it first: it has records of its own");
-            return Ok(Err(Outcome::Again { pause: OTHERS, why }));
-        }
-        let pass = match self.stores.admit(&place.backends) {
+        let names: Vec<String> = elsewhere.all().map(|(_, backend)| backend.clone()).collect();
+        let _pass = match self.stores.admit(&names) {
             Ok(pass) => pass,
             Err((pause, why)) => return Ok(Err(Outcome::Again { pause, why })),
         };
-        let is_other = |backend: &&String| !self.repair.backends.contains(backend);
-        let backends: Vec<&String> = place.backends.iter().filter(is_other).collect();
-        let stays = self.places.is_needed(cluster, object);
-        let mut changed = 0;
-        let mut digests = Vec::new();
+        let Repair { journal, gate, .. } = *self.repair;
+        let home = Undisturbed { journal, gate, object, seen };
+        let gate = Quiet { home, others: &elsewhere.others };
+        let mut progress = Progress::default();
         for _ in 0..ROUNDS {
-            match self.round(object, &backends, stays.is_some(), seen, &mut digests, &mut changed).await? {
-                Ok(Round::Done) => {
-                    if let Some(why) = &stays {
-                        log::info!("{object} stays on {cluster} too: {why}");
-                    }
-                    drop(pass);
-                    return Ok(Ok(changed));
-                }
+            match self.round(object, elsewhere, seen, &gate, &mut progress).await? {
+                Ok(Round::Done) => return Ok(Ok(progress.changed)),
                 Ok(Round::Next) => {}
                 Err(outcome) => return Ok(Err(outcome)),
             }
@@ -212,85 +217,112 @@ impl Move<'_> {
     async fn round(
         &self,
         object: &Object,
-        backends: &[&String],
-        stays: bool,
+        elsewhere: &Elsewhere<'_>,
         seen: &[WriteId],
-        digests: &mut Vec<(String, String, super::Md5)>,
-        changed: &mut usize,
+        gate: &Quiet<'_>,
+        progress: &mut Progress,
     ) -> Result<Result<Round, Outcome>, JournalError> {
-        let agreed = match self.repair.agree(object, &[]).await {
+        let at_home = Repair { gate, ..*self.repair };
+        let agreed = match at_home.agree(object, &[]).await {
             Ok(agreed) => agreed,
             Err(outcome) => return Ok(Err(outcome)),
         };
-        *changed += agreed.changed;
-        let ask = backends.iter().map(|backend| async move {
-            ((*backend).clone(), self.repair.stores.state(backend, object).await)
-        });
-        let mut there = futures_util::future::join_all(ask).await;
+        progress.changed += agreed.changed;
+        let mut there = self.ask(object, elsewhere).await;
         let mut home = agreed.states;
-        for (name, state) in there.iter_mut().chain(&mut home) {
+        for (name, state) in there.iter_mut().flatten().chain(&mut home) {
             if let State::Present(held) = state {
-                let known = digests.iter().find(|(backend, etag, _)| backend == name && *etag == held.etag);
+                let known =
+                    progress.digests.iter().find(|(backend, etag, _)| backend == name && *etag == held.etag);
                 held.md5 = held.md5.or(known.map(|(_, _, md5)| *md5));
             }
         }
-        let gate = Undisturbed { journal: self.repair.journal, gate: self.repair.gate, object, seen };
-        let done = match step(&home, &there, stays) {
+        let next = step(&home, &there, &elsewhere.stays);
+        let there = there.concat();
+        let done = match next {
             Step::Done => return Ok(Ok(Round::Done)),
-            Step::Wait(why) => return Ok(Err(Outcome::Failed { why })),
+            Step::Wait(why) => return Ok(Err(waits(&there, why))),
             Step::Park(why) => return Ok(Err(Outcome::Parked { why })),
-            Step::Digest(names) => self.read(object, &there, &home, &names, digests).await,
+            Step::Digest(names) => self.read(object, &[there, home].concat(), &names, progress).await,
             Step::Copy { source } => {
-                let copied = self.copy(object, (&source, &there), &home, &gate, changed).await;
-                if let Err(outcome) = self.overtaken(object, seen, &copied.1).await? {
+                let (copied, sent) = self.copy(object, (&source, &there), &home, gate, progress).await;
+                if let Err(outcome) = self.overtaken(object, seen, &sent).await? {
                     return Ok(Err(outcome));
                 }
-                copied.0
+                copied
             }
-            Step::Delete { targets } => self.delete(object, &targets, &there, &gate, changed).await,
+            Step::Delete { targets } => self.delete(object, &targets, &there, gate, progress).await,
         };
         Ok(done.map(|()| Round::Next).map_err(|error| self.ends(error)))
+    }
+    /// What the other clusters' backends hold; each is asked once.
+    async fn ask(&self, object: &Object, elsewhere: &Elsewhere<'_>) -> Vec<Vec<(String, State)>> {
+        let mut wanted: Vec<(&str, &String)> = Vec::new();
+        for (cluster, backend) in elsewhere.all() {
+            if !wanted.iter().any(|(_, known)| *known == backend) {
+                wanted.push((cluster, backend));
+            }
+        }
+        let ask = wanted.iter().map(|(cluster, backend)| {
+            let there = Object { cluster: (*cluster).to_owned(), ..object.clone() };
+            async move { self.repair.stores.state(backend, &there).await }
+        });
+        let states = join_all(ask).await;
+        let state_of = |backend: &&String| {
+            let at = wanted.iter().position(|(_, known)| known == backend);
+            at.map(|at| ((*backend).clone(), states[at].clone()))
+        };
+        elsewhere
+            .clusters
+            .iter()
+            .map(|(_, backends)| backends.iter().filter_map(state_of).collect())
+            .collect()
     }
 
     async fn read(
         &self,
         object: &Object,
-        there: &[(String, State)],
-        home: &[(String, State)],
+        states: &States,
         names: &[String],
-        digests: &mut Vec<(String, String, super::Md5)>,
+        progress: &mut Progress,
     ) -> Result<(), StoreError> {
-        for (name, state) in there.iter().chain(home).filter(|(name, _)| names.contains(name)) {
+        for (name, state) in states.iter().filter(|(name, _)| names.contains(name)) {
             let State::Present(held) = state else { continue };
             let md5 = self.repair.stores.md5(name, object, held).await?;
-            digests.push((name.clone(), held.etag.clone(), md5));
+            progress.digests.push((name.clone(), held.etag.clone(), md5));
         }
         Ok(())
     }
 
-    /// Copies it to all backends of the home; and what was copied, whatever came of the rest.
+    /// Copies it to all backends of the home; and what was sent, whatever came of it. What may have arrived is waited
+    /// for until it cannot any more.
     async fn copy<'b>(
         &self,
         object: &Object,
-        from: (&str, &[(String, State)]),
-        home: &'b [(String, State)],
+        from: (&str, &'b States),
+        home: &'b States,
         gate: &dyn Gate,
-        changed: &mut usize,
-    ) -> (Result<(), StoreError>, Vec<(&'b str, super::Copied)>) {
-        let mut copies = Vec::new();
-        let Some((_, State::Present(held))) = from.1.iter().find(|(name, _)| name == from.0) else {
-            return (Ok(()), copies);
+        progress: &mut Progress,
+    ) -> (Result<(), StoreError>, Vec<Sent<'b>>) {
+        let mut sent = Vec::new();
+        let Some((_, State::Present(source))) = from.1.iter().find(|(name, _)| name == from.0) else {
+            return (Ok(()), sent);
         };
         for (target, over) in home {
-            match self.repair.stores.copy(object, (from.0, held), (target, over), gate).await {
+            match self.repair.stores.copy(object, (from.0, source), (target, over), gate).await {
                 Ok(copied) => {
-                    *changed += 1;
-                    copies.push((target.as_str(), copied));
+                    progress.changed += 1;
+                    sent.push(Sent { backend: target, source, copied: Some(copied) });
                 }
-                Err(error) => return (Err(error), copies),
+                Err(StoreError::Unknown(why)) => {
+                    sent.push(Sent { backend: target, source, copied: None });
+                    sleep(self.repair.rules.settle).await;
+                    return (Err(StoreError::Failed(why)), sent);
+                }
+                Err(error) => return (Err(error), sent),
             }
         }
-        (Ok(()), copies)
+        (Ok(()), sent)
     }
 
     /// Takes copies back if the object was deleted while they were made.
@@ -298,15 +330,15 @@ impl Move<'_> {
         &self,
         object: &Object,
         seen: &[WriteId],
-        copies: &[(&str, super::Copied)],
+        sent: &[Sent<'_>],
     ) -> Result<Result<(), Outcome>, JournalError> {
         let Some(case) = self.calm(object).await? else { return Ok(Ok(())) };
         let new: Vec<&What> = new_in(&case, seen).map(|record| &record.intent.what).collect();
         let deleted = new.contains(&&What::Delete) && !new.contains(&&What::Put);
-        for (backend, copied) in copies.iter().filter(|_| deleted) {
-            let State::Present(held) = self.repair.stores.state(backend, object).await else { continue };
-            if held.etag == copied.etag && held.version == copied.version {
-                let undone = self.repair.stores.delete(object, (backend, &held), self.repair.gate).await;
+        for one in sent.iter().filter(|_| deleted) {
+            let State::Present(held) = self.repair.stores.state(one.backend, object).await else { continue };
+            if one.is(&held) {
+                let undone = self.repair.stores.delete(object, (one.backend, &held), self.repair.gate).await;
                 if let Err(error) = undone {
                     return Ok(Err(self.ends(error)));
                 }
@@ -332,14 +364,19 @@ impl Move<'_> {
         &self,
         object: &Object,
         targets: &[String],
-        there: &[(String, State)],
+        there: &States,
         gate: &dyn Gate,
-        changed: &mut usize,
+        progress: &mut Progress,
     ) -> Result<(), StoreError> {
+        let mut done: Vec<&String> = Vec::new();
         for (name, state) in there.iter().filter(|(name, _)| targets.contains(name)) {
             let State::Present(held) = state else { continue };
+            if done.contains(&name) {
+                continue;
+            }
             self.repair.stores.delete(object, (name, held), gate).await?;
-            *changed += 1;
+            done.push(name);
+            progress.changed += 1;
         }
         Ok(())
     }

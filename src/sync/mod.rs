@@ -6,6 +6,7 @@
 
 pub mod backoff;
 mod circuit;
+mod copies;
 pub mod decide;
 #[cfg(test)]
 mod fixture;
@@ -34,6 +35,8 @@ pub enum State {
     Present(Held),
     /// It gave no usable answer, and says why.
     Unknown(String),
+    /// It may not be asked about this object, and says why: that does not get better by itself.
+    Refused(String),
 }
 
 /// An object that a backend holds.
@@ -65,9 +68,12 @@ pub enum StoreError {
     /// Nobody knows whether it was done; it may still happen.
     #[error("{0}")]
     Unknown(String),
-    /// It will not be done, however often it is tried: no right to, not supported.
+    /// It will not be done, however often it is tried: too large, not supported.
     #[error("{0}")]
     Refused(String),
+    /// This backend does not let the account do it: with this object, or with any.
+    #[error("{why}")]
+    Denied { by: String, why: String },
 }
 
 /// A copy that was verified at both ends.
@@ -86,8 +92,8 @@ pub trait Gate: Send + Sync {
     async fn may_go_on(&self) -> bool;
 }
 
-/// The backends as a worker needs them, each by its endpoint. Each step of a method has
-/// a deadline; a copy as a whole has none.
+/// The backends as a worker needs them, each by its endpoint. Each step of a method has a deadline, and what moves
+/// bytes has a least rate.
 #[async_trait]
 pub trait Stores: Send + Sync {
     /// HeadObject.

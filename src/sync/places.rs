@@ -68,28 +68,56 @@ impl Places {
         all
     }
 
-    /// Why an object must stay on a cluster where it was found, although another is its home; `None` = it may go.
-    /// It must, if a region would look for it there and not in its home.
-    pub fn is_needed(&self, found_on: &str, object: &Object) -> Option<String> {
-        for region in &self.regions {
-            for ring_key in ring_keys(region, object) {
-                let home = region.home(&ring_key);
-                let mut chain = region.chain(home).map(|cluster| cluster.name.as_str());
-                if region.clusters.get(home).is_some_and(|cluster| cluster.name == found_on) {
-                    return Some(format!("{found_on} is its home in region {}", region.name));
-                }
-                let (mut there, mut at_home) = (false, false);
-                for name in chain.by_ref() {
-                    there |= name == found_on;
-                    at_home |= name == object.cluster;
-                }
-                if there && !at_home {
-                    let (region, cluster) = (&region.name, &object.cluster);
-                    return Some(format!("region {region} looks for it on {found_on} and not on {cluster}"));
-                }
+    /// A cluster's name as this has it.
+    pub fn named(&self, cluster: &str) -> Option<&str> {
+        self.clusters.get_key_value(cluster).map(|(name, _)| name.as_str())
+    }
+
+    /// Clusters that have one of these backends.
+    pub fn sharing<'a>(&self, backends: impl Iterator<Item = &'a String>) -> Vec<&str> {
+        let backends: HashSet<&String> = backends.collect();
+        let shares = |place: &Place| place.backends.iter().any(|backend| backends.contains(backend));
+        self.all().into_iter().filter(|(_, place)| shares(place)).map(|(name, _)| name).collect()
+    }
+
+    /// The other clusters on which a region looks for an object whose home there is that of the object.
+    pub fn looked_on(&self, object: &Object) -> Vec<&str> {
+        let mut names = Vec::new();
+        for (region, home) in self.homes(object) {
+            let mut chain = region.chain(home).map(|cluster| cluster.name.as_str());
+            if chain.next() == Some(object.cluster.as_str()) {
+                names.extend(chain.filter(|name| !names.contains(name)).collect::<Vec<_>>());
+            }
+        }
+        names
+    }
+
+    /// Why an object must stay on a backend that is none of its home; `None` = it may go. It must, if a region has it
+    /// as a home there, or would look for it there and on no backend of its home.
+    pub fn is_needed(&self, backend: &String, object: &Object) -> Option<String> {
+        let at_home = self.get(&object.cluster).map_or(&[][..], |place| &place.backends);
+        for (region, home) in self.homes(object) {
+            let places = || region.chain(home).filter_map(|cluster| self.get(&cluster.name));
+            if places().next().is_some_and(|place| place.backends.contains(backend)) {
+                return Some(format!("{backend} is of its home in region {}", region.name));
+            }
+            let is_there = places().any(|place| place.backends.contains(backend));
+            let finds_it = places().any(|place| place.backends.iter().any(|one| at_home.contains(one)));
+            if is_there && !finds_it {
+                let (region, cluster) = (&region.name, &object.cluster);
+                return Some(format!("region {region} looks for it on {backend} and not on {cluster}"));
             }
         }
         None
+    }
+
+    /// The home of an object in each region, by its place there; two, where it may be either.
+    fn homes(&self, object: &Object) -> Vec<(&Region, usize)> {
+        let of = |region: &Arc<Region>| {
+            ring_keys(region, object).into_iter().map(|key| region.home(&key)).collect::<Vec<_>>()
+        };
+        let all = self.regions.iter().map(|region| (region, of(region)));
+        all.flat_map(|(region, homes)| homes.into_iter().map(move |home| (&**region, home))).collect()
     }
 }
 
@@ -128,14 +156,27 @@ mod tests {
         let clusters = || ["old", "new", "other"].map(|name| fixture::cluster(name, &[name])).to_vec();
         let needed = |regions: Vec<crate::config::RegionConfig>| {
             let topology = Topology::new(&fixture::config(clusters(), regions));
-            Places::new(&topology, |_| true).is_needed("old", &object("new"))
+            Places::new(&topology, |_| true).is_needed(&"http://old:80".to_owned(), &object("new"))
         };
         let moving = || fixture::region("moving", &[("old", 0.0), ("new", 1.0)], &[]);
         assert_eq!(needed(vec![moving()]), None);
         let alone = fixture::region("alone", &[("old", 1.0)], &["d"]);
-        assert!(needed(vec![moving(), alone]).unwrap().contains("its home in region alone"));
+        assert!(needed(vec![moving(), alone]).unwrap().contains("of its home in region alone"));
         let elsewhere = fixture::region("elsewhere", &[("old", 0.0), ("other", 1.0)], &["d"]);
-        assert!(needed(vec![moving(), elsewhere]).unwrap().contains("looks for it on old and not on new"));
+        assert!(
+            needed(vec![moving(), elsewhere])
+                .unwrap()
+                .contains("looks for it on http://old:80 and not on new")
+        );
+        let mut shared = clusters();
+        shared.push(fixture::cluster("again", &["old", "other"]));
+        let regions = vec![moving(), fixture::region("again", &[("again", 1.0)], &["d"])];
+        let places = Places::new(&Topology::new(&fixture::config(shared, regions)), |_| true);
+        // By another name.
+        let needed_again = places.is_needed(&"http://old:80".to_owned(), &object("new"));
+        assert!(needed_again.unwrap().contains("of its home in region again"));
+        assert_eq!(places.sharing(["http://old:80".to_owned()].iter()), ["again", "old"]);
+        assert_eq!(places.looked_on(&object("new")), ["old"]);
         let behind = fixture::region("behind", &[("other", 1.0), ("old", 0.0)], &["d"]);
         assert_eq!(needed(vec![moving(), behind]), None);
     }

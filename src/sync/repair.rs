@@ -10,7 +10,8 @@ use async_trait::async_trait;
 
 use super::{
     Gate, Md5, State, StoreError, Stores,
-    decide::{Attribute, Decision, decide},
+    copies::Copies,
+    decide::{Attribute, Bounds, Decision, decide},
 };
 use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
 
@@ -28,6 +29,13 @@ pub struct Rules {
     pub settle: Duration,
 }
 
+impl Rules {
+    fn bounds(&self) -> Bounds {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Bounds { clocks: millis(self.clock_bound), settle: millis(self.settle) }
+    }
+}
+
 /// How a repair ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -37,6 +45,8 @@ pub enum Outcome {
     Again { pause: Duration, why: String },
     /// It could not be done now.
     Failed { why: String },
+    /// The same, and nobody knows whether it was done: it may happen yet, until `settle` has passed.
+    Unsettled { why: String },
     /// No rule decides, or a backend refuses.
     Parked { why: String },
     /// Another worker has the object by now.
@@ -63,6 +73,15 @@ pub struct Repair<'a> {
 
 /// Digests that were read or copied, by backend and ETag.
 type Digests = HashMap<(String, String), Md5>;
+
+/// What has been done to an object.
+#[derive(Default)]
+struct Done {
+    digests: Digests,
+    copies: Copies,
+    /// Backends that were written to.
+    changed: usize,
+}
 
 /// What one round came to.
 enum Round {
@@ -113,8 +132,7 @@ impl Repair<'_> {
     /// Makes all backends agree; whatever else it comes to is how the repair ends. Each round begins at the gate: what
     /// was decided by holds no more when another write has come.
     pub async fn agree(&self, object: &Object, records: &[Record]) -> Result<Agreed, Outcome> {
-        let mut digests = Digests::new();
-        let mut changed = 0;
+        let mut done = Done::default();
         for _ in 0..ROUNDS {
             if !self.gate.may_go_on().await {
                 return Err(Outcome::Again {
@@ -122,27 +140,30 @@ impl Repair<'_> {
                     why: "it is written to, or the lease is lost".into(),
                 });
             }
-            let states = self.ask(object, &digests).await;
-            let bound = self.rules.clock_bound.as_millis() as i64;
-            let round = match decide(records, &states, bound) {
+            let states = self.ask(object, &done.digests).await;
+            if let Some(why) = done.copies.lost(&states) {
+                return Err(Outcome::Parked { why });
+            }
+            let round = match decide(records, &states, self.rules.bounds()) {
                 Decision::Agreed { attributes } => match self.attributes(object, &attributes).await? {
-                    0 => return Ok(Agreed { changed, states }),
+                    0 => return Ok(Agreed { changed: done.changed, states }),
                     more => {
-                        changed += more;
+                        done.changed += more;
                         Round::Next
                     }
                 },
                 Decision::Copy { source, targets } => {
-                    let round = self.copy(object, &states, &source, &targets, &mut digests).await;
-                    changed += targets.len();
-                    round
+                    if let Some(why) = done.copies.is_in_vain(&states, &source, &targets) {
+                        return Err(Outcome::Parked { why });
+                    }
+                    self.copy(object, &states, &source, &targets, &mut done).await
                 }
                 Decision::Delete { targets } => {
-                    changed += targets.len();
+                    done.changed += targets.len();
                     self.delete(object, &states, &targets).await
                 }
-                Decision::Digest(backends) => self.read(object, &states, &backends, &mut digests).await,
-                Decision::Wait(why) => Round::End(Outcome::Failed { why }),
+                Decision::Digest(backends) => self.read(object, &states, &backends, &mut done.digests).await,
+                Decision::Wait(why) => Round::End(waits(&states, why)),
                 Decision::Park(why) => Round::End(Outcome::Parked { why }),
             };
             if let Round::End(outcome) = round {
@@ -184,16 +205,18 @@ impl Repair<'_> {
         states: &[(String, State)],
         source: &str,
         targets: &[String],
-        digests: &mut Digests,
+        done: &mut Done,
     ) -> Round {
         let Some(State::Present(held)) = state_of(states, source) else { return Round::Next };
+        done.changed += targets.len();
         let mut problem = None;
         for target in targets {
             let Some(over) = state_of(states, target) else { continue };
             match self.stores.copy(object, (source, held), (target, over), self.gate).await {
                 Ok(copied) => {
-                    digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
-                    digests.insert((target.clone(), copied.etag), copied.md5);
+                    done.digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
+                    done.digests.insert((target.clone(), copied.etag.clone()), copied.md5);
+                    done.copies.note(target, &copied.etag, held);
                 }
                 Err(error) => problem = worst(problem, self.problem(error)),
             }
@@ -243,7 +266,7 @@ impl Repair<'_> {
                     Ok(value) => values.push((backend, value)),
                     Err(StoreError::Changed(_)) => return Ok(1),
                     Err(error) => {
-                        let failed = || Outcome::Failed { why: format!("?{name} was changed meanwhile") };
+                        let failed = || Outcome::Failed { why: changed_meanwhile(name) };
                         return Err(self.problem(error).unwrap_or_else(failed));
                     }
                 }
@@ -257,17 +280,40 @@ impl Repair<'_> {
                 return Err(Outcome::Parked { why });
             };
             for (backend, _) in values.iter().filter(|(_, value)| value != right) {
-                if !self.gate.may_go_on().await {
-                    return Err(Outcome::Lost);
-                }
-                let set = self.stores.set_attribute(backend, object, name, right.as_deref()).await;
-                if let Some(outcome) = set.err().and_then(|error| self.problem(error)) {
-                    return Err(outcome);
-                }
+                self.set_attribute(object, backend, name, right.as_deref()).await?;
                 written += 1;
             }
         }
         Ok(written)
+    }
+
+    /// Sets a sub-resource and reads it back: a backend that tells it in other words than it was told would be told
+    /// again and again.
+    async fn set_attribute(
+        &self,
+        object: &Object,
+        backend: &str,
+        name: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), Outcome> {
+        if !self.gate.may_go_on().await {
+            return Err(Outcome::Lost);
+        }
+        let changed = || Outcome::Failed { why: changed_meanwhile(name) };
+        let set = self.stores.set_attribute(backend, object, name, value).await;
+        if let Some(outcome) = set.err().and_then(|error| self.problem(error)) {
+            return Err(outcome);
+        }
+        let now = self.stores.attribute(backend, object, name).await;
+        let now = now.map_err(|error| self.problem(error).unwrap_or_else(changed))?;
+        if now.as_deref() == value {
+            return Ok(());
+        }
+        // Another write, or a backend that does as it likes.
+        match self.gate.may_go_on().await {
+            true => Err(Outcome::Parked { why: format!("{backend} does not keep ?{name} as it was set") }),
+            false => Err(Outcome::Again { pause: WRITING, why: changed_meanwhile(name) }),
+        }
     }
 
     /// What a failure means for the repair; `None` = ask again.
@@ -275,10 +321,21 @@ impl Repair<'_> {
         match error {
             StoreError::Changed(_) => None,
             StoreError::Failed(why) => Some(Outcome::Failed { why }),
-            StoreError::Unknown(why) => Some(Outcome::Again { pause: self.rules.settle, why }),
-            StoreError::Refused(why) => Some(Outcome::Parked { why }),
+            StoreError::Unknown(why) => Some(Outcome::Unsettled { why }),
+            StoreError::Refused(why) | StoreError::Denied { why, .. } => Some(Outcome::Parked { why }),
         }
     }
+}
+
+fn changed_meanwhile(name: &str) -> String {
+    format!("?{name} was changed meanwhile")
+}
+
+/// What has to be waited for; not for what is refused, if that is all.
+pub(super) fn waits(states: &[(String, State)], why: String) -> Outcome {
+    let is_refused = states.iter().any(|(_, state)| matches!(state, State::Refused(_)));
+    let is_unknown = states.iter().any(|(_, state)| matches!(state, State::Unknown(_)));
+    if is_refused && !is_unknown { Outcome::Parked { why } } else { Outcome::Failed { why } }
 }
 
 fn state_of<'a>(states: &'a [(String, State)], backend: &str) -> Option<&'a State> {
@@ -288,10 +345,13 @@ fn state_of<'a>(states: &'a [(String, State)], backend: &str) -> Option<&'a Stat
 /// What may still happen must be waited for, whatever else there is; then what may get better by itself.
 fn worst(known: Option<Outcome>, more: Option<Outcome>) -> Option<Outcome> {
     let weight = |outcome: &Option<Outcome>| match outcome {
-        Some(Outcome::Again { .. }) => 3,
+        Some(Outcome::Unsettled { .. }) => 3,
         Some(Outcome::Failed { .. }) => 2,
         Some(_) => 1,
         None => 0,
     };
     if weight(&more) > weight(&known) { more } else { known }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,8 +22,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{net::TcpStream, sync::watch, time::Instant};
 
 use crate::fixture::{
-    AfterEarly, Behaviour, Client, Endpoint, Gateway, Misbehaving, Phase, Postgres, Region, Setup,
-    run_without_limit,
+    AfterEarly, Behaviour, Client, Endpoint, Gateway, Misbehaving, Phase, Postgres, Region, Scrape, Setup,
+    SmallDisk, pair, repaired, run, run_without_limit,
 };
 
 const CLIENTS: usize = 8;
@@ -171,6 +171,22 @@ fn from_environment(name: &str, default: u64) -> u64 {
 struct Plan {
     journal: String,
     postgres: Option<Postgres>,
+    /// That the journal is on, where whoever runs this may have one.
+    disk: Option<SmallDisk>,
+}
+
+/// Strong, with what `akubra sync` needs.
+fn over(backends: &[Misbehaving], journal: &str) -> Setup {
+    let urls: Vec<_> = backends.iter().map(|backend| backend.url()).collect();
+    let credentials = "Credentials: {AccessKey: AKIATEST, SecretKey: test-secret}";
+    Setup::new()
+        .set_yaml("Clusters", &format!("main: {{Backends: {urls:?}, {credentials}}}"))
+        .region(Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong"))
+        .set_yaml("Journal", journal)
+        .set_yaml("Sync", "{BackoffMin: 100ms, BackoffMax: 2s, Hold: 5s, ClockBound: 1s}")
+        .set("ResponseHeaderTimeout", "1s")
+        .set("SlowBackendTimeout", "1s")
+        .logging("akubra=info")
 }
 
 async fn survives(mut plan: Plan) {
@@ -181,23 +197,7 @@ async fn survives(mut plan: Plan) {
         backends.push(Misbehaving::start().await);
     }
     let backends = Arc::new(backends);
-    let urls: Vec<_> = backends.iter().map(|backend| backend.url()).collect();
-    let all: Vec<&dyn Endpoint> = backends.iter().map(|backend| backend as &dyn Endpoint).collect();
-    let setup = Setup::new()
-        .cluster("main", &all)
-        .region(Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong"))
-        .set_yaml(
-            "Clusters",
-            &format!(
-                "main: {{Backends: {urls:?}, Credentials: {{AccessKey: AKIATEST, SecretKey: test-secret}}}}"
-            ),
-        )
-        .set_yaml("Journal", &plan.journal)
-        .set_yaml("Sync", "{BackoffMin: 100ms, BackoffMax: 2s, Hold: 5s, ClockBound: 1s}")
-        .set("ResponseHeaderTimeout", "1s")
-        .set("SlowBackendTimeout", "1s")
-        .logging("akubra=info");
-    let mut gateway = setup.start().await;
+    let mut gateway = over(&backends, &plan.journal).start().await;
     let mut worker = Worker::start(&gateway, &[]);
     let (moved, address) = watch::channel(gateway.address());
     let (writing, sick) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
@@ -219,6 +219,11 @@ async fn survives(mut plan: Plan) {
             postgres.stop().await;
             tokio::time::sleep(Duration::from_millis(500)).await;
             postgres.go_on().await;
+        }
+        if let (50, Some(disk)) = (kill % 60, &plan.disk) {
+            disk.fill();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            disk.make_room();
         }
         if random.gen_bool(0.7) {
             gateway.signal("KILL");
@@ -293,7 +298,10 @@ fn judge(target: &str, writes: &[Write], backends: &[Misbehaving]) -> Option<Str
 #[test]
 #[ignore = "takes minutes: make crash-test"]
 fn nothing_is_lost_with_the_journal_in_sqlite() {
-    run_without_limit(survives(Plan { journal: "{SQLite: {}, Settle: 2s}".into(), postgres: None }));
+    let disk = SmallDisk::mount(256);
+    let file = disk.as_ref().map_or(String::new(), |disk| format!("File: {}/journal", disk.path().display()));
+    let journal = format!("{{SQLite: {{{file}}}, Settle: 2s}}");
+    run_without_limit(survives(Plan { journal, postgres: None, disk }));
 }
 
 #[test]
@@ -303,6 +311,64 @@ fn nothing_is_lost_with_the_journal_in_postgres() {
         let postgres = Postgres::start().await;
         postgres.execute("GRANT CREATE ON DATABASE akubra TO akubra").await;
         let journal = format!("{{PostgreSQL: {{{}}}, Settle: 2s}}", postgres.block());
-        survives(Plan { journal, postgres: Some(postgres) }).await;
+        survives(Plan { journal, postgres: Some(postgres), disk: None }).await;
+    });
+}
+
+#[test]
+#[ignore = "mounts a file system, as root: make crash-test"]
+fn a_full_disk_refuses_strong_writes_and_loses_nothing() {
+    run(async {
+        let disk = SmallDisk::mount(64).expect("only root may mount a file system");
+        let (a, b) = pair().await;
+        let backends = [a, b];
+        let [a, b] = &backends;
+        let journal = format!("{{SQLite: {{File: {}/journal}}, Settle: 1s}}", disk.path().display());
+        let mut gateway = over(&backends, &journal).with_metrics().start().await;
+        let mut held: Vec<(String, &[u8])> = Vec::new();
+        for (round, killed) in [false, true].into_iter().enumerate() {
+            let target = |name: &str| format!("/bucket/{name}-{round}");
+            assert_eq!(gateway.put(&target("before"), b"before").await.status, 200);
+            b.wait_for_object(&target("before")).await;
+            // One that is under way when there is no more room, and ends while there is none.
+            a.will_once(Behaviour::hangs(Phase::AfterBody));
+            assert_eq!(gateway.put(&target("during"), b"during").await.status, 200);
+            disk.fill();
+            gateway.wait_for_records(round + 1).await;
+            a.release();
+            let asked = [a.requests().len(), b.requests().len()];
+            for _ in 0..3 {
+                gateway.put(&target("refused"), b"refused").await.assert_error(503, "ServiceUnavailable");
+                gateway.delete(&target("before")).await.assert_error(503, "ServiceUnavailable");
+            }
+            assert_eq!([a.requests().len(), b.requests().len()], asked);
+            assert_eq!(gateway.get(&target("before")).await.text(), "before");
+            if killed {
+                gateway.signal("KILL");
+                gateway.exit_status().await;
+                gateway = gateway.again().await;
+                gateway.put(&target("refused"), b"refused").await.assert_error(503, "ServiceUnavailable");
+            }
+            disk.make_room();
+            let is_back = |scrape: &Scrape| scrape.value("akubra_journal_unavailable", &[]) == 0.0;
+            gateway.scrape_until("the journal", is_back).await;
+            assert_eq!(gateway.put(&target("after"), b"after").await.status, 200);
+            repaired(&gateway).await;
+            held.extend([
+                (target("before"), &b"before"[..]),
+                (target("during"), b"during"),
+                (target("after"), b"after"),
+            ]);
+            assert_eq!(
+                backends.each_ref().map(|backend| backend.stored_bytes(&target("refused"))),
+                [None, None]
+            );
+        }
+        for (target, body) in held {
+            for backend in &backends {
+                assert_eq!(backend.stored_bytes(&target).as_deref(), Some(body), "{target}");
+            }
+        }
+        gateway.stop().await;
     });
 }

@@ -17,6 +17,7 @@ mod imports;
 mod installation;
 mod journal;
 mod journaling;
+mod journaling_postgres;
 mod lifecycle;
 mod logs;
 mod metrics;

@@ -17,8 +17,8 @@ use crate::fixture::*;
 const BUCKET: &str = "bucket";
 
 /// Clusters of these backends with credentials, and a journal.
-fn setup(clusters: &[(&str, &[&S3Backend])], regions: &[Region]) -> Setup {
-    let cluster = |(name, backends): &(&str, &[&S3Backend])| {
+fn setup(clusters: &[(&str, &[&dyn Endpoint])], regions: &[Region]) -> Setup {
+    let cluster = |(name, backends): &(&str, &[&dyn Endpoint])| {
         let urls: Vec<String> = backends.iter().map(|backend| backend.url()).collect();
         format!(
             "{name}: {{Backends: {urls:?}, Credentials: {{AccessKey: {ACCESS_KEY}, SecretKey: {SECRET_KEY}}}}}"
@@ -32,7 +32,7 @@ fn setup(clusters: &[(&str, &[&S3Backend])], regions: &[Region]) -> Setup {
     regions.iter().fold(setup, |setup, region| setup.region(region.clone()))
 }
 
-fn one_cluster(backends: &[&S3Backend]) -> Setup {
+fn one_cluster(backends: &[&dyn Endpoint]) -> Setup {
     let region = Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong");
     setup(&[("main", backends)], &[region])
 }
@@ -133,6 +133,65 @@ fn a_backend_that_was_away_gets_what_it_missed() {
     });
 }
 
+/// What is the matter with the objects of one standing.
+async fn reasons(gateway: &Gateway, standing: &str) -> Vec<String> {
+    let listed = printed(gateway, &["journal", "list", "--standing", standing, "--json"]).await;
+    lines(&listed).iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_wrong_secret_leaves_all_objects_open_and_says_so() {
+    run(async {
+        let (a, mut b) = (S3Backend::with_bucket(BUCKET).await, S3Backend::with_bucket(BUCKET).await);
+        let mut gateway = one_cluster(&[&a, &b]).start().await;
+        b.go_away().await;
+        for number in 0..12 {
+            put(&gateway, &format!("key{number}"), b"body").await;
+        }
+        wait_for_open(&gateway, 12).await;
+        b.come_back().await;
+        let conf = gateway.log_file("akubra.yaml");
+        let right = std::fs::read_to_string(&conf).unwrap();
+        std::fs::write(&conf, right.replace(SECRET_KEY, "wrong")).unwrap();
+        let output = command(&gateway, &["sync", "--once"]).await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let counted = counts(&gateway).await;
+        assert_eq!([&counted["open"], &counted["parked"], &counted["dead"]], [12, 0, 0], "{counted}");
+        let said =
+            format!("credentials of main are refused by {}: 403 to HEAD (SignatureDoesNotMatch)", a.url());
+        let reasons = reasons(&gateway, "open").await;
+        assert!(reasons.iter().any(|reason| reason.contains(&said)), "{said}: {reasons:#?}");
+
+        std::fs::write(&conf, right).unwrap();
+        printed(&gateway, &["journal", "retry", "--all"]).await;
+        printed(&gateway, &["sync", "--once"]).await;
+        assert_eq!(counts(&gateway).await["open"], 0);
+        assert_eq!(b.object(BUCKET, "key11").await.as_deref(), Some(&b"body"[..]));
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn what_a_backend_does_not_keep_of_an_object_is_for_a_human() {
+    run(async {
+        let (a, b) = (S3Backend::with_bucket(BUCKET).await, Misbehaving::start().await);
+        let region = Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong");
+        let mut gateway = setup(&[("main", &[&a, &b])], &[region]).start().await;
+        b.will_once_on("PUT", Behaviour::answers(503));
+        // Keeps its type and `x-amz-meta-*`.
+        let put = s3_client(&gateway.url()).put_object().bucket(BUCKET).key("key");
+        let put = put.body(ByteStream::from_static(b"body")).metadata("a", "b").cache_control("no-store");
+        put.send().await.unwrap();
+        wait_for_open(&gateway, 1).await;
+        assert_eq!(command(&gateway, &["sync", "--once"]).await.status.code(), Some(1));
+        let why = format!("{} does not keep metadata cache-control", b.url());
+        assert_eq!(reasons(&gateway, "parked").await, [why]);
+        let copies = b.methods().iter().filter(|method| *method == "PUT").count();
+        assert_eq!(copies, 2, "that of the client, and one copy");
+        gateway.stop().await;
+    });
+}
+
 #[test]
 fn what_no_rule_decides_waits_for_a_human_who_drops_it_with_a_reason() {
     run(async {
@@ -181,6 +240,38 @@ fn an_object_that_a_read_found_elsewhere_moves_home() {
         for backend in [&a, &b] {
             assert_eq!(backend.object(BUCKET, "key").await.as_deref(), Some(&b"body"[..]));
         }
+        assert_eq!(counts(&gateway).await["open"], 0);
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn what_moves_home_stays_on_a_backend_that_both_clusters_have() {
+    run(async {
+        let (old, shared) = (S3Backend::with_bucket(BUCKET).await, S3Backend::with_bucket(BUCKET).await);
+        let new = S3Backend::with_bucket(BUCKET).await;
+        let weighted = |weight_of_old, weight_of_new| {
+            let region = Region::new("region", &[("old", weight_of_old), ("new", weight_of_new)]);
+            setup(&[("old", &[&old, &shared]), ("new", &[&shared, &new])], &[region.default_region()])
+        };
+        let mut gateway = weighted(1.0, 0.0).start().await;
+        put(&gateway, "key", b"body").await;
+        old.wait_for_object(BUCKET, "key").await;
+        shared.wait_for_object(BUCKET, "key").await;
+        gateway.reload(&weighted(0.0, 1.0)).await;
+        // Found on a backend of both, by the name of the old one.
+        shared.client().delete_object().bucket(BUCKET).key("key").send().await.unwrap();
+        s3_client(&gateway.url()).get_object().bucket(BUCKET).key("key").send().await.unwrap();
+        wait_for_open(&gateway, 1).await;
+        let body = ByteStream::from_static(b"body");
+        let again = shared.client().put_object().bucket(BUCKET).key("key").body(body);
+        again.content_type("text/x-test").metadata("colour", "blue").send().await.unwrap();
+
+        printed(&gateway, &["sync", "--once", "--misplaced"]).await;
+        for backend in [&shared, &new] {
+            assert_eq!(backend.object(BUCKET, "key").await.as_deref(), Some(&b"body"[..]));
+        }
+        assert_eq!(old.object(BUCKET, "key").await, None);
         assert_eq!(counts(&gateway).await["open"], 0);
         gateway.stop().await;
     });

@@ -1,8 +1,11 @@
 //! Copying between backends: real S3 servers that check signatures, and backends that misbehave at either end.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use akubra::{
@@ -22,7 +25,8 @@ use bytes::Bytes;
 use md5::Digest;
 
 use crate::fixture::{
-    ACCESS_KEY, Answer, Behaviour, Endpoint, Misbehaving, Phase, S3Backend, SECRET_KEY, hex_md5, noise, run,
+    ACCESS_KEY, Answer, Behaviour, Endpoint, Misbehaving, Phase, Received, S3Backend, SECRET_KEY, hex_md5,
+    noise, run, soon,
 };
 
 const MIB: usize = 1 << 20;
@@ -197,7 +201,8 @@ fn the_signature_covers_what_is_asked_for() {
             );
         }
         let wrong = "    Credentials: {AccessKey: AKIAFIXTURE, SecretKey: wrong}\n";
-        for (credentials, expected) in [(wrong, "403"), ("", "Clusters.NAME.Credentials")] {
+        let refused = format!("credentials of c are refused by {}: 403", a.url());
+        for (credentials, expected) in [(wrong, refused.as_str()), ("", "Clusters.NAME.Credentials")] {
             let stores = stores_with(&[&a], Settings::default(), credentials);
             let State::Unknown(why) = stores.state(&a.url(), &object("k")).await else { panic!() };
             assert!(why.contains(expected) && why.contains(&a.url()), "{why}");
@@ -267,7 +272,7 @@ fn a_source_that_breaks_off_or_lies_leaves_nothing_at_the_target() {
             (Behaviour::closes(Phase::MidAnswerBody(LARGE - 1)), "Failed"),
             (Behaviour::resets(Phase::MidAnswerBody(MIB)), "Failed"),
             (Behaviour::answers(503), "Failed"),
-            (Behaviour::answers(403), "Refused"),
+            (Behaviour::answers(403), "Denied"),
             (Behaviour::answers(404), "Changed"),
             (Behaviour::answers(412), "Changed"),
             (Behaviour::answers(changed), "Changed"),
@@ -319,7 +324,7 @@ fn what_the_target_answers_decides() {
                 (Behaviour::resets(Phase::AfterBody), "Unknown"),
                 (Behaviour::closes(Phase::AfterBody), "Unknown"),
                 (Behaviour::answers(504), "Unknown"),
-                (Behaviour::answers(403), "Refused"),
+                (Behaviour::answers(403), "Denied"),
                 (Behaviour::answers(Answer::error(400, "InvalidRequest")), "Refused"),
                 (Behaviour::answers(503), "Failed"),
                 (Behaviour::answers(Answer::error(404, "NoSuchBucket")), "Failed"),
@@ -328,7 +333,7 @@ fn what_the_target_answers_decides() {
                     Behaviour::answers(Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(b"?")))),
                     "Failed",
                 ),
-                (early(403), "Refused"),
+                (early(403), "Denied"),
                 (early(503), "Failed"),
             ];
             for (behaviour, expected) in cases {
@@ -432,7 +437,7 @@ fn deletes_are_judged_too() {
         let cases = [
             (Behaviour::answers(404), None),
             (Behaviour::answers(Answer::error(412, "PreconditionFailed")), Some("Changed")),
-            (Behaviour::answers(403), Some("Refused")),
+            (Behaviour::answers(403), Some("Denied")),
             (Behaviour::answers(500), Some("Failed")),
             (Behaviour::resets(Phase::AfterBody), Some("Unknown")),
         ];
@@ -455,36 +460,192 @@ fn deletes_are_judged_too() {
     });
 }
 
+/// Settings under which what may yet happen is waited for a moment only.
+fn soon_settled() -> Settings {
+    Settings { settle: Duration::from_millis(300), ..small_parts(MIB) }
+}
+
+fn is_abort(request: &Received) -> bool {
+    request.method == "DELETE" && request.target.ends_with("uploadId=upload-1")
+}
+
 #[test]
-fn an_upload_in_parts_that_fails_is_aborted_unless_it_may_be_complete() {
+fn an_upload_in_parts_that_fails_is_aborted_once_it_cannot_be_complete() {
     run(async {
         let complete = |behaviour: Behaviour| vec![("POST", Behaviour::good()), ("POST", behaviour)];
         let error =
             Answer::new(200).body("<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code></Error>");
         let wrong = Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(b"?")));
+        let (now, later, never) = (Some(0), Some(300), None);
         let cases = [
-            (vec![("PUT", Behaviour::good()), ("PUT", Behaviour::answers(500))], "Failed", true),
-            (vec![("PUT", Behaviour::resets(Phase::AfterBody))], "Failed", true),
-            (vec![("PUT", Behaviour::answers(wrong))], "Failed", true),
-            (vec![("PUT", Behaviour::answers(403))], "Refused", true),
-            (vec![("POST", Behaviour::resets(Phase::AfterBody))], "Failed", false),
-            (complete(Behaviour::answers(error)), "Failed", true),
-            (complete(Behaviour::answers(Answer::error(412, "PreconditionFailed"))), "Changed", true),
-            (complete(Behaviour::resets(Phase::AfterBody)), "Unknown", false),
+            (vec![("PUT", Behaviour::good()), ("PUT", Behaviour::answers(500))], "Failed", now),
+            (vec![("PUT", Behaviour::resets(Phase::AfterBody))], "Failed", now),
+            (vec![("PUT", Behaviour::answers(wrong))], "Failed", now),
+            (vec![("PUT", Behaviour::answers(403))], "Denied", now),
+            (vec![("POST", Behaviour::resets(Phase::AfterBody))], "Failed", never),
+            (complete(Behaviour::answers(error)), "Failed", now),
+            (complete(Behaviour::answers(Answer::error(412, "PreconditionFailed"))), "Changed", now),
+            (complete(Behaviour::resets(Phase::AfterBody)), "Unknown", later),
+            (complete(Behaviour::answers(504)), "Unknown", later),
             // Nothing is put together here: what is read back is not there.
-            (vec![], "Changed", false),
+            (vec![], "Changed", never),
         ];
         for (behaviours, expected, aborted) in cases {
             let (a, b) = misbehaving_pair(&noise(3 * MIB + 1)).await;
-            let stores = stores(&[&a, &b], small_parts(MIB));
+            let stores = stores(&[&a, &b], soon_settled());
             for (method, behaviour) in &behaviours {
                 b.will_once_on(method, behaviour.clone());
             }
             let error = copy(&stores, "k", &a, &b, &open()).await.unwrap_err();
+            let ended = Instant::now();
             assert!(format!("{error:?}").starts_with(expected), "{behaviours:?}: {error:?}");
-            let abort = b.requests().iter().any(|request| request.method == "DELETE");
-            assert_eq!(abort, aborted, "{behaviours:?}");
+            if let Some(after) = aborted {
+                b.wait_for_request("the abort", is_abort).await;
+                assert!(ended.elapsed() >= Duration::from_millis(after), "{behaviours:?}");
+            }
+            // Whatever is to come has come by then.
+            stores.end(Duration::from_secs(5)).await;
+            assert_eq!(
+                b.requests().iter().filter(|request| is_abort(request)).count() > 0,
+                aborted.is_some()
+            );
         }
+    });
+}
+
+#[test]
+fn an_upload_in_parts_that_nobody_waits_for_any_more_is_aborted() {
+    run(async {
+        let hangs = || Behaviour::hangs(Phase::AfterBody);
+        for behaviours in [
+            vec![("POST", hangs())],
+            vec![("PUT", Behaviour::good()), ("PUT", hangs())],
+            vec![("POST", Behaviour::good()), ("POST", hangs())],
+        ] {
+            let (a, b) = misbehaving_pair(&noise(3 * MIB + 1)).await;
+            let stores = Arc::new(stores(&[&a, &b], soon_settled()));
+            let hanging = behaviours.len();
+            for (method, behaviour) in &behaviours {
+                b.will_once_on(method, behaviour.clone());
+            }
+            let method = behaviours[0].0;
+            let requests = |b: &Misbehaving| {
+                let complete = |r: &&Received| r.method == method && r.is_complete();
+                b.requests().iter().filter(complete).count()
+            };
+            let (held, gate) = (held(&stores, &a, "k").await, open());
+            let (from, to, key) = (a.url(), b.url(), object("k"));
+            let mut copy = Box::pin(stores.copy(&key, (&from, &held), (&to, &State::Absent), &gate));
+            let reached = async {
+                while requests(&b) < hanging {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! {
+                outcome = &mut copy => panic!("{outcome:?}"),
+                () = soon("what hangs", reached) => {}
+            }
+            drop(copy);
+            b.release();
+            b.wait_for_request("the abort", is_abort).await;
+        }
+    });
+}
+
+#[test]
+fn an_abort_is_tried_again_before_the_process_ends() {
+    run(async {
+        let (a, b) = misbehaving_pair(&noise(3 * MIB + 1)).await;
+        let stores = stores(&[&a, &b], soon_settled());
+        b.will_once_on("DELETE", Behaviour::answers(503));
+        let error = copy(&stores, "k", &a, &b, &closed()).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Failed(why) if why.contains("called off")), "{error:?}");
+        b.wait_for_request("the abort", |request| is_abort(request) && request.answered == 503).await;
+        stores.end(Duration::from_secs(5)).await;
+        let aborts: Vec<u16> =
+            b.requests().iter().filter(|request| is_abort(request)).map(|request| request.answered).collect();
+        assert_eq!(aborts, [503, 204]);
+    });
+}
+
+#[test]
+fn a_refused_question_is_asked_for_its_reason() {
+    run(async {
+        let cases = [
+            (403, "AccessDenied", "Refused"),
+            (403, "SignatureDoesNotMatch", "Unknown"),
+            (403, "RequestTimeTooSkewed", "Unknown"),
+            (400, "ExpiredToken", "Unknown"),
+            (400, "InvalidRequest", "Refused"),
+            (401, "", "Unknown"),
+            (503, "SlowDown", "Unknown"),
+        ];
+        for (status, code, expected) in cases {
+            let m = Misbehaving::start().await;
+            m.will(Behaviour::answers(Answer::error(status, code)));
+            let state = stores_with_one(&m).state(&m.url(), &object("k")).await;
+            assert!(format!("{state:?}").starts_with(expected), "{status} {code}: {state:?}");
+            let (State::Refused(why) | State::Unknown(why)) = state else { panic!() };
+            assert!(why.contains(&format!("{status} to HEAD")) && why.contains(&m.url()), "{why}");
+            let of_credentials = expected == "Unknown" && status != 503;
+            assert_eq!(why.starts_with("credentials of c are refused by"), of_credentials, "{why}");
+        }
+    });
+}
+
+#[test]
+fn a_copy_that_trickles_is_given_up_at_either_end() {
+    run(async {
+        let settings = |base: Settings| Settings {
+            least_rate: MIB as u64,
+            patience: Duration::from_millis(400),
+            ..base
+        };
+        // More than the kernel takes for somebody who does not read.
+        for base in [Settings::default(), small_parts(12 * MIB)] {
+            for slow_source in [true, false] {
+                let (a, b) = misbehaving_pair(&noise(24 * MIB)).await;
+                let stores = stores(&[&a, &b], settings(base.clone()));
+                let (slow, method, behaviour) = match slow_source {
+                    true => (&a, "GET", Behaviour::writes_at(20_000)),
+                    false => (&b, "PUT", Behaviour::reads_at(20_000)),
+                };
+                slow.will_once_on(method, behaviour);
+                let error = copy(&stores, "k", &a, &b, &open()).await.unwrap_err();
+                let said = format!("{}: it {}", slow.url(), if slow_source { "sent" } else { "took" });
+                assert!(
+                    matches!(&error, StoreError::Failed(why) if why.contains(&said) && why.contains("slower than")),
+                    "{error:?}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn only_what_is_done_without_a_condition_was_refused_for_the_condition() {
+    run(async {
+        let (a, b) = misbehaving_pair(&Bytes::from_static(b"body")).await;
+        let stores = stores(&[&a, &b], Settings::default());
+        let not_implemented = || Behaviour::answers(Answer::error(501, "NotImplemented"));
+        for _ in 0..2 {
+            b.will_once_on("PUT", not_implemented());
+        }
+        let error = copy(&stores, "k", &a, &b, &open()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
+        copy(&stores, "k", &a, &b, &open()).await.unwrap();
+        let puts = b.requests().into_iter().filter(|request| request.method == "PUT");
+        let conditional: Vec<bool> = puts.map(|put| put.header("if-none-match").is_some()).collect();
+        assert_eq!(conditional, [true, false, true]);
+        let old = held(&stores, &b, "k").await;
+        for _ in 0..2 {
+            b.will_once_on("DELETE", not_implemented());
+        }
+        let error = stores.delete(&object("k"), (&b.url(), &old), &open()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
+        stores.delete(&object("k"), (&b.url(), &old), &open()).await.unwrap();
+        let last = b.requests().into_iter().rfind(|request| request.method == "DELETE").unwrap();
+        assert!(last.header("if-match").is_some());
     });
 }
 

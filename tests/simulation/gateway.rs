@@ -14,7 +14,7 @@ use akubra::{
     config::Consistency,
     gateway::journaling::outcome::{outcome, whole},
     journal::{
-        Change, Ended, Ends, Intent, Journal, Life, Mark, News, Outcome, Overview, Record, Said, Waiting,
+        Change, Changes, Ended, Intent, Journal, Life, Mark, News, Outcome, Overview, Record, Said, Waiting,
         What, WriteId,
     },
     mirror::{
@@ -48,6 +48,8 @@ pub struct Gateway {
     numbers: AtomicI64,
     commits: AtomicI64,
     waiting: Mutex<Waiting<Sender<()>>>,
+    /// Set when something waits.
+    wake: Mutex<Arc<Latch>>,
     is_unavailable: AtomicBool,
     overview: Overview,
     /// The last write of an object on a backend, until it has ended there.
@@ -57,8 +59,7 @@ pub struct Gateway {
 /// A write that has begun; dropped, nobody knows what became of it.
 struct Begun {
     gateway: Arc<Gateway>,
-    intent: Option<Intent>,
-    told: bool,
+    intent: Option<Arc<Intent>>,
     contested: bool,
 }
 
@@ -77,6 +78,7 @@ impl Gateway {
             numbers: AtomicI64::new(0),
             commits: AtomicI64::new(0),
             waiting: Mutex::default(),
+            wake: Mutex::default(),
             is_unavailable: AtomicBool::new(false),
             overview: Overview::new(1000),
             turns: Mutex::default(),
@@ -110,16 +112,20 @@ impl Gateway {
     async fn write_journal(self: Arc<Self>) {
         let world = &self.world;
         loop {
-            world.sim.pause(1, 5).await;
+            if self.has_told_all() {
+                self.is_unavailable.store(false, Relaxed);
+                let wake = Arc::<Latch>::default();
+                lock(&self.wake).clone_from(&wake);
+                wake.wait().await;
+            }
+            world.sim.pause(1, 10).await;
             let batch = {
                 let mut waiting = lock(&self.waiting);
                 if waiting.due().is_none_or(|due| due > self.instant()) {
-                    self.is_unavailable.store(false, Relaxed);
                     continue;
                 }
                 waiting.take()
             };
-            world.sim.pause(0, 5).await;
             let changes: Vec<_> = batch.changes().cloned().collect();
             let told = world.tell_journal(world.journal.apply(changes, world.settle)).await;
             // It is on disk, and nobody has heard of it yet.
@@ -186,7 +192,7 @@ impl Gateway {
         client: Sender<bool>,
     ) -> Result<(), Sender<bool>> {
         let world = self.world.clone();
-        let Some(begun) = self.begin(self.intent(&key, effect)).await else { return Err(client) };
+        let Some(begun) = self.begin(Arc::new(self.intent(&key, effect))).await else { return Err(client) };
         world.sim.pause(0, if world.sim.chance(100) { 2_000 } else { 20 }).await;
         if world.is_faulty(30) {
             begun.nothing_was_sent();
@@ -213,26 +219,31 @@ impl Gateway {
     }
 
     /// `None` = the journal cannot be told.
-    async fn begin(self: &Arc<Self>, intent: Intent) -> Option<Begun> {
+    async fn begin(self: &Arc<Self>, intent: Arc<Intent>) -> Option<Begun> {
         if self.world.mutation == Mutation::MemoryLost {
             self.overview.remembered.learn_all(&[], true, u64::MAX);
         }
         let contested = self.overview.may_have_records(&intent.object);
-        let told = match self.world.consistency {
-            Consistency::None => false,
-            Consistency::Weak => {
-                let change = vec![Change::Begin(intent.clone())];
-                !self.is_unavailable.load(Relaxed) && lock(&self.waiting).begin(change, self.instant())
-            }
-            Consistency::Strong => {
-                self.is_on_disk(&intent).await.then_some(())?;
-                true
-            }
-        };
-        if self.world.mutation != Mutation::OthersUnseen {
-            self.overview.begin(&intent.object, told);
+        let consistency = self.world.consistency;
+        let is_strong = consistency == Consistency::Strong;
+        if is_strong && !self.is_on_disk(&intent).await {
+            return None;
         }
-        Some(Begun { gateway: self.clone(), intent: Some(intent), told, contested })
+        if self.world.mutation != Mutation::OthersUnseen {
+            self.overview.begin(&intent, is_strong);
+        }
+        let begun = Begun { gateway: self.clone(), intent: Some(intent.clone()), contested };
+        let is_known = self.overview.remembered.knows(&intent.object);
+        if !is_strong && (is_known || consistency == Consistency::Weak) && !self.overview.claim(&intent) {
+            let is_told = match is_known && self.world.mutation != Mutation::KnownUnseen {
+                true => self.is_on_disk(&intent).await,
+                false => consistency == Consistency::Weak && Changes::begin(&**self, &intent),
+            };
+            if is_told {
+                self.overview.told(&intent);
+            }
+        }
+        Some(begun)
     }
 
     async fn is_on_disk(&self, intent: &Intent) -> bool {
@@ -241,8 +252,14 @@ impl Gateway {
         if self.is_unavailable.load(Relaxed) {
             return false;
         }
-        lock(&self.waiting).begin_now(change, token, self.instant()).map_err(drop).unwrap();
+        self.put(|waiting, now| waiting.begin_now(change, token, now)).map_err(drop).unwrap();
         self.world.mutation == Mutation::NobodyWaits || told.recv().await.is_some()
+    }
+
+    fn put<R>(&self, put: impl FnOnce(&mut Waiting<Sender<()>>, Instant) -> R) -> R {
+        let put = put(&mut lock(&self.waiting), self.instant());
+        lock(&self.wake).set();
+        put
     }
 
     fn intent(&self, key: &[u8], effect: &Effect) -> Intent {
@@ -330,7 +347,12 @@ impl Gateway {
     }
 }
 
-impl Ends for Gateway {
+impl Changes for Gateway {
+    fn begin(&self, intent: &Arc<Intent>) -> bool {
+        let change = vec![Change::Begin(Intent::clone(intent))];
+        !self.is_unavailable.load(Relaxed) && self.put(|waiting, now| waiting.begin(change, now))
+    }
+
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {
         let is_forgotten = match (self.world.mutation, &change) {
             (Mutation::SettledForgotten, Change::Settled(_)) => true,
@@ -341,19 +363,20 @@ impl Ends for Gateway {
             Change::Settled(record) | Change::Diverged(record) if is_forgotten => Change::Void(record.id()),
             _ => change,
         };
-        lock(&self.waiting).end(change, begun, needed && !is_forgotten, self.instant()).unwrap()
+        self.put(|waiting, now| waiting.end(change, begun, needed && !is_forgotten, now)).unwrap()
     }
 }
 
 impl Begun {
     fn nothing_was_sent(mut self) {
         let Some(intent) = self.intent.take() else { return };
-        self.tell(Record::orphaned(intent, self.gateway.now()), Outcome::Void);
+        self.tell(Record::orphaned(Arc::unwrap_or_clone(intent), self.gateway.now()), Outcome::Void);
     }
 
     fn end(mut self, replies: &[Reply], commit: i64) {
         let Some(intent) = self.intent.take() else { return };
         let seen: Vec<_> = replies.iter().map(|reply| (reply.kind, reply.etag.as_deref())).collect();
+        let intent = Arc::unwrap_or_clone(intent);
         let (outcome, replies) = outcome(0, &whole(replies, &divergences(&seen, true)), &[]);
         let commit = Some(commit);
         let record = Record { intent, commit, ended: self.gateway.now(), turn: None, replies };
@@ -363,9 +386,9 @@ impl Begun {
     }
 
     fn tell(&self, record: Record, outcome: Outcome) {
-        let Begun { gateway, told, contested, .. } = self;
-        let orphaned = *told && record.id().number <= gateway.orphaned.load(Relaxed);
-        let ended = Ended { record, outcome, told: *told, orphaned, contested: *contested };
+        let Begun { gateway, contested, .. } = self;
+        let orphaned = record.id().number <= gateway.orphaned.load(Relaxed);
+        let ended = Ended { record, outcome, orphaned, contested: *contested };
         gateway.overview.end(ended, &**gateway);
     }
 }
@@ -373,7 +396,7 @@ impl Begun {
 impl Drop for Begun {
     fn drop(&mut self) {
         if let Some(intent) = self.intent.take() {
-            self.tell(Record::orphaned(intent, self.gateway.now()), Outcome::Diverged);
+            self.tell(Record::orphaned(Arc::unwrap_or_clone(intent), self.gateway.now()), Outcome::Diverged);
         }
     }
 }

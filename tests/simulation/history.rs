@@ -65,9 +65,9 @@ async fn history(world: Arc<World>) -> Result<(), String> {
     let is_calm = *lock(&is_safe);
     let is_safe = match world.consistency {
         Consistency::Strong => true,
-        Consistency::Weak => is_calm,
-        // Of two gateways that write at once neither knows of the other: there is nothing to record.
-        Consistency::None => is_calm && slots.len() == 1,
+        // Of two gateways that write at once neither knows of the other, and while the journal fails workers know
+        // nothing of a write.
+        Consistency::Weak | Consistency::None => is_calm && slots.len() == 1 && !world.journal_fails,
     };
     // Nothing parks: but what came late may have overwritten what is newest, everywhere; and of two contents within a
     // second nobody knows which is that of a write of which no backend has said anything.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use akubra::{
-    journal::{Case, Journal, Lease, Object, Standing, Wanted},
+    journal::{Case, Journal, Later, Lease, Object, Standing, Wanted},
     sync::{
         Copied, Gate, Held, Md5, State, StoreError, Stores,
         repair::{Outcome, Repair, Rules},
@@ -232,8 +232,9 @@ async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome) 
     let seen: Vec<_> = case.records.iter().map(|record| record.id()).collect();
     let told = match outcome {
         Outcome::Resolved { .. } | Outcome::Lost => Ok(()),
-        Outcome::Again { pause, why } => journal.postpone(lease, pause, false, &why).await,
-        Outcome::Failed { why } => journal.postpone(lease, Duration::from_secs(1), true, &why).await,
+        Outcome::Again { pause, why } => journal.postpone(lease, Later::again(pause), &why).await,
+        Outcome::Failed { why } => journal.postpone(lease, Later::failed(Duration::from_secs(1)), &why).await,
+        Outcome::Unsettled { why } => journal.postpone(lease, Later::unsettled(world.settle), &why).await,
         Outcome::Parked { why } => journal.set_aside(lease, Standing::Parked, &seen, &why).await,
     };
     told.unwrap();

@@ -47,6 +47,8 @@ pub enum Mutation {
     LeaseIgnored,
     /// Whoever ends does not see that another write to the object is under way.
     OthersUnseen,
+    /// Writes to objects with records begin unseen.
+    KnownUnseen,
     /// A gateway forgets which objects have records.
     MemoryLost,
     /// Writes begin before their intents are on disk.
@@ -111,7 +113,7 @@ pub struct World {
     pub settle: Duration,
     /// Whether objects have versions in their metadata.
     pub is_versioned: bool,
-    journal_fails: bool,
+    pub journal_fails: bool,
     /// Whether what was sent may arrive after what was sent later.
     pub is_late: bool,
     stores: Mutex<Vec<Store>>,

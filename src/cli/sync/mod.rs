@@ -48,6 +48,8 @@ const FIRST_LOOKUP: Duration = Duration::from_secs(2);
 const MAINTENANCE: Duration = Duration::from_secs(1);
 /// For the main log's last lines.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// For uploads to be aborted that copies have left.
+const ABORTING: Duration = Duration::from_secs(5);
 /// Between tries to open the journal.
 const OPENING: Duration = Duration::from_secs(1);
 
@@ -175,7 +177,8 @@ async fn work(
     let metrics = SyncMetrics::of_process();
     tokio::spawn(pause::watch(pause::file(&config), paused, metrics.clone()));
     tokio::spawn(progress.clone().run(engine.clone()));
-    let parts = Parts { journal: engine.clone(), settle: journal.settle, stores, places, metrics };
+    let parts =
+        Parts { journal: engine.clone(), settle: journal.settle, stores: stores.clone(), places, metrics };
     let shop = Arc::new(shop(&config, &topology, arguments, parts, progress.clone()));
     let concurrency = arguments.concurrency.map_or(config.sync.concurrency, usize::from);
     look_at_maintenance(&config, &topology, &shop);
@@ -184,6 +187,7 @@ async fn work(
     log::info!("{} works through the journal, {concurrency} objects at once", shop.name);
     let wishes = Wishes { stop: stopped, paused: is_paused };
     let outcome = Worker { shop, wishes, concurrency, once: arguments.once }.run().await;
+    stores.end(ABORTING).await;
     progress.end(&*engine).await;
     conclude(outcome)
 }
@@ -274,12 +278,16 @@ async fn stores(config: &Config, topology: &Topology, signer: Arc<ServiceSigner>
         log::warn!("starting although not all backends' names are resolved after {FIRST_LOOKUP:?}");
     }
     let sync = &config.sync;
+    let default = Settings::default();
     let settings = Settings {
         object_version_header: Some(sync.object_version_header.clone()),
         copy_acl: sync.copy_acl,
         multipart_threshold: sync.multipart_threshold,
         part_size: sync.part_size,
         bandwidth: sync.bandwidth_per_backend.unwrap_or(0),
+        least_rate: sync.least_rate.unwrap_or(0),
+        settle: config.journal.as_ref().map_or(default.settle, |journal| journal.settle),
+        ..default
     };
     Arc::new(S3Stores::new(&upstream, topology, settings))
 }

@@ -112,7 +112,7 @@ fn the_reference_file_names_every_key() {
         SlowBackendTimeout HealthCheck Type Path Timeout Healthy Unhealthy Ejection Enabled ConsecutiveFailures \
         ErrorRate MinRequests Window Latency LatencyPercentile Time MaxTime MaxEjected BackgroundTimeout BackgroundRequests BackgroundBytes CompareETags ClientReadTimeout \
         ClientWriteTimeout ClientHeaderTimeout ClientIdleTimeout TrustedProxies ProxyProtocol MaxClientConnections Target ExpAddr Interval Prefix AppendDefaults Addr Percentiles Debug \
-        Sync Concurrency ConcurrencyPerBackend BandwidthPerBackend ClockBound CopyACL ObjectVersionHeaderName \
+        Sync Concurrency ConcurrencyPerBackend BandwidthPerBackend LeastRate ClockBound CopyACL ObjectVersionHeaderName \
         MultipartThreshold PartSize MaxAttempts BackoffMin BackoffMax Hold";
     for key in ours.split_whitespace().chain(server::KEYS) {
         let names = |line: &str| line.trim_start_matches([' ', '#', '-']).starts_with(&format!("{key}:"));

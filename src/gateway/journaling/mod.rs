@@ -40,6 +40,9 @@ use crate::{
 /// while.
 const ASKING: Duration = Duration::from_millis(50);
 const NOT_ASKING: Duration = Duration::from_secs(1);
+/// The longest that a write to an object with records waits for its intent to be on disk, where its region does not ask
+/// for that.
+const SEEN: Duration = Duration::from_secs(1);
 
 /// The journal as the gateway has it. One per process.
 pub struct Journaling {
@@ -66,11 +69,9 @@ pub struct Writing<'a> {
 pub struct Begun {
     journaling: Arc<Journaling>,
     /// One for each cluster, or of each cluster one for each object that the body names.
-    intents: Vec<Intent>,
+    intents: Vec<Arc<Intent>>,
     clusters: usize,
     is_many: bool,
-    /// The journal knows of them, or will soon.
-    told: bool,
     /// Of each object: it had records when the write began, or may have had.
     contested: Vec<bool>,
 }
@@ -112,15 +113,38 @@ impl Journaling {
     /// Lets a write begin, when the journal knows of it as its region asks for. Dropped, it has not begun.
     pub async fn begin(self: &Arc<Self>, writing: &Writing<'_>) -> Result<Begun, Refused> {
         let intents = writing.intents(|| self.writer.next_id());
+        let intents: Vec<_> = intents.into_iter().map(Arc::new).collect();
         let contested = intents.iter().map(|intent| self.overview.may_have_records(&intent.object)).collect();
-        let told = match writing.consistency() {
-            Consistency::None => false,
-            Consistency::Weak => self.writer.begin_soon(&intents),
-            Consistency::Strong => self.writer.begin(&intents).await.map(|()| true)?,
-        };
-        intents.iter().for_each(|intent| self.overview.begin(&intent.object, told));
+        let is_strong = writing.consistency() == Consistency::Strong;
+        if is_strong {
+            self.writer.begin(&intents).await?;
+        }
+        intents.iter().for_each(|intent| self.overview.begin(intent, is_strong));
         let (clusters, is_many) = (writing.clusters.len(), writing.is_many());
-        Ok(Begun { journaling: self.clone(), intents, clusters, is_many, told, contested })
+        let begun = Begun { journaling: self.clone(), intents, clusters, is_many, contested };
+        if !is_strong {
+            self.tell_what_must_be(writing.consistency(), &begun.intents).await;
+        }
+        Ok(begun)
+    }
+
+    /// An object with records is repaired by somebody, who must see that it is written to, whatever its region asks for.
+    async fn tell_what_must_be(&self, consistency: Consistency, intents: &[Arc<Intent>]) {
+        let (known, others): (Vec<_>, Vec<_>) =
+            intents.iter().cloned().partition(|intent| self.overview.remembered.knows(&intent.object));
+        let known = self.claim(known);
+        if !known.is_empty() && self.writer.begin_within(&known, SEEN).await.is_ok() {
+            known.iter().for_each(|intent| self.overview.told(intent));
+        }
+        let others = if consistency == Consistency::Weak { self.claim(others) } else { Vec::new() };
+        if !others.is_empty() && self.writer.begin_soon(&others) {
+            others.iter().for_each(|intent| self.overview.told(intent));
+        }
+    }
+
+    /// Those of which others have not told the journal.
+    fn claim(&self, intents: Vec<Arc<Intent>>) -> Vec<Arc<Intent>> {
+        intents.into_iter().filter(|intent| !self.overview.claim(intent)).collect()
     }
 
     /// `None` = it says nothing, as far as is known.
@@ -260,7 +284,8 @@ impl Begun {
     pub fn nothing_was_sent(mut self) {
         let intents = std::mem::take(&mut self.intents);
         for (intent, contested) in intents.into_iter().zip(&self.contested) {
-            self.tell(Record::orphaned(intent, now()), Outcome::Void, *contested);
+            let record = Record::orphaned(Arc::unwrap_or_clone(intent), now());
+            self.tell(record, Outcome::Void, *contested);
         }
     }
 
@@ -283,6 +308,7 @@ impl Begun {
                 true => outcome(cluster, &many.about(&intent.object.key), left_out),
                 false => outcome(cluster, &whole, left_out),
             };
+            let intent = Arc::unwrap_or_clone(intent);
             let record = Record { intent, commit: committed, ended, turn: None, replies };
             self.tell(record, outcome, *contested);
         }
@@ -290,15 +316,16 @@ impl Begun {
 
     fn tell(&self, record: Record, outcome: Outcome, contested: bool) {
         let Journaling { writer, overview, .. } = &*self.journaling;
-        let orphaned = self.told && writer.was_taken_for_dead(record.id());
-        overview.end(Ended { record, outcome, told: self.told, orphaned, contested }, writer);
+        let orphaned = writer.was_taken_for_dead(record.id());
+        overview.end(Ended { record, outcome, orphaned, contested }, writer);
     }
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
         for intent in std::mem::take(&mut self.intents) {
-            self.tell(Record::orphaned(intent, now()), Outcome::Diverged, true);
+            let record = Record::orphaned(Arc::unwrap_or_clone(intent), now());
+            self.tell(record, Outcome::Diverged, true);
         }
     }
 }

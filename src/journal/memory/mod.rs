@@ -15,8 +15,8 @@ use async_trait::async_trait;
 
 use self::tables::{Entry, Gateway, Held, Tables};
 use super::{
-    Case, Change, Clock, Counts, Filter, Journal, JournalError, Lease, Life, Mark, News, Object, Record,
-    Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Clock, Counts, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object,
+    Record, Resolution, Standing, Unresolved, Wanted, WriteId,
     rules::{Batch, Digest, is_divergence, life, millis},
 };
 
@@ -180,22 +180,17 @@ impl Journal for Memory {
         Ok(Resolution::Resolved)
     }
 
-    async fn postpone(
-        &self,
-        lease: &Lease,
-        pause: Duration,
-        failed: bool,
-        why: &str,
-    ) -> Result<(), JournalError> {
+    async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
         let now = self.now();
         let mut tables = self.tables();
         if let Some(entry) = tables.leased(lease, now) {
-            entry.attempts += u32::from(failed);
+            let due = now + millis(later.pause);
+            entry.attempts += u32::from(later.failed);
             why.clone_into(&mut entry.reason);
-            if !failed {
-                entry.calm = entry.calm.max(now + millis(pause));
+            if later.calm {
+                entry.calm = entry.calm.max(due);
             }
-            entry.release(now + millis(pause));
+            entry.release(due);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use super::session::{Result, Session, first};
 use crate::journal::{
     Case, Counts, Filter, Mark, News, Object, Record, Unresolved, WriteId,
-    row::{record, standing},
+    row::{Records, Unreadable, standing},
     rules::KEPT_EVENTS,
 };
 
@@ -38,7 +38,8 @@ pub fn found(row: &Row) -> Result<Found> {
     Ok(Found { id: row.try_get(0)?, digest: row.try_get(9)?, case })
 }
 
-pub async fn complete(session: &mut Session, found: Vec<Found>) -> Result<Vec<Case>> {
+/// Each with what cannot be read of it, which is its reason then.
+pub async fn complete(session: &mut Session, found: Vec<Found>) -> Result<Vec<(Case, Option<Unreadable>)>> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
@@ -51,29 +52,28 @@ pub async fn complete(session: &mut Session, found: Vec<Found>) -> Result<Vec<Ca
         under_way.insert(row.try_get(0)?, row.try_get(1)?);
     }
     let cases = found.into_iter().map(|Found { id, digest, mut case }| {
-        case.records = records.remove(&id).unwrap_or_default();
+        let Records { all, unreadable } = records.remove(&id).unwrap_or_default();
+        case.records = all;
         case.under_way = under_way.get(&digest).map_or(0, |count| usize::try_from(*count).unwrap_or(0));
-        case
+        if let Some(unreadable) = &unreadable {
+            case.reason = unreadable.to_string();
+        }
+        (case, unreadable)
     });
     Ok(cases.collect())
 }
 
-/// Of each in the order in which they came.
-pub async fn records_of(
-    session: &mut Session,
-    objects: &[(i64, &Object)],
-) -> Result<HashMap<i64, Vec<Record>>> {
+pub async fn records_of(session: &mut Session, objects: &[(i64, &Object)]) -> Result<HashMap<i64, Records>> {
     let names: HashMap<i64, &Object> = objects.iter().copied().collect();
     let ids: Vec<i64> = objects.iter().map(|(id, _)| *id).collect();
     let sql = "SELECT object, gateway, number, payload FROM records WHERE object = ANY($1)
         ORDER BY object, position";
-    let mut records: HashMap<i64, Vec<Record>> = HashMap::with_capacity(ids.len());
+    let mut records: HashMap<i64, Records> = HashMap::with_capacity(ids.len());
     for row in &session.query(sql, &[&ids]).await? {
         let object: i64 = row.try_get(0)?;
         let id = WriteId { gateway: row.try_get(1)?, number: row.try_get(2)? };
         if let Some(name) = names.get(&object) {
-            let record = record(id, (*name).clone(), row.try_get(3)?)?;
-            records.entry(object).or_default().push(record);
+            records.entry(object).or_default().add(id, (*name).clone(), row.try_get(3)?);
         }
     }
     Ok(records)
@@ -89,7 +89,7 @@ pub async fn show(session: &mut Session, object: &Object) -> Result<Option<Case>
         WHERE digest = $1";
     let rows = session.query(sql, &[&object.digest().as_slice()]).await?;
     let found = rows.iter().map(found).collect::<Result<Vec<Found>>>()?;
-    Ok(complete(session, found).await?.pop())
+    Ok(complete(session, found).await?.pop().map(|(case, _)| case))
 }
 
 /// One page of objects behind a digest, with the last digest that was looked at if there may be more. What the
@@ -107,11 +107,8 @@ pub async fn list(
     let mut last = rows.last().map(|found| found.digest.clone()).filter(|_| rows.len() as i64 == PAGE);
     let names = Filter { backend: None, ..filter.clone() };
     let named = rows.into_iter().filter(|found| names.takes(&found.case)).collect();
-    let mut cases = complete(session, named).await?;
-    cases.retain(|case| filter.takes(case));
-    if cases.len() > most {
-        cases.truncate(most);
-    }
+    let completed = complete(session, named).await?.into_iter().map(|(case, _)| case);
+    let cases: Vec<Case> = completed.filter(|case| filter.takes(case)).take(most).collect();
     if cases.len() == most {
         last = cases.last().map(|case| case.object.digest().to_vec());
     }
@@ -164,7 +161,8 @@ async fn with_records(
         let names: Vec<(i64, &Object)> = chunk.iter().map(|(id, object)| (*id, object)).collect();
         records.extend(records_of(session, &names).await?);
     }
-    let records = objects.into_iter().map(|(id, object)| (object, records.remove(&id).unwrap_or_default()));
+    let records =
+        objects.into_iter().map(|(id, object)| (object, records.remove(&id).unwrap_or_default().all));
     Ok(records.collect())
 }
 

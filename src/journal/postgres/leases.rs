@@ -5,7 +5,11 @@ use super::{
     session::{Result, Session},
     tables::tell,
 };
-use crate::journal::{Case, Lease, Object, Resolution, Standing, Wanted, WriteId, row};
+use crate::journal::{
+    Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
+    row::{self, Unreadable},
+    rules::millis,
+};
 
 pub struct Terms<'a> {
     pub worker: &'a str,
@@ -15,7 +19,38 @@ pub struct Terms<'a> {
     pub settle: i64,
 }
 
+/// What nobody could decide is parked, and others are leased instead.
 pub async fn lease(session: &mut Session, terms: &Terms<'_>, now: i64) -> Result<Vec<(Lease, Case)>> {
+    loop {
+        let taken = take(session, terms, now).await?;
+        let is_all = taken.is_empty();
+        let mut leases = Vec::with_capacity(taken.len());
+        for (lease, case, unreadable) in taken {
+            match unreadable {
+                None => leases.push((lease, case)),
+                Some(why) => park(session, &lease.object, &why).await?,
+            }
+        }
+        if is_all || !leases.is_empty() {
+            return Ok(leases);
+        }
+    }
+}
+
+async fn park(session: &mut Session, object: &Object, why: &Unreadable) -> Result<()> {
+    let sql =
+        "UPDATE objects SET standing = $2, reason = $3, worker = NULL, token = NULL, held = NULL, due = calm
+        WHERE digest = $1";
+    let digest = object.digest();
+    session.execute(sql, &[&digest.as_slice(), &row::code(Standing::Parked), &why.to_string()]).await?;
+    Ok(())
+}
+
+async fn take(
+    session: &mut Session,
+    terms: &Terms<'_>,
+    now: i64,
+) -> Result<Vec<(Lease, Case, Option<Unreadable>)>> {
     // Each half finds its objects in the index, in their order; what others have locked is not waited for.
     let sql = "WITH diverged AS (
             SELECT id, due FROM objects WHERE standing = 0 AND diverged AND due <= $1
@@ -45,8 +80,8 @@ pub async fn lease(session: &mut Session, terms: &Terms<'_>, now: i64) -> Result
     let (tokens, found): (Vec<i64>, Vec<Found>) =
         leased.into_iter().map(|(_, token, found)| (token, found)).unzip();
     let cases = complete(session, found).await?;
-    let leases = tokens.into_iter().zip(cases).map(|(token, case)| {
-        (Lease { object: case.object.clone(), worker: terms.worker.to_owned(), token }, case)
+    let leases = tokens.into_iter().zip(cases).map(|(token, (case, unreadable))| {
+        (Lease { object: case.object.clone(), worker: terms.worker.to_owned(), token }, case, unreadable)
     });
     Ok(leases.collect())
 }
@@ -116,20 +151,14 @@ async fn remove(session: &mut Session, id: i64) -> Result<()> {
     Ok(())
 }
 
-pub async fn postpone(
-    session: &mut Session,
-    lease: &Lease,
-    pause: i64,
-    failed: bool,
-    why: &str,
-    now: i64,
-) -> Result<()> {
+pub async fn postpone(session: &mut Session, lease: &Lease, later: Later, why: &str, now: i64) -> Result<()> {
     let Some(leased) = leased(session, lease, now).await? else { return Ok(()) };
     let sql =
         "UPDATE objects SET attempts = attempts + $2, reason = $3, calm = greatest(calm, $4) WHERE id = $1";
-    let calm = if failed { 0 } else { now + pause };
-    session.execute(sql, &[&leased.id, &i64::from(failed), &why, &calm]).await?;
-    leased.release(session, now + pause).await
+    let due = now + millis(later.pause);
+    let calm = if later.calm { due } else { 0 };
+    session.execute(sql, &[&leased.id, &i64::from(later.failed), &why, &calm]).await?;
+    leased.release(session, due).await
 }
 
 pub async fn set_aside(
@@ -168,7 +197,7 @@ pub async fn drop_object(session: &mut Session, object: &Object, reason: &str, n
         return Ok(false);
     }
     let records = records_of(session, &[(id, object)]).await?.remove(&id).unwrap_or_default();
-    let records = row::records_payload(&records)?;
+    let records = row::records_payload(&records.all)?;
     let sql =
         "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES ($1, $2, $3, $4, $5, $6)";
     let Object { cluster, bucket, key } = object;

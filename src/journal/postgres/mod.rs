@@ -22,7 +22,7 @@ use self::{
     session::{Pool, Result as Done, Session, first, transaction},
 };
 use super::{
-    Case, Change, Counts, Filter, Journal, JournalError, Lease, Life, Mark, News, Object, Resolution,
+    Case, Change, Counts, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object, Resolution,
     Standing, Unresolved, Wanted, WriteId,
     rules::{Batch, life, millis},
 };
@@ -118,17 +118,9 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, LAZY, |session, now| leases::resolve(session, lease, seen, now)))
     }
 
-    async fn postpone(
-        &self,
-        lease: &Lease,
-        pause: Duration,
-        failed: bool,
-        why: &str,
-    ) -> Result<(), JournalError> {
-        let (pause, why) = (millis(pause), text(why));
-        transaction!(self.pool, LAZY, |session, now| {
-            leases::postpone(session, lease, pause, failed, &why, now)
-        });
+    async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
+        let why = text(why);
+        transaction!(self.pool, LAZY, |session, now| { leases::postpone(session, lease, later, &why, now) });
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! How changes of writes get into the tables: a few statements for all changes of a call, whatever their number.
 //!
-//! Rows of objects are locked in the order of their digests, and what all transactions share (the events' order, the
-//! counters) after them, so that no two wait for one another.
+//! Rows are locked in one order, so that no two transactions wait for one another: of gateways, by their numbers; of
+//! objects that are there, by their digests; of those that are made, likewise; at last what all share, the counters and
+//! the events' order. What belongs to a gateway (its intents) is only changed by who has its row: so a call that is made
+//! again, because nobody knows what became of it, does not overtake the transaction that may still be running.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -18,12 +20,23 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172043)";
 const SWEEP: i64 = 512;
 
 pub async fn apply(session: &mut Session, batch: &Batch, now: i64, settle: i64) -> Result<()> {
+    claim(session, batch).await?;
     let turn = turn(session).await?;
     begin(session, batch, turn, now).await?;
     let contested = contested(session, batch).await?;
     let kept = contested.iter().filter_map(|part| batch.settled.get(part));
     add(session, batch.diverged.values().chain(kept), turn, now, settle).await?;
     end(session, &batch.ended.iter().copied().collect::<Vec<_>>()).await
+}
+
+/// Waits for who has these gateways, up to the time that a statement has.
+async fn claim(session: &mut Session, batch: &Batch) -> Result<()> {
+    let mut gateways = batch.gateways();
+    gateways.extend(batch.ended.iter().map(|(id, _)| id.gateway));
+    let gateways: Vec<i64> = gateways.into_iter().collect();
+    let sql = "SELECT id FROM gateways WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    session.query(sql, &[&gateways]).await?;
+    Ok(())
 }
 
 async fn begin(session: &mut Session, batch: &Batch, turn: i64, now: i64) -> Result<()> {
@@ -91,7 +104,8 @@ async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<Part>> {
     Ok(contested.into_iter().collect())
 }
 
-/// Intents of gateways become records; how many. Writes that are recorded already stay so.
+/// Intents of gateways become records; how many. Writes that are recorded already stay so. Of several gateways the
+/// caller has the rows.
 pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i64) -> Result<usize> {
     // First: what they begin meanwhile waits for this.
     let sql = "UPDATE gateways SET gone = true WHERE id = ANY($1)";
@@ -102,19 +116,38 @@ pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i
         FROM intents i WHERE i.gateway = ANY($1) ORDER BY i.gateway, i.number, i.digest FOR UPDATE OF i";
     let rows = session.query(sql, &[&gateways]).await?;
     let (mut ended, mut unknown) = (Vec::with_capacity(rows.len()), Vec::new());
+    let mut unreadable: Vec<(WriteId, Digest, &[u8])> = Vec::new();
     for row in &rows {
         let id = WriteId { gateway: row.try_get(0)?, number: row.try_get(1)? };
         let object = Object { cluster: row.try_get(2)?, bucket: row.try_get(3)?, key: row.try_get(4)? };
-        ended.push((id, Some(object.digest())));
-        if !row.try_get::<_, bool>(6)? {
-            let intent = row::intent(id, object, row.try_get(5)?)?;
-            unknown.push(Record::orphaned(intent, now));
+        let (digest, payload) = (object.digest(), row.try_get(5)?);
+        ended.push((id, Some(digest)));
+        if row.try_get::<_, bool>(6)? {
+            continue;
+        }
+        match row::intent(id, object.clone(), payload) {
+            Ok(intent) => unknown.push(Record::orphaned(intent, now)),
+            Err(why) => {
+                unknown.push(why.stand_in(object));
+                unreadable.push((id, digest, payload));
+            }
         }
     }
     let turn = turn(session).await?;
     add(session, unknown.iter(), turn, now, settle).await?;
+    keep(session, &unreadable).await?;
     end(session, &ended).await?;
     Ok(ended.len())
+}
+
+/// What cannot be read stays as it was found, in place of what stands for it.
+async fn keep(session: &mut Session, unreadable: &[(WriteId, Digest, &[u8])]) -> Result<()> {
+    let sql = "UPDATE records r SET payload = $4 FROM objects o
+        WHERE o.digest = $1 AND r.object = o.id AND r.gateway = $2 AND r.number = $3";
+    for (id, digest, payload) in unreadable {
+        session.execute(sql, &[&digest.as_slice(), &id.gateway, &id.number, payload]).await?;
+    }
+    Ok(())
 }
 
 /// An object whose records change.
@@ -164,24 +197,13 @@ async fn add<'a>(
     tell(session, objects.values().map(|changing| changing.object)).await
 }
 
-/// Makes the rows that are missing, and locks all.
+/// Locks the rows that are there, and makes those that are missing.
 async fn lock(session: &mut Session, objects: &mut BTreeMap<Digest, Changing<'_>>, now: i64) -> Result<()> {
-    let Names { digests, clusters, buckets, keys } = Names::of(objects.values().map(|c| c.object));
-    let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
-            since, reason, records, appended)
-        SELECT digest, cluster, bucket, key, 0, false, $5, $5, false, 0, $5, '', 0, 0
-        FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS n (digest, cluster, bucket, key)
-        ORDER BY digest ON CONFLICT (digest) DO NOTHING";
-    session.execute(sql, &[&digests, &clusters, &buckets, &keys, &now]).await?;
+    let digests: Vec<&[u8]> = objects.keys().map(<[u8; 32]>::as_slice).collect();
     let sql =
         "SELECT digest, id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records,
         appended FROM objects WHERE digest = ANY($1) ORDER BY digest FOR UPDATE";
-    let rows = session.query(sql, &[&digests]).await?;
-    if rows.len() < objects.len() {
-        // One was resolved between the two.
-        return Err(Failure::Again);
-    }
-    for row in &rows {
+    for row in &session.query(sql, &[&digests]).await? {
         let digest: &[u8] = row.try_get(0)?;
         let Some(changing) = objects.get_mut(digest) else { continue };
         changing.row = Row {
@@ -196,6 +218,32 @@ async fn lock(session: &mut Session, objects: &mut BTreeMap<Digest, Changing<'_>
             records: row.try_get(9)?,
             appended: row.try_get(10)?,
         };
+    }
+    make(session, objects, now).await
+}
+
+async fn make(session: &mut Session, objects: &mut BTreeMap<Digest, Changing<'_>>, now: i64) -> Result<()> {
+    let missing: Vec<&Object> =
+        objects.values().filter(|changing| changing.row.id == 0).map(|changing| changing.object).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let Names { digests, clusters, buckets, keys } = Names::of(missing.iter().copied());
+    let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
+            since, reason, records, appended)
+        SELECT digest, cluster, bucket, key, 0, false, $5, $5, false, 0, $5, '', 0, 0
+        FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS n (digest, cluster, bucket, key)
+        ORDER BY digest ON CONFLICT (digest) DO NOTHING RETURNING digest, id";
+    let rows = session.query(sql, &[&digests, &clusters, &buckets, &keys, &now]).await?;
+    if rows.len() < missing.len() {
+        // Another has made one meanwhile.
+        return Err(Failure::Again);
+    }
+    for row in &rows {
+        let digest: &[u8] = row.try_get(0)?;
+        if let Some(changing) = objects.get_mut(digest) {
+            changing.row.id = row.try_get(1)?;
+        }
     }
     Ok(())
 }
@@ -223,7 +271,7 @@ async fn known(
         let object: i64 = row.try_get(0)?;
         let id = WriteId { gateway: row.try_get(1)?, number: row.try_get(2)? };
         if let Some(name) = names.get(&object) {
-            known.insert((object, id), row::record(id, (*name).clone(), row.try_get(3)?)?);
+            known.insert((object, id), row::record_or_stand_in(id, (*name).clone(), row.try_get(3)?));
         }
     }
     Ok(known)
@@ -234,7 +282,7 @@ async fn turn(session: &mut Session) -> Result<i64> {
     first(&session.query("SELECT nextval('akubra_journal.tokens')", &[]).await?)
 }
 
-/// The turns at which writes began that are still under way.
+/// The turns at which writes began that are still under way; none where the intent cannot be read.
 async fn begun(
     session: &mut Session,
     objects: &BTreeMap<Digest, Changing<'_>>,
@@ -253,8 +301,8 @@ async fn begun(
         let Some((digest, record)) = usize::try_from(place - 1).ok().and_then(|at| parts.get(at)) else {
             continue;
         };
-        let intent = row::intent(record.id(), record.intent.object.clone(), row.try_get(1)?)?;
-        begun.insert((record.id(), **digest), intent.turn);
+        let intent = row::intent(record.id(), record.intent.object.clone(), row.try_get(1)?);
+        begun.insert((record.id(), **digest), intent.ok().and_then(|intent| intent.turn));
     }
     Ok(begun)
 }
@@ -298,7 +346,7 @@ async fn store(session: &mut Session, rows: impl Iterator<Item = &Row> + Clone) 
 
 async fn compact(session: &mut Session, id: i64, object: &Object) -> Result<i64> {
     let records = super::cases::records_of(session, &[(id, object)]).await?;
-    let superfluous = records.get(&id).map_or(Vec::new(), |records| superfluous(records));
+    let superfluous = records.get(&id).map_or(Vec::new(), |records| superfluous(&records.all));
     let (gateways, numbers): (Vec<i64>, Vec<i64>) =
         superfluous.iter().map(|write| (write.gateway, write.number)).unzip();
     let sql = "DELETE FROM records r USING unnest($2::bigint[], $3::bigint[]) AS e (gateway, number)

@@ -1,10 +1,10 @@
 //! What is read from the tables.
 
-use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params, types::Type};
+use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 
 use crate::journal::{
-    Case, Counts, Filter, Mark, News, Object, Record, Unresolved, WriteId,
-    row::{record, standing},
+    Case, Counts, Filter, Mark, News, Object, Unresolved, WriteId,
+    row::{Records, Unreadable, standing},
     rules::KEPT_EVENTS,
 };
 
@@ -33,23 +33,28 @@ fn found(row: &Row<'_>) -> Result<Found> {
     Ok(Found { id: row.get(0)?, digest: row.get(9)?, case })
 }
 
-fn complete(tables: &Transaction<'_>, found: Found) -> Result<Case> {
+/// With what cannot be read of it, which is its reason then.
+fn complete(tables: &Transaction<'_>, found: Found) -> Result<(Case, Option<Unreadable>)> {
     let Found { id, digest, mut case } = found;
-    case.records = records_of(tables, id, &case.object)?;
+    let Records { all, unreadable } = records_of(tables, id, &case.object)?;
+    case.records = all;
     case.under_way = under_way(tables, &digest)?;
-    Ok(case)
+    if let Some(unreadable) = &unreadable {
+        case.reason = unreadable.to_string();
+    }
+    Ok((case, unreadable))
 }
 
-/// In the order in which they came.
-pub fn records_of(tables: &Connection, id: i64, object: &Object) -> Result<Vec<Record>> {
+pub fn records_of(tables: &Connection, id: i64, object: &Object) -> Result<Records> {
     let sql = "SELECT gateway, number, payload FROM records WHERE object = ?1 ORDER BY position";
     let mut statement = tables.prepare_cached(sql)?;
-    let rows = statement.query_map([id], |row| {
+    let mut rows = statement.query([id])?;
+    let mut records = Records::default();
+    while let Some(row) = rows.next()? {
         let write = WriteId { gateway: row.get(0)?, number: row.get(1)? };
-        let payload: Vec<u8> = row.get(2)?;
-        record(write, object.clone(), &payload).map_err(unreadable)
-    })?;
-    rows.collect()
+        records.add(write, object.clone(), row.get_ref(2)?.as_blob()?);
+    }
+    Ok(records)
 }
 
 /// How many writes to an object are.
@@ -59,7 +64,7 @@ pub fn under_way(tables: &Connection, digest: &[u8; 32]) -> Result<usize> {
     Ok(count as usize)
 }
 
-pub fn by_id(tables: &Transaction<'_>, id: i64) -> Result<Case> {
+pub fn by_id(tables: &Transaction<'_>, id: i64) -> Result<(Case, Option<Unreadable>)> {
     let sql = format!("SELECT {COLUMNS} FROM objects WHERE id = ?1");
     let found = tables.prepare_cached(&sql)?.query_row([id], found)?;
     complete(tables, found)
@@ -68,7 +73,7 @@ pub fn by_id(tables: &Transaction<'_>, id: i64) -> Result<Case> {
 pub fn show(tables: &Transaction<'_>, digest: &[u8; 32]) -> Result<Option<Case>> {
     let sql = format!("SELECT {COLUMNS} FROM objects WHERE digest = ?1");
     let found = tables.prepare_cached(&sql)?.query_row([digest], found).optional()?;
-    found.map(|found| complete(tables, found)).transpose()
+    Ok(found.map(|found| complete(tables, found)).transpose()?.map(|(case, _)| case))
 }
 
 /// One page of objects behind a digest, with the last digest that was looked at if there may be more. What the
@@ -88,7 +93,7 @@ pub fn list(
     let names = Filter { backend: None, ..filter.clone() };
     for found in rows.into_iter().filter(|found| names.takes(&found.case)) {
         let digest = found.digest;
-        let case = complete(tables, found)?;
+        let (case, _) = complete(tables, found)?;
         if filter.takes(&case) {
             cases.push(case);
         }
@@ -134,7 +139,7 @@ pub fn unresolved(tables: &Transaction<'_>, most: usize) -> Result<Unresolved> {
         }
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
         let records = records_of(tables, row.get(0)?, &object)?;
-        objects.push((object, records));
+        objects.push((object, records.all));
     }
     Ok(Unresolved { objects, whole: true, mark })
 }
@@ -161,14 +166,10 @@ pub fn news(tables: &Transaction<'_>, mark: Mark) -> Result<News> {
     while let Some(row) = rows.next()? {
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
         let records = match row.get::<_, Option<i64>>(4)? {
-            Some(id) => records_of(tables, id, &object)?,
+            Some(id) => records_of(tables, id, &object)?.all,
             None => Vec::new(),
         };
         changed.push((object, records));
     }
     Ok(News::Changed(changed, newest))
-}
-
-pub fn unreadable(error: serde_json::Error) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error.into())
 }

@@ -4,9 +4,13 @@ use rusqlite::{OptionalExtension, Result, Transaction, params};
 
 use super::{
     cases::{by_id, records_of, under_way},
-    tables::{remove, turn},
+    tables::{remove, turn, unwritable},
 };
-use crate::journal::{Case, Lease, Object, Resolution, Standing, Wanted, WriteId, row};
+use crate::journal::{
+    Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
+    row::{self, Unreadable},
+    rules::millis,
+};
 
 pub struct Terms<'a> {
     pub worker: &'a str,
@@ -17,11 +21,21 @@ pub struct Terms<'a> {
     pub settle: i64,
 }
 
+/// What nobody could decide is parked, and others are leased instead.
 pub fn lease(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, Case)>> {
-    let due = due(tables, terms)?;
-    if due.is_empty() {
-        return Ok(Vec::new());
+    loop {
+        let due = due(tables, terms)?;
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let leases = take(tables, terms, due)?;
+        if !leases.is_empty() {
+            return Ok(leases);
+        }
     }
+}
+
+fn take(tables: &Transaction<'_>, terms: &Terms<'_>, due: Vec<(i64, i64)>) -> Result<Vec<(Lease, Case)>> {
     let token = turn(tables)?;
     let until = terms.now + terms.hold;
     let mut leases = Vec::with_capacity(due.len());
@@ -30,11 +44,22 @@ pub fn lease(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, 
             "UPDATE objects SET worker = ?2, token = ?3, held = ?4, due = ?5, replaced = 0 WHERE id = ?1";
         let values = params![id, terms.worker, token, until, until + terms.settle];
         tables.prepare_cached(sql)?.execute(values)?;
-        let case = by_id(tables, id)?;
-        let worker = terms.worker.to_owned();
-        leases.push((Lease { object: case.object.clone(), worker, token }, case));
+        let (case, unreadable) = by_id(tables, id)?;
+        let lease = Lease { object: case.object.clone(), worker: terms.worker.to_owned(), token };
+        match unreadable {
+            None => leases.push((lease, case)),
+            Some(why) => park(tables, id, &why)?,
+        }
     }
     Ok(leases)
+}
+
+fn park(tables: &Transaction<'_>, id: i64, why: &Unreadable) -> Result<()> {
+    let sql =
+        "UPDATE objects SET standing = ?2, reason = ?3, worker = NULL, token = NULL, held = NULL, due = calm
+        WHERE id = ?1";
+    tables.prepare_cached(sql)?.execute(params![id, row::code(Standing::Parked), why.to_string()])?;
+    Ok(())
 }
 
 /// When they have been due, and ids.
@@ -115,19 +140,13 @@ pub fn resolve(tables: &Transaction<'_>, lease: &Lease, seen: &[WriteId], now: i
     Ok(Resolution::Resolved)
 }
 
-pub fn postpone(
-    tables: &Transaction<'_>,
-    lease: &Lease,
-    now: i64,
-    pause: i64,
-    failed: bool,
-    why: &str,
-) -> Result<()> {
+pub fn postpone(tables: &Transaction<'_>, lease: &Lease, now: i64, later: Later, why: &str) -> Result<()> {
     let Some(leased) = leased(tables, lease, now)? else { return Ok(()) };
     let sql = "UPDATE objects SET attempts = attempts + ?2, reason = ?3, calm = max(calm, ?4) WHERE id = ?1";
-    let calm = if failed { 0 } else { now + pause };
-    tables.prepare_cached(sql)?.execute(params![leased.id, failed, why, calm])?;
-    leased.release(tables, now + pause)
+    let due = now + millis(later.pause);
+    let calm = if later.calm { due } else { 0 };
+    tables.prepare_cached(sql)?.execute(params![leased.id, later.failed, why, calm])?;
+    leased.release(tables, due)
 }
 
 pub fn set_aside(
@@ -163,7 +182,7 @@ pub fn drop_object(tables: &Transaction<'_>, object: &Object, reason: &str, now:
     if under_way(tables, &object.digest())? > 0 {
         return Ok(false);
     }
-    let records = row::records_payload(&records_of(tables, id, object)?).map_err(super::cases::unreadable)?;
+    let records = row::records_payload(&records_of(tables, id, object)?.all).map_err(unwritable)?;
     let sql =
         "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let Object { cluster, bucket, key } = object;

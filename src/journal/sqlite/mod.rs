@@ -22,8 +22,8 @@ use self::{
     thread::{Safety, Thread},
 };
 use super::{
-    Case, Change, Clock, Counts, Filter, Journal, JournalError, Lease, Life, Mark, News, Object, Resolution,
-    Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Clock, Counts, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object,
+    Resolution, Standing, Unresolved, Wanted, WriteId,
     rules::{Batch, life, millis, system_clock},
 };
 
@@ -141,16 +141,10 @@ impl Journal for Sqlite {
         self.write(Safety::Process, resolve).await
     }
 
-    async fn postpone(
-        &self,
-        lease: &Lease,
-        pause: Duration,
-        failed: bool,
-        why: &str,
-    ) -> Result<(), JournalError> {
-        let (lease, pause, why) = (lease.clone(), millis(pause), why.to_owned());
+    async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
+        let (lease, why) = (lease.clone(), why.to_owned());
         let postpone =
-            move |tables: &Transaction<'_>, now| leases::postpone(tables, &lease, now, pause, failed, &why);
+            move |tables: &Transaction<'_>, now| leases::postpone(tables, &lease, now, later, &why);
         self.write(Safety::Process, postpone).await
     }
 

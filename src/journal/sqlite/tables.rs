@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, Result, Transaction, params, types::Type};
 
-use super::cases::{records_of, unreadable};
+use super::cases::records_of;
 use crate::journal::{
     Intent, Object, Record, WriteId,
     row::{self, Row},
@@ -64,27 +64,38 @@ fn is_contested(tables: &Transaction<'_>, (WriteId { gateway, number }, digest):
 pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> Result<usize> {
     let sql = "SELECT number, cluster, bucket, key, payload FROM intents WHERE gateway = ?1
         ORDER BY number, digest";
-    let mut orphans = Vec::new();
+    // With what cannot be read.
+    let mut orphans: Vec<(Record, Option<Vec<u8>>)> = Vec::new();
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query([gateway])?;
     while let Some(row) = rows.next()? {
         let id = WriteId { gateway, number: row.get(0)? };
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
         let payload: Vec<u8> = row.get(4)?;
-        let intent = row::intent(id, object, &payload).map_err(unreadable)?;
-        orphans.push(Record::orphaned(intent, now));
+        orphans.push(match row::intent(id, object.clone(), &payload) {
+            Ok(intent) => (Record::orphaned(intent, now), None),
+            Err(why) => (why.stand_in(object), Some(payload)),
+        });
     }
     let mut unknown = Vec::new();
-    for record in &orphans {
+    for (record, payload) in &orphans {
         let sql = "SELECT EXISTS (SELECT 1 FROM objects JOIN records ON records.object = objects.id
             WHERE digest = ?1 AND gateway = ?2 AND number = ?3)";
         let write = params![record.intent.object.digest(), gateway, record.id().number];
         if !tables.prepare_cached(sql)?.query_row(write, |row| row.get(0))? {
-            unknown.push(record);
+            unknown.push((record, payload));
         }
     }
     let turn = turn(tables)?;
-    add(tables, unknown, turn, now, settle)?;
+    add(tables, unknown.iter().map(|(record, _)| *record), turn, now, settle)?;
+    for (record, payload) in unknown {
+        // What cannot be read stays as it was found, in place of what stands for it.
+        let sql = "UPDATE records SET payload = ?4
+            WHERE object = (SELECT id FROM objects WHERE digest = ?1) AND gateway = ?2 AND number = ?3";
+        let Some(payload) = payload else { continue };
+        let write = params![record.intent.object.digest(), gateway, record.id().number, payload];
+        tables.prepare_cached(sql)?.execute(write)?;
+    }
     tables.prepare_cached("DELETE FROM intents WHERE gateway = ?1")?.execute([gateway])?;
     tables.prepare_cached("UPDATE gateways SET gone = 1 WHERE id = ?1")?.execute([gateway])?;
     Ok(orphans.len())
@@ -174,9 +185,9 @@ fn store(tables: &Transaction<'_>, row: &Row) -> Result<()> {
 fn known(tables: &Transaction<'_>, object: i64, record: &Record) -> Result<Option<Record>> {
     let sql = "SELECT payload FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
     let write = params![object, record.id().gateway, record.id().number];
-    let payload = tables.prepare_cached(sql)?.query_row(write, |row| row.get::<_, Vec<u8>>(0));
-    let Some(payload) = payload.optional()? else { return Ok(None) };
-    row::record(record.id(), record.intent.object.clone(), &payload).map(Some).map_err(unreadable)
+    let payload = tables.prepare_cached(sql)?.query_row(write, |row| row.get::<_, Vec<u8>>(0)).optional()?;
+    let object = || record.intent.object.clone();
+    Ok(payload.map(|payload| row::record_or_stand_in(record.id(), object(), &payload)))
 }
 
 /// The turn of this transaction. For `RETURNING` SQLite would make a table of its own each time, at ten times the cost.
@@ -185,18 +196,18 @@ pub fn turn(tables: &Transaction<'_>) -> Result<i64> {
     tables.prepare_cached("SELECT tokens FROM counters")?.query_row([], |row| row.get(0))
 }
 
-/// The turn at which a write began that is still under way.
+/// The turn at which a write began that is still under way; none where the intent cannot be read.
 fn begun(tables: &Transaction<'_>, record: &Record) -> Result<Option<i64>> {
     let sql = "SELECT payload FROM intents WHERE gateway = ?1 AND number = ?2 AND digest = ?3";
     let object = &record.intent.object;
     let write = params![record.id().gateway, record.id().number, object.digest()];
     let payload = tables.prepare_cached(sql)?.query_row(write, |row| row.get::<_, Vec<u8>>(0));
     let Some(payload) = payload.optional()? else { return Ok(None) };
-    Ok(row::intent(record.id(), object.clone(), &payload).map_err(unreadable)?.turn)
+    Ok(row::intent(record.id(), object.clone(), &payload).ok().and_then(|intent| intent.turn))
 }
 
 fn compact(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<i64> {
-    let superfluous = superfluous(&records_of(tables, id, object)?);
+    let superfluous = superfluous(&records_of(tables, id, object)?.all);
     for write in &superfluous {
         let sql = "DELETE FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
         tables.prepare_cached(sql)?.execute(params![id, write.gateway, write.number])?;
@@ -222,6 +233,6 @@ pub fn remove(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<()> 
     tell(tables, object)
 }
 
-fn unwritable(error: serde_json::Error) -> rusqlite::Error {
+pub fn unwritable(error: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error.into())
 }

@@ -25,7 +25,7 @@ use tokio::{
 
 use self::rest::Rest;
 use super::{
-    Change, Ends, Intent, Journal, JournalError, Presence, WriteId,
+    Change, Changes, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
 };
 use crate::telemetry::metrics::{JournalMetrics, METRICS};
@@ -126,17 +126,28 @@ impl Writer {
         id.number <= self.orphaned.load(Relaxed)
     }
 
-    /// Returns when the intents are on disk. Dropped, or in vain, it leaves none.
-    pub async fn begin(&self, intents: &[Intent]) -> Result<(), Refused> {
+    /// Returns when the intents are on disk; a write that cannot wait for that is refused. Dropped, or in vain, it
+    /// leaves none.
+    pub async fn begin(&self, intents: &[Arc<Intent>]) -> Result<(), Refused> {
+        self.begin_within(intents, INTENT).await.map_err(|why| {
+            self.metrics.refused.inc();
+            self.refusals
+                .error(format_args!("writes are refused, because the journal cannot be told of them: {why}"));
+            Refused
+        })
+    }
+
+    /// Returns when the intents are on disk. Dropped, or in vain, it leaves none; `Err` says why.
+    pub async fn begin_within(&self, intents: &[Arc<Intent>], patience: Duration) -> Result<(), String> {
         let (token, told) = oneshot::channel();
-        let changes = intents.iter().cloned().map(Change::Begin).collect();
+        let changes = beginnings(intents);
         if self.unavailable.load(Relaxed)
             || self.put(|queue, now| queue.begin_now(changes, token, now)).is_err()
         {
-            return Err(self.refuse("it is away, or too much waits for it"));
+            return Err("it is away, or too much waits for it".into());
         }
         let mut withdrawing = Withdrawing { writer: self, intents };
-        match timeout(INTENT, told).await {
+        match timeout(patience, told).await {
             Ok(Ok(())) => {
                 withdrawing.intents = &[];
                 Ok(())
@@ -144,23 +155,15 @@ impl Writer {
             // The task has withdrawn them itself.
             Ok(Err(_)) => {
                 withdrawing.intents = &[];
-                Err(self.refuse("it failed"))
+                Err("it failed".into())
             }
-            Err(_) => Err(self.refuse(&format!("nothing was on disk after {INTENT:?}"))),
+            Err(_) => Err(format!("nothing was on disk after {patience:?}")),
         }
     }
 
-    fn refuse(&self, why: &str) -> Refused {
-        self.metrics.refused.inc();
-        self.refusals
-            .error(format_args!("writes are refused, because the journal cannot be told of them: {why}"));
-        Refused
-    }
-
     /// The intents will be on disk soon, unless their writes end before; false = they will not.
-    pub fn begin_soon(&self, intents: &[Intent]) -> bool {
-        let changes = || intents.iter().cloned().map(Change::Begin).collect();
-        !self.unavailable.load(Relaxed) && self.put(|queue, now| queue.begin(changes(), now))
+    pub fn begin_soon(&self, intents: &[Arc<Intent>]) -> bool {
+        !self.unavailable.load(Relaxed) && self.put(|queue, now| queue.begin(beginnings(intents), now))
     }
 
     pub fn taken_up_to(&self) -> u64 {
@@ -316,7 +319,11 @@ impl Writer {
     }
 }
 
-impl Ends for Writer {
+impl Changes for Writer {
+    fn begin(&self, intent: &Arc<Intent>) -> bool {
+        self.begin_soon(std::slice::from_ref(intent))
+    }
+
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {
         let put = self.put(|queue, now| queue.end(change, begun, needed, now));
         put.unwrap_or_else(|| {
@@ -343,6 +350,10 @@ impl NowAndThen {
     }
 }
 
+fn beginnings(intents: &[Arc<Intent>]) -> Vec<Change> {
+    intents.iter().map(|intent| Change::Begin(Intent::clone(intent))).collect()
+}
+
 /// A change as the journal gets it: one that is older than the process's number there has that one.
 fn named(mut change: Change, gateway: i64) -> Change {
     let id = match &mut change {
@@ -359,7 +370,7 @@ fn named(mut change: Change, gateway: i64) -> Change {
 /// Takes intents back when it is dropped.
 struct Withdrawing<'a> {
     writer: &'a Writer,
-    intents: &'a [Intent],
+    intents: &'a [Arc<Intent>],
 }
 
 impl Drop for Withdrawing<'_> {

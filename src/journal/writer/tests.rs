@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     config::JournalEngine,
     journal::{
-        Case, Counts, Filter, Lease, Life, Mark, Memory, News, Object, Record, Resolution, Standing,
+        Case, Counts, Filter, Later, Lease, Life, Mark, Memory, News, Object, Record, Resolution, Standing,
         Unresolved, Wanted, What, system_clock,
     },
 };
@@ -77,14 +77,8 @@ impl Journal for Behind {
     async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
         self.memory.resolve(lease, seen).await
     }
-    async fn postpone(
-        &self,
-        lease: &Lease,
-        pause: Duration,
-        failed: bool,
-        why: &str,
-    ) -> Result<(), JournalError> {
-        self.memory.postpone(lease, pause, failed, why).await
+    async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
+        self.memory.postpone(lease, later, why).await
     }
     async fn set_aside(
         &self,
@@ -143,8 +137,8 @@ fn gateway() -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir) {
     (writer, behind, folder)
 }
 
-fn intent(writer: &Writer, key: &str) -> Intent {
-    Intent {
+fn intent(writer: &Writer, key: &str) -> Arc<Intent> {
+    Arc::new(Intent {
         id: writer.next_id(),
         object: Object { cluster: "c".into(), bucket: b"b".into(), key: key.into() },
         what: What::Put,
@@ -154,7 +148,7 @@ fn intent(writer: &Writer, key: &str) -> Intent {
         begun: 0,
         strong: true,
         turn: None,
-    }
+    })
 }
 
 async fn until(what: &str, so: impl AsyncFn() -> bool) {
@@ -234,7 +228,8 @@ async fn while_the_journal_is_away_writes_are_refused_and_records_wait() {
     behind.away.store(true, Relaxed);
     assert_eq!(writer.begin(&[intent(&writer, "refused at once")]).await, Err(Refused));
     assert!(!writer.begin_soon(&[intent(&writer, "soon")]));
-    let until_there = writer.end(Change::Diverged(Record::orphaned(under_way, 1)), true, false);
+    let until_there =
+        writer.end(Change::Diverged(Record::orphaned(Arc::unwrap_or_clone(under_way), 1)), true, false);
     assert!(writer.taken_up_to() < until_there);
     behind.away.store(false, Relaxed);
     until("what waited", async || writer.taken_up_to() >= until_there).await;

@@ -1,18 +1,23 @@
 //! One row per rule: records and states in, decision out.
 
-use super::*;
-use crate::journal::{Intent, Object, WriteId};
+mod late;
 
-const BOUND: i64 = 5_000;
-const A: &str = "http://a:80";
-const B: &str = "http://b:80";
-const C: &str = "http://c:80";
+use super::{content::md5_of, *};
+use crate::{
+    journal::{Intent, Object, WriteId},
+    sync::Held,
+};
 
-fn md5(content: u8) -> String {
+pub const BOUNDS: Bounds = Bounds { clocks: 5_000, settle: 30_000 };
+pub const A: &str = "http://a:80";
+pub const B: &str = "http://b:80";
+pub const C: &str = "http://c:80";
+
+pub fn md5(content: u8) -> String {
     format!("{content:02x}").repeat(16)
 }
 
-fn held(content: u8, modified: i64) -> Held {
+pub fn held(content: u8, modified: i64) -> Held {
     let etag = md5(content);
     Held {
         md5: md5_of(&etag),
@@ -33,16 +38,16 @@ fn states(all: &[(&str, State)]) -> Vec<(String, State)> {
     all.iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect()
 }
 
-fn good(content: u8) -> Said {
+pub fn good(content: u8) -> Said {
     Said::Good { etag: Some(format!("\"{}\"", md5(content))), version: None }
 }
 
-fn deleted() -> Said {
+pub fn deleted() -> Said {
     Said::Good { etag: None, version: None }
 }
 
 /// A write of gateway 1, number and commit alike, that lasted a second from `begun`.
-fn record(number: i64, what: What, begun: i64, replies: &[(&str, Said)]) -> Record {
+pub fn record(number: i64, what: What, begun: i64, replies: &[(&str, Said)]) -> Record {
     let object = Object { cluster: "main".into(), bucket: b"b".to_vec(), key: b"k".to_vec() };
     Record {
         intent: Intent {
@@ -63,12 +68,12 @@ fn record(number: i64, what: What, begun: i64, replies: &[(&str, Said)]) -> Reco
     }
 }
 
-fn by_gateway(gateway: i64, mut record: Record) -> Record {
+pub fn by_gateway(gateway: i64, mut record: Record) -> Record {
     record.intent.id.gateway = gateway;
     record
 }
 
-fn strong(mut record: Record) -> Record {
+pub fn strong(mut record: Record) -> Record {
     record.intent.strong = true;
     record
 }
@@ -95,19 +100,19 @@ fn one(record: &Record) -> &[Record] {
 
 #[track_caller]
 fn check(records: &[Record], all: &[(&str, State)], expected: Decision) {
-    assert_eq!(decide(records, &states(all), BOUND), expected);
+    assert_eq!(decide(records, &states(all), BOUNDS), expected);
 }
 
 #[track_caller]
 fn parked(records: &[Record], all: &[(&str, State)], part: &str) {
-    match decide(records, &states(all), BOUND) {
+    match decide(records, &states(all), BOUNDS) {
         Decision::Park(reason) if reason.contains(part) => {}
         other => panic!("{other:?}"),
     }
 }
 
-const T: i64 = 1_000_000;
-const LATER: i64 = T + 100_000;
+pub const T: i64 = 1_000_000;
+pub const LATER: i64 = T + 100_000;
 
 #[test]
 fn a_backend_that_took_the_newest_write_and_holds_it_is_the_source() {
@@ -273,4 +278,65 @@ fn sub_resources_are_compared_once_the_object_agrees() {
 fn what_cannot_be_brought_to_another_backend_is_for_a_human() {
     parked(&[record(1, What::Bucket("PUT".into()), T, &[])], &[], "PUT of a bucket");
     parked(&[record(1, What::Version("DELETE".into()), T, &[])], &[], "DELETE of one version");
+}
+
+#[test]
+fn what_contradicts_itself_is_no_order() {
+    let turned = |number, begun, content, turns: (i64, i64)| {
+        let replies = [(A, good(content)), (B, good(content))];
+        let mut record = by_gateway(number, record(1, What::Put, begun, &replies));
+        (record.intent.turn, record.turn) = (Some(turns.0), Some(turns.1));
+        record
+    };
+    // By the journal this is the earlier one, by the clocks the later.
+    let (one, other) = (turned(1, T + 50_000, 1, (1, 2)), turned(2, T, 2, (3, 4)));
+    let order = Order::new(&[&one, &other], BOUNDS.clocks);
+    assert!(!order.before(0, 1) && !order.before(1, 0));
+    parked(&[one, other], &[(A, has(1, T)), (B, has(2, T))], "nothing tells");
+}
+
+#[test]
+fn order_goes_on_from_one_to_the_next() {
+    let first = record(1, What::Put, T, &[(A, good(1))]);
+    let by_other = by_gateway(2, record(1, What::Put, T + 20_000, &[(A, good(1))]));
+    let last = by_gateway(2, record(2, What::Put, T, &[(A, good(1))]));
+    let order = Order::new(&[&last, &first, &by_other], BOUNDS.clocks);
+    assert!(order.before(1, 2) && order.before(2, 0) && order.before(1, 0) && !order.before(0, 1));
+    assert!(order.is_newest(0) && !order.is_newest(1) && !order.is_newest(2));
+}
+
+/// Writes that the others have to be compared with one by one, and the time at which they are over.
+fn many(count: usize) -> (Vec<Record>, i64) {
+    let write = |number: i64| {
+        let replies = [(A, good(1)), (B, Said::NotApplied)];
+        by_gateway(number % 2, record(number, What::Put, T + 10 * number, &replies))
+    };
+    ((0..count as i64).map(write).collect(), T + 10 * count as i64)
+}
+
+#[test]
+fn there_may_be_many_records_and_not_more() {
+    let (records, end) = many(200);
+    check(&records, &[(A, has(1, end)), (B, State::Absent)], copy(A, &[B]));
+    let (records, end) = many(RECORDS_MOST + 1);
+    parked(&records, &[(A, has(1, end)), (B, State::Absent)], "more than");
+}
+
+#[test]
+#[ignore = "tells how long the longest decision takes, which means something in an optimised build only"]
+fn the_most_records_are_decided_soon() {
+    let (records, end) = many(RECORDS_MOST);
+    let begun = std::time::Instant::now();
+    check(&records, &[(A, has(1, end)), (B, State::Absent)], copy(A, &[B]));
+    println!("{RECORDS_MOST} records: {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_sub_resource_is_compared_unless_something_certainly_replaced_it() {
+    let tags = record(1, What::Attribute("tagging".into()), T, &[(A, deleted()), (B, Said::NotApplied)]);
+    let attribute = Attribute { name: "tagging".into(), source: Some(A.into()) };
+    let put = |said| record(2, What::Put, T + 2_000, &[(A, said), (B, Said::NotApplied)]);
+    let same = [(A, has(1, T - 100_000)), (B, has(1, T - 100_000))];
+    check(&[tags.clone(), put(Said::Unknown)], &same, Decision::Agreed { attributes: vec![attribute] });
+    check(&[tags, put(good(1))], &[(A, has(1, T)), (B, has(1, T))], agreed());
 }

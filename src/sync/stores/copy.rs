@@ -3,12 +3,13 @@
 //! The piece that completes the body is held back until the source has ended as it should and the gate is open. What
 //! is given up before that leaves nothing behind: its connection is reset.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, header};
 use md5::Md5 as Hasher;
 use pingora_http::RequestHeader;
+use tokio::time::Instant;
 
 use super::{
     S3Stores, attribute,
@@ -24,15 +25,19 @@ use crate::{
     upstream::{Cause, Reuse, Sent},
 };
 
+/// What the target was seen to hold may not be that any more after so long, whatever its conditions are worth.
+const SEEN: Duration = Duration::from_secs(1);
+
 /// One copy: what from where to where.
 pub struct Copy<'a> {
     pub stores: &'a S3Stores,
     pub object: &'a Object,
     pub source: &'a Site,
     pub held: &'a Held,
-    pub target: &'a Site,
+    pub target: &'a Arc<Site>,
     pub over: &'a State,
     pub gate: &'a dyn Gate,
+    pub begun: Instant,
 }
 
 /// A copy that the target has taken.
@@ -50,8 +55,9 @@ impl Copy<'_> {
         let parts = multipart::part_size(self).await?;
         let tags = attribute::tags(self.source, self.object).await?;
         let mut reuse = Reuse::Allowed;
+        let mut conditional = self.target.takes_conditions();
+        let mut tries_without = false;
         let taken = loop {
-            let conditional = self.target.takes_conditions();
             let outcome = match parts {
                 Some(size) => multipart::copy(self, size, tags.as_deref(), conditional).await,
                 None => self.whole(tags.as_deref(), conditional, reuse).await,
@@ -59,12 +65,16 @@ impl Copy<'_> {
             match outcome {
                 Ok(taken) => break taken,
                 Err(Broken::Stale(_)) if reuse == Reuse::Allowed => reuse = Reuse::Fresh,
-                Err(Broken::Answered(reply, _)) if conditional && reply.knows_no_conditions() => {
-                    self.target.forget_conditions();
+                // Of what it does not implement anything: only if it does the same without, it was the condition.
+                Err(Broken::Answered(reply, _)) if conditional && reply.is_not_implemented() => {
+                    (conditional, tries_without) = (false, true);
                 }
                 Err(broken) => return Err(broken.into()),
             }
         };
+        if tries_without {
+            self.target.forget_conditions();
+        }
         let copied = self.verified(taken).await?;
         if self.stores.settings.copy_acl {
             let acl = attribute::read(self.source, self.object, "acl").await?;
@@ -114,9 +124,10 @@ impl Copy<'_> {
         )))
     }
 
-    /// Before the bytes that complete the change.
+    /// Before the bytes that complete the change. There are storages that pass over conditions in silence, some of
+    /// them only at the end of an upload in parts: what took its time is asked for all the same.
     pub async fn ready(&self, conditional: bool) -> Result<(), StoreError> {
-        if !conditional {
+        if !conditional || self.begun.elapsed() > SEEN {
             self.stores.still(self.target, self.object, self.over).await?;
         }
         error::pass(self.gate, self.target).await
@@ -146,7 +157,7 @@ impl Copy<'_> {
         }
         let now = match self.stores.state_of(self.target, self.object).await {
             State::Present(now) if etag.as_ref().is_none_or(|etag| *etag == now.etag) => now,
-            State::Unknown(why) => {
+            State::Unknown(why) | State::Refused(why) => {
                 return Err(StoreError::Failed(format!("the copy cannot be verified: {why}")));
             }
             _ => {
@@ -175,7 +186,7 @@ pub async fn stream<F: Future<Output = Result<(), StoreError>>>(
     let length = source.length();
     request::set(&mut head, header::CONTENT_LENGTH, length.to_string()).map_err(StoreError::from)?;
     request::set(&mut head, sign::CONTENT_SHA256, sign::UNSIGNED).map_err(StoreError::from)?;
-    let mut connection = None;
+    let (mut connection, mut account) = (None, target.account());
     let mut last = Bytes::new();
     while let Some(piece) = source.next().await? {
         let piece = std::mem::replace(&mut last, piece);
@@ -186,11 +197,17 @@ pub async fn stream<F: Future<Output = Result<(), StoreError>>>(
             Some(open) => open,
             None => target.connect(head.clone(), length, reuse).await?,
         };
-        target.pace.take(piece.len()).await;
+        let length = piece.len();
+        target.pace.take(length).await;
         open.push_body(piece);
-        if open.send().await.map_err(error::unfinished)? == Sent::Answering {
+        let Some(sent) = account.wait(open.send()).await else {
+            let slow = format!("{}: it took {}", target.url(), account.too_slow());
+            return Err(StoreError::Failed(slow).into());
+        };
+        if sent.map_err(error::unfinished)? == Sent::Answering {
             return Err(target.early(open).await);
         }
+        account.moved(length);
         connection = Some(open);
     }
     let digests = source.finish().await;

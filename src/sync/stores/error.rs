@@ -68,14 +68,51 @@ pub fn after(failure: Failure) -> Broken {
 
 /// An answer that is not the one that was hoped for.
 pub fn of_reply(site: &Site, end: End, method: &Method, reply: &Reply) -> StoreError {
-    let code = Some(reply.code()).filter(|code| !code.is_empty()).unwrap_or("no error code");
-    let said = format!("{}: {} to {method} ({code})", site.url(), reply.status.as_u16());
+    let said = said(site, method, reply);
     match class(reply.status, reply.code(), end) {
         Class::Changed => StoreError::Changed(said),
         Class::Failed => StoreError::Failed(said),
         Class::Unknown => StoreError::Unknown(said),
         Class::Refused => StoreError::Refused(said),
+        Class::Denied => StoreError::Denied { by: site.endpoint(), why: said },
     }
+}
+
+/// An answer that is not the one that was hoped for, for humans.
+pub fn said(site: &Site, method: &Method, reply: &Reply) -> String {
+    let code = Some(reply.code()).filter(|code| !code.is_empty()).unwrap_or("no error code");
+    let (status, url) = (reply.status.as_u16(), site.url());
+    match is_of_credentials(reply.status, code) {
+        true => refused_credentials(site.clusters(), url, &format!("{status} to {method} ({code})")),
+        false => format!("{url}: {status} to {method} ({code})"),
+    }
+}
+
+/// What is said of a backend that refuses an account, whatever is asked.
+pub fn refused_credentials(clusters: &str, backend: &str, said: &str) -> String {
+    let said = said.strip_prefix(backend).and_then(|said| said.strip_prefix(": ")).unwrap_or(said);
+    format!("credentials of {clusters} are refused by {backend}: {said}")
+}
+
+/// Whether an answer is about the account and not about what was asked: a wrong key, a wrong clock, an account that
+/// is locked.
+pub fn is_of_credentials(status: StatusCode, code: &str) -> bool {
+    const CODES: [&str; 13] = [
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",
+        "RequestExpired",
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "AccountProblem",
+        "NotSignedUp",
+        "UserSuspended",
+        "InvalidSecurity",
+    ];
+    status == StatusCode::UNAUTHORIZED || CODES.contains(&code)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -84,13 +121,16 @@ enum Class {
     Failed,
     Unknown,
     Refused,
+    Denied,
 }
 
 fn class(status: StatusCode, code: &str, end: End) -> Class {
     match (status.as_u16(), code) {
         (412 | 416, _) | (409, "ConditionalRequestConflict") => Class::Changed,
-        // A bucket that is to be there may come yet; so may a clock be set.
-        (_, "NoSuchBucket" | "RequestTimeTooSkewed") => Class::Failed,
+        // A bucket that is to be there may come yet; so may a key or a clock be set.
+        (_, "NoSuchBucket") => Class::Failed,
+        _ if is_of_credentials(status, code) => Class::Failed,
+        (403, _) => Class::Denied,
         (404, "NoSuchUpload") => Class::Failed,
         // A condition that somebody else's DELETE broke.
         (404, _) => Class::Changed,
@@ -131,9 +171,11 @@ mod tests {
             (409, "OperationAborted", Class::Failed),
             (404, "NoSuchKey", Class::Changed),
             (404, "NoSuchBucket", Class::Failed),
-            (403, "AccessDenied", Class::Refused),
+            (403, "AccessDenied", Class::Denied),
             (403, "RequestTimeTooSkewed", Class::Failed),
-            (401, "", Class::Refused),
+            (403, "SignatureDoesNotMatch", Class::Failed),
+            (400, "AuthorizationHeaderMalformed", Class::Failed),
+            (401, "", Class::Failed),
             (400, "InvalidRequest", Class::Refused),
             (400, "BadDigest", Class::Failed),
             (301, "PermanentRedirect", Class::Refused),

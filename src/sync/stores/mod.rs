@@ -8,27 +8,40 @@
 //! | `error.rs` | from failures and answers to [`StoreError`] |
 //! | `source.rs` | an object's bytes as they come in, checked |
 //! | `copy.rs`, `multipart.rs` | an object from one backend to another, in one piece and in parts |
+//! | `uploads.rs` | aborts uploads in parts that nobody completes |
 //! | `attribute.rs` | tags, ACL and other sub-resources |
 //! | `xml.rs` | what is to be understood of XML answers |
-//! | `pace.rs` | bytes per second |
+//! | `pace.rs`, `least.rs` | bytes per second: at most, and at least |
+//! | `lacks.rs` | what a backend was found not to know, for a while |
 
 mod attribute;
 mod copy;
 mod error;
 mod held;
+mod lacks;
+mod least;
 mod multipart;
 mod pace;
 mod request;
 mod site;
 mod source;
+mod uploads;
 mod xml;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, StatusCode};
+use tokio::time::Instant;
 
-use self::{copy::Copy, error::End, site::Site};
+pub use self::error::refused_credentials;
+use self::{
+    copy::Copy,
+    error::End,
+    least::Least,
+    site::{Reply, Site},
+    uploads::Uploads,
+};
 use super::{Copied, Gate, Held, Md5, State, StoreError, Stores};
 use crate::{
     journal::Object,
@@ -51,6 +64,11 @@ pub struct Settings {
     pub part_size: u64,
     /// Bytes per second and backend; 0 = no limit.
     pub bandwidth: u64,
+    /// Bytes per second that a copy must have on the average of `patience`; 0 = none is too slow.
+    pub least_rate: u64,
+    pub patience: Duration,
+    /// After which a request whose outcome is unknown does not happen any more.
+    pub settle: Duration,
 }
 
 impl Default for Settings {
@@ -61,6 +79,9 @@ impl Default for Settings {
             multipart_threshold: 64 * MIB,
             part_size: 16 * MIB,
             bandwidth: 0,
+            least_rate: 16 << 10,
+            patience: Duration::from_secs(60),
+            settle: Duration::from_secs(120),
         }
     }
 }
@@ -68,19 +89,30 @@ impl Default for Settings {
 /// The backends of one configuration.
 pub struct S3Stores {
     /// By endpoint.
-    sites: HashMap<String, Site>,
+    sites: HashMap<String, Arc<Site>>,
     settings: Settings,
+    uploads: Arc<Uploads>,
 }
 
 impl S3Stores {
     /// `upstream` signs ([`super::sign::ServiceSigner`]).
     pub fn new(upstream: &Arc<Upstream>, topology: &Topology, settings: Settings) -> S3Stores {
-        let site = |backend: &Arc<Backend>| Site::new(upstream.clone(), backend.clone(), settings.bandwidth);
+        let least = Least { rate: settings.least_rate, window: settings.patience };
+        let site = |backend: &Arc<Backend>| {
+            let clusters = clusters_of(topology, backend);
+            Arc::new(Site::new(upstream.clone(), backend.clone(), clusters, settings.bandwidth, least))
+        };
         let sites = topology.backends.iter().map(|backend| (backend.endpoint(), site(backend)));
-        S3Stores { sites: sites.collect(), settings }
+        let uploads = Uploads::new(settings.settle);
+        S3Stores { sites: sites.collect(), settings, uploads }
     }
 
-    fn site(&self, backend: &str) -> Result<&Site, StoreError> {
+    /// Before the process ends: lets uploads be aborted that copies have left.
+    pub async fn end(&self, within: Duration) {
+        self.uploads.end(within).await;
+    }
+
+    fn site(&self, backend: &str) -> Result<&Arc<Site>, StoreError> {
         self.sites
             .get(backend)
             .ok_or_else(|| StoreError::Refused(format!("{backend}: no cluster has this backend")))
@@ -92,10 +124,46 @@ impl S3Stores {
             Err(error) => return State::Unknown(error.to_string()),
         };
         match site.ask(header).await {
+            Ok(reply) if is_refusal(reply.status) => self.refused(site, object, reply).await,
             Ok(reply) => held::state(site.url(), &reply, self.settings.object_version_header.as_ref()),
             Err(failure) => State::Unknown(failure.to_string()),
         }
     }
+
+    /// Why a question was refused: the answer to HEAD has no room for it, that to GET of one byte has.
+    async fn refused(&self, site: &Site, object: &Object, reply: Reply) -> State {
+        let asked = async {
+            let mut header = request::head(site, Method::GET, object, "").ok()?;
+            request::set(&mut header, "range", "bytes=0-0").ok()?;
+            let answer = site.open(header).await.ok()?;
+            if answer.head.status.is_success() { None } else { site.collect(answer).await.ok() }
+        };
+        let explained = match asked.await {
+            Some(explained) => Reply { status: reply.status, ..explained },
+            None => reply,
+        };
+        let why = error::said(site, &Method::HEAD, &explained);
+        match error::is_of_credentials(explained.status, explained.code()) {
+            true => State::Unknown(why),
+            false => State::Refused(why),
+        }
+    }
+}
+
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
+/// The clusters that have a backend, for humans.
+fn clusters_of(topology: &Topology, backend: &Backend) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for cluster in topology.regions.iter().flat_map(|region| &region.clusters) {
+        let has = cluster.backends.iter().any(|one| one.id == backend.id);
+        if has && !names.contains(&cluster.name.as_str()) {
+            names.push(&cluster.name);
+        }
+    }
+    names.join(", ")
 }
 
 #[async_trait]
@@ -123,10 +191,11 @@ impl Stores for S3Stores {
         if object.key.is_empty() {
             return Err(StoreError::Refused(format!("{object} is no object but a bucket")));
         }
-        if let State::Unknown(why) = to.1 {
+        if let State::Unknown(why) | State::Refused(why) = to.1 {
             return Err(StoreError::Failed(format!("{}: nobody knows what it holds: {why}", target.url())));
         }
-        Copy { stores: self, object, source, held: from.1, target, over: to.1, gate }.run().await
+        let begun = Instant::now();
+        Copy { stores: self, object, source, held: from.1, target, over: to.1, gate, begun }.run().await
     }
 
     async fn delete(
@@ -136,9 +205,10 @@ impl Stores for S3Stores {
         gate: &dyn Gate,
     ) -> Result<(), StoreError> {
         let (site, over) = (self.site(backend.0)?, State::Present(backend.1.clone()));
+        let mut conditional = site.takes_conditions();
+        let mut tries_without = false;
         loop {
             let mut header = request::head(site, Method::DELETE, object, "")?;
-            let conditional = site.takes_conditions();
             if conditional {
                 request::condition(&mut header, &over)?;
             }
@@ -146,13 +216,16 @@ impl Stores for S3Stores {
             self.still(site, object, &over).await?;
             error::pass(gate, site).await?;
             let reply = site.commit(header, bytes::Bytes::new()).await?;
-            if reply.status.is_success() || reply.status == http::StatusCode::NOT_FOUND {
+            if reply.status.is_success() || reply.status == StatusCode::NOT_FOUND {
+                if tries_without {
+                    site.forget_conditions();
+                }
                 return Ok(());
             }
-            if !(conditional && reply.knows_no_conditions()) {
+            if !(conditional && reply.is_not_implemented()) {
                 return Err(error::of_reply(site, End::Target, &Method::DELETE, &reply));
             }
-            site.forget_conditions();
+            (conditional, tries_without) = (false, true);
         }
     }
 
@@ -180,7 +253,7 @@ impl S3Stores {
     /// Whether a backend holds what it did: asked where it cannot be a condition of the change.
     async fn still(&self, site: &Site, object: &Object, before: &State) -> Result<(), StoreError> {
         match (self.state_of(site, object).await, before) {
-            (State::Unknown(why), _) => Err(StoreError::Failed(why)),
+            (State::Unknown(why) | State::Refused(why), _) => Err(StoreError::Failed(why)),
             (State::Absent, State::Absent) => Ok(()),
             (State::Present(now), State::Present(before)) if is_same(&now, before) => Ok(()),
             _ => Err(StoreError::Changed(format!("{}: it holds something else now", site.url()))),

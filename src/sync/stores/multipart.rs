@@ -3,7 +3,7 @@
 //! Each part is a request of its own at both ends, and is checked by itself. They are as long as those of the source
 //! where those can be known: then both have the same ETag.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -14,11 +14,13 @@ use super::{
     error::{self, Broken, End},
     held::plain_md5,
     request,
-    site::Reply,
+    site::{Reply, Site},
     source::{Digests, Source},
+    uploads::{Upload, Uploads},
     xml,
 };
 use crate::{
+    journal::Object,
     s3::error::body_is_error,
     sync::{Md5, StoreError},
     upstream::Reuse,
@@ -30,8 +32,6 @@ const MIB: u64 = 1 << 20;
 const SHORTEST_PART: u64 = 5 * MIB;
 const LONGEST_PART: u64 = 5 << 30;
 const LONGEST: u64 = 5 << 40;
-/// For telling the target that nothing comes of it.
-const ABORT: Duration = Duration::from_secs(10);
 
 /// How long the parts are to be; `None` = one piece.
 pub async fn part_size(copy: &Copy<'_>) -> Result<Option<u64>, StoreError> {
@@ -88,27 +88,38 @@ pub async fn copy(
     tags: Option<&str>,
     conditional: bool,
 ) -> Result<Taken, Broken> {
-    let upload = Upload { copy, size, id: begin(copy, tags).await? };
-    let outcome = upload.run(conditional).await;
-    // What may be under way is left alone.
-    if let Err(broken) = &outcome
-        && !matches!(broken, Broken::Error(StoreError::Unknown(_)))
-    {
-        upload.abort().await;
-    }
-    outcome
+    let upload = begin(copy, tags).await?;
+    Parts { copy, size, upload }.run(conditional).await
 }
 
-async fn begin(copy: &Copy<'_>, tags: Option<&str>) -> Result<String, StoreError> {
+/// In a task of its own: an upload is known by the answer alone, also to who was given up before it came.
+async fn begin(copy: &Copy<'_>, tags: Option<&str>) -> Result<Upload, StoreError> {
     let head = copy.head(Method::POST, "uploads", tags)?;
-    let reply = copy.target.commit(head, Bytes::new()).await.map_err(invisible)?;
+    let (uploads, target, object) = (copy.stores.uploads.clone(), copy.target.clone(), copy.object.clone());
+    let url = copy.target.url();
+    let task = tokio::spawn(async move {
+        let slot = uploads.slot();
+        let reply = target.commit(head, Bytes::new()).await.map_err(invisible)?;
+        let begun = begun(uploads, target, object, &reply);
+        drop(slot);
+        begun
+    });
+    task.await.map_err(|_| StoreError::Failed(format!("{url}: the upload was given up")))?
+}
+
+fn begun(
+    uploads: Arc<Uploads>,
+    target: Arc<Site>,
+    object: Object,
+    reply: &Reply,
+) -> Result<Upload, StoreError> {
     if !reply.status.is_success() {
-        return Err(error::of_reply(copy.target, End::Target, &Method::POST, &reply));
+        return Err(error::of_reply(&target, End::Target, &Method::POST, reply));
     }
-    let id = xml::leaf(&reply.body, "UploadId").filter(|id| !id.is_empty());
-    id.ok_or_else(|| {
-        StoreError::Failed(format!("{}: it began an upload without UploadId", copy.target.url()))
-    })
+    match xml::leaf(&reply.body, "UploadId").filter(|id| !id.is_empty()) {
+        Some(id) => Ok(Upload::new(uploads, target, object, id)),
+        None => Err(StoreError::Failed(format!("{}: it began an upload without UploadId", target.url()))),
+    }
 }
 
 /// Of what nobody sees before the upload is completed, it does not matter whether it was done.
@@ -119,10 +130,11 @@ fn invisible(error: StoreError) -> StoreError {
     }
 }
 
-struct Upload<'a> {
+/// The parts on their way.
+struct Parts<'a> {
     copy: &'a Copy<'a>,
     size: u64,
-    id: String,
+    upload: Upload,
 }
 
 struct Part {
@@ -131,8 +143,8 @@ struct Part {
     md5: Md5,
 }
 
-impl Upload<'_> {
-    async fn run(&self, conditional: bool) -> Result<Taken, Broken> {
+impl Parts<'_> {
+    async fn run(mut self, conditional: bool) -> Result<Taken, Broken> {
         let mut parts = Vec::new();
         let mut whole = Hasher::new();
         let mut start = 0;
@@ -170,7 +182,7 @@ impl Upload<'_> {
     ) -> Result<(String, Digests), Broken> {
         let Copy { source, object, held, target, .. } = self.copy;
         let range = start..(start + self.size).min(held.length);
-        let query = format!("partNumber={number}&uploadId={}", request::encoded(&self.id));
+        let query = format!("partNumber={number}&uploadId={}", request::encoded(&self.upload.id));
         let head = request::head(target, Method::PUT, object, &query).map_err(StoreError::from)?;
         let source = Source::open(source, object, held, Some(range), whole).await?;
         let (reply, digests) = stream(target, head, source, reuse, |_| async { Ok(()) }).await?;
@@ -187,30 +199,29 @@ impl Upload<'_> {
         Ok((etag.to_owned(), digests))
     }
 
-    async fn complete(&self, parts: &[Part], conditional: bool) -> Result<Reply, Broken> {
+    async fn complete(&mut self, parts: &[Part], conditional: bool) -> Result<Reply, Broken> {
         let Copy { object, target, over, .. } = self.copy;
-        let query = format!("uploadId={}", request::encoded(&self.id));
+        let query = format!("uploadId={}", request::encoded(&self.upload.id));
         let mut head = request::head(target, Method::POST, object, &query).map_err(StoreError::from)?;
         if conditional {
             request::condition(&mut head, over).map_err(StoreError::from)?;
         }
-        let mut reply = target.commit(head, document(parts).into()).await?;
+        self.upload.completing();
+        let mut reply = match target.commit(head, document(parts).into()).await {
+            Err(error @ StoreError::Unknown(_)) => return Err(error.into()),
+            reply => reply.inspect_err(|_| self.upload.completed(false))?,
+        };
         if reply.status.is_success() && body_is_error(&reply.body) {
             let changed = matches!(reply.code(), "PreconditionFailed" | "ConditionalRequestConflict");
             reply.status =
                 if changed { StatusCode::PRECONDITION_FAILED } else { StatusCode::INTERNAL_SERVER_ERROR };
         }
-        if reply.status.is_success() { Ok(reply) } else { Err(self.copy.refused(Method::POST, reply)) }
-    }
-
-    async fn abort(&self) {
-        let Copy { object, target, .. } = self.copy;
-        let query = format!("uploadId={}", request::encoded(&self.id));
-        let Ok(head) = request::head(target, Method::DELETE, object, &query) else { return };
-        let outcome = tokio::time::timeout(ABORT, target.commit(head, Bytes::new())).await;
-        if !matches!(&outcome, Ok(Ok(reply)) if reply.status.is_success()) {
-            log::warn!("{}: the upload {:?} of {object} could not be aborted", target.url(), self.id);
+        let refused = (!reply.status.is_success()).then(|| self.copy.refused(Method::POST, reply.clone()));
+        let is_unknown = matches!(refused, Some(Broken::Answered(_, StoreError::Unknown(_))));
+        if !is_unknown {
+            self.upload.completed(refused.is_none());
         }
+        refused.map_or(Ok(reply), Err)
     }
 }
 

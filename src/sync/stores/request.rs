@@ -66,7 +66,7 @@ pub fn condition(head: &mut RequestHeader, over: &State) -> Result<(), Cause> {
     match over {
         State::Absent => set(head, "if-none-match", "*"),
         State::Present(held) => set(head, "if-match", quoted(&held.etag)),
-        State::Unknown(_) => Ok(()),
+        State::Unknown(_) | State::Refused(_) => Ok(()),
     }
 }
 

@@ -1,19 +1,19 @@
 //! One backend: requests to it, and what has been found out about it.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
 use pingora_http::RequestHeader;
+use tokio::time::timeout;
 
 use super::{
     error::{self, Broken},
+    lacks::Lacks,
+    least::{Account, Least},
     pace::Pace,
     request,
 };
@@ -26,19 +26,23 @@ use crate::{
 
 /// The longest answer that is read whole: ACLs and error documents are far shorter.
 const LONGEST_ANSWER: usize = 1 << 20;
+/// For the last bytes of a change and its answer, or for the rest of an answer. Storages that put large objects
+/// together send blanks for minutes meanwhile.
+const ANSWERING: Duration = Duration::from_secs(600);
 
 pub struct Site {
     upstream: Arc<Upstream>,
     backend: Arc<Backend>,
+    /// Clusters that have this backend, for humans.
+    clusters: String,
     pub pace: Pace,
-    /// It has said that it knows no conditions of changes.
-    unconditional: AtomicBool,
-    /// It has said that it knows no tags.
-    untagged: AtomicBool,
+    least: Least,
+    unconditional: Lacks,
+    untagged: Lacks,
 }
 
 /// An answer that was read whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -51,8 +55,8 @@ impl Reply {
         error_code(&self.body).unwrap_or_default()
     }
 
-    /// The answer of who does not implement the conditions of a change.
-    pub fn knows_no_conditions(&self) -> bool {
+    /// The answer of who does not implement something: the conditions of a change, perhaps.
+    pub fn is_not_implemented(&self) -> bool {
         self.status == StatusCode::NOT_IMPLEMENTED
             || (self.status == StatusCode::BAD_REQUEST && self.code() == "NotImplemented")
     }
@@ -63,13 +67,22 @@ impl Reply {
 }
 
 impl Site {
-    pub fn new(upstream: Arc<Upstream>, backend: Arc<Backend>, bandwidth: u64) -> Site {
+    pub fn new(
+        upstream: Arc<Upstream>,
+        backend: Arc<Backend>,
+        clusters: String,
+        bandwidth: u64,
+        least: Least,
+    ) -> Site {
+        let pace = Pace::new(bandwidth);
         Site {
             upstream,
             backend,
-            pace: Pace::new(bandwidth),
-            unconditional: AtomicBool::new(false),
-            untagged: AtomicBool::new(false),
+            clusters,
+            pace,
+            least,
+            unconditional: Lacks::default(),
+            untagged: Lacks::default(),
         }
     }
 
@@ -81,22 +94,36 @@ impl Site {
         self.backend.authority()
     }
 
-    pub fn takes_conditions(&self) -> bool {
-        !self.unconditional.load(Relaxed)
+    pub fn endpoint(&self) -> String {
+        self.backend.endpoint()
     }
 
+    pub fn clusters(&self) -> &str {
+        &self.clusters
+    }
+
+    /// Of who moves an object's bytes from or to it.
+    pub fn account(&self) -> Account {
+        Account::open(self.least)
+    }
+
+    pub fn takes_conditions(&self) -> bool {
+        !self.unconditional.lasts(Instant::now())
+    }
+
+    /// It has refused a change under a condition, and done the same without one.
     pub fn forget_conditions(&self) {
-        if !self.unconditional.swap(true, Relaxed) {
+        if self.unconditional.note(Instant::now()) {
             log::info!("{}: it knows no conditions of changes, it is asked before them instead", self.url());
         }
     }
 
     pub fn knows_tags(&self) -> bool {
-        !self.untagged.load(Relaxed)
+        !self.untagged.lasts(Instant::now())
     }
 
     pub fn forget_tags(&self) {
-        self.untagged.store(true, Relaxed);
+        self.untagged.note(Instant::now());
     }
 
     /// A request without body that changes nothing, and its whole answer.
@@ -146,7 +173,12 @@ impl Site {
     }
 
     /// Sends the bytes that complete a request, and reads its answer.
-    pub async fn complete(&self, mut connection: Connection, last: Bytes) -> Result<Reply, Broken> {
+    pub async fn complete(&self, connection: Connection, last: Bytes) -> Result<Reply, Broken> {
+        let completed = timeout(ANSWERING, self.completed(connection, last)).await;
+        completed.unwrap_or_else(|_| Err(error::after(self.overdue(Phase::Await))))
+    }
+
+    async fn completed(&self, mut connection: Connection, last: Bytes) -> Result<Reply, Broken> {
         if connection.answers_early().await.map_err(error::unfinished)? {
             return Err(self.early(connection).await);
         }
@@ -187,7 +219,8 @@ impl Site {
 
     pub async fn collect(&self, answer: Answer) -> Result<Reply, Failure> {
         let Answer { head, body } = answer;
-        let body = match body.collect(LONGEST_ANSWER).await {
+        let body = timeout(ANSWERING, body.collect(LONGEST_ANSWER)).await;
+        let body = match body.map_err(|_| self.overdue(Phase::Receive))? {
             Body::Whole(body) => body,
             Body::Broken(_, failure) => return Err(failure),
             Body::Long(..) => {
@@ -207,6 +240,10 @@ impl Site {
         }
         let shared = Head::new(&header, Framing::Length(length)).map_err(failure)?;
         self.upstream.head(&self.backend, &header, &shared)
+    }
+
+    fn overdue(&self, phase: Phase) -> Failure {
+        Failure::new(&self.backend, phase, Cause::Deadline, ANSWERING)
     }
 
     /// For a connection.

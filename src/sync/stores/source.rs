@@ -8,7 +8,9 @@ use md5::{Digest, Md5 as Hasher};
 
 use super::{
     error::{self, End},
-    held, request,
+    held,
+    least::Account,
+    request,
     site::{Reply, Site},
 };
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
 pub struct Source<'a> {
     site: &'a Site,
     incoming: Incoming,
+    account: Account,
     length: u64,
     left: u64,
     part: Hasher,
@@ -62,7 +65,8 @@ impl<'a> Source<'a> {
         let reply = Reply { status: head.status, headers: head.headers.clone(), body: Bytes::new() };
         check(site, &reply, held, range.as_ref())?;
         let length = range.map_or(held.length, |range| range.end - range.start);
-        Ok(Source { site, incoming: body, length, left: length, part: Hasher::new(), whole })
+        let account = site.account();
+        Ok(Source { site, incoming: body, account, length, left: length, part: Hasher::new(), whole })
     }
 
     /// Bytes that there will be.
@@ -73,7 +77,11 @@ impl<'a> Source<'a> {
     /// The next piece, never empty; `None` at the end that was announced.
     pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         loop {
-            let Some(piece) = self.incoming.chunk().await.map_err(error::before)? else { break };
+            let Some(piece) = self.account.wait(self.incoming.chunk()).await else {
+                return Err(self.wrong(&format!("it sent {}", self.account.too_slow())));
+            };
+            let Some(piece) = piece.map_err(error::before)? else { break };
+            self.account.moved(piece.len());
             let Some(left) = self.left.checked_sub(piece.len() as u64) else {
                 return Err(self.wrong("more bytes came than it said"));
             };

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::time::sleep;
 
 use super::{
-    super::fixture::{A, B, EPOCH, SETTLE, World},
+    super::fixture::{A, B, EPOCH, SETTLE, Unheard, World},
     *,
 };
 use crate::journal::{Counts, Journal, Object, Said};
@@ -188,4 +188,87 @@ async fn a_sighting_outlives_the_repair_of_its_object() {
     world.ahead.store(2 * SETTLE.as_millis() as i64, Relaxed);
     assert_eq!(world.once().await, Ended::Done { left: false });
     assert_eq!(world.journal.show(&object("key")).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_a_backend_refuses_is_parked_and_the_others_are_repaired() {
+    let world = World::new();
+    for number in 0..40 {
+        world.missed_by_b(&format!("key{number}")).await;
+    }
+    world.stores.refused.lock().unwrap().insert((B, "key20"));
+    world.stores.denied.lock().unwrap().insert((B, "key30"));
+    world.once().await;
+    let parked = ["key20", "key30"];
+    for (key, why) in parked.iter().zip(["http://b:80: 403 to HEAD", "http://b:80: 403 to PUT"]) {
+        let case = world.journal.show(&object(key)).await.unwrap().unwrap();
+        assert_eq!((case.standing, case.reason.as_str()), (Standing::Parked, why));
+    }
+    let counts = world.journal.counts().await.unwrap();
+    assert_eq!((counts.resolved, counts.parked, counts.open), (38, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_refuses_everything_is_left_alone_and_no_object_is_parked() {
+    for (is_asking, said) in [(true, "403 to HEAD"), (false, "403 to PUT")] {
+        let world = World::new();
+        for number in 0..100 {
+            world.missed_by_b(&format!("key{number}")).await;
+        }
+        let refuses = if is_asking { &world.stores.refused } else { &world.stores.denied };
+        refuses.lock().unwrap().insert((B, ""));
+        let running = tokio::spawn(world.worker(false).run());
+        sleep(Duration::from_secs(300)).await;
+        let counts = world.journal.counts().await.unwrap();
+        assert_eq!((counts.open, counts.parked, counts.dead), (100, 0, 0), "{said}");
+        let told = world.told.lock().unwrap().clone();
+        let failed = told.iter().filter(|told| told.outcome == "failed").count();
+        assert!((1..40).contains(&failed), "{said}: {failed} tries");
+        let why = format!("credentials of main are refused by http://b:80: {said}");
+        assert!(told.iter().any(|told| told.outcome == "postponed" && told.why.contains(&why)), "{told:#?}");
+
+        refuses.lock().unwrap().clear();
+        while world.journal.counts().await.unwrap().open > 0 {
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(world.journal.counts().await.unwrap().resolved, 100, "{said}");
+        world.stop.send_replace(true);
+        running.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_unknown_outcome_is_a_failed_try_and_looked_for_after_settle() {
+    let mut world = World::new();
+    world.max_attempts = Some(3);
+    world.missed_by_b("arrives").await;
+    world.stores.unheard.lock().unwrap().insert(B, Unheard::Done);
+    assert_eq!(world.once().await, Ended::Done { left: true });
+    assert_eq!((world.last().outcome, world.last().attempts), ("failed", 1));
+    assert!(world.last().pause.unwrap() >= SETTLE);
+    sleep(SETTLE * 2).await;
+    // It is there, and is not copied again.
+    assert_eq!(world.once().await, Ended::Done { left: false });
+    assert_eq!((world.last().outcome, world.last().changed), ("resolved", 0));
+
+    world.missed_by_b("does not").await;
+    for outcome in ["failed", "failed", "dead"] {
+        world.stores.unheard.lock().unwrap().insert(B, Unheard::NotDone);
+        world.once().await;
+        assert_eq!(world.last().outcome, outcome);
+        sleep(SETTLE * 2).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_loses_metadata_is_for_a_human() {
+    let world = World::new();
+    world.missed_by_b("key").await;
+    let mut held = world.stores.holds(A, "key").unwrap();
+    held.metadata = vec![("x-amz-meta-foo".into(), "1".into())];
+    world.stores.keep(A, "key", held);
+    world.stores.keeps_no_metadata.store(true, Relaxed);
+    assert_eq!(world.once().await, Ended::Done { left: true });
+    let why = "http://b:80 does not keep metadata x-amz-meta-foo";
+    assert_eq!((world.last().outcome, world.last().why.as_str()), ("parked", why));
 }

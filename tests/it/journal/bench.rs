@@ -33,7 +33,7 @@ pub enum Engine {
 pub struct Bench<'a> {
     pub journal: Arc<dyn Journal>,
     time: Time<'a>,
-    _folder: Option<TempDir>,
+    folder: Option<TempDir>,
 }
 
 enum Time<'a> {
@@ -54,17 +54,17 @@ impl Engine {
         match self {
             Engine::Memory => {
                 let journal = Arc::new(Memory::new(clock));
-                Bench { journal, time: Time::Clock(time), _folder: None }
+                Bench { journal, time: Time::Clock(time), folder: None }
             }
             Engine::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
                 let journal = Arc::new(Sqlite::open_by(&folder.path().join("journal"), clock).unwrap());
-                Bench { journal, time: Time::Clock(time), _folder: Some(folder) }
+                Bench { journal, time: Time::Clock(time), folder: Some(folder) }
             }
             Engine::Postgres(server) => {
                 server.execute("DROP SCHEMA IF EXISTS akubra_journal CASCADE").await;
                 let journal = Arc::new(Postgres::connect(settings(server)).await.unwrap());
-                Bench { journal, time: Time::Tables(server), _folder: None }
+                Bench { journal, time: Time::Tables(server), folder: None }
             }
         }
     }
@@ -105,6 +105,25 @@ impl Bench<'_> {
                      UPDATE akubra_journal.gateways SET seen = seen - {millis}"
                 );
                 server.execute(&older).await;
+            }
+        }
+    }
+
+    /// Puts something in place of what is kept of a write, in `intents` or `records`.
+    pub async fn spoil(&self, table: &str, number: i64, payload: &[u8]) {
+        let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        match &self.time {
+            Time::Clock(_) => {
+                let file = self.folder.as_ref().expect("it has tables").path().join("journal");
+                let file = rusqlite::Connection::open(file).unwrap();
+                let spoil = format!("UPDATE {table} SET payload = x'{hex}' WHERE number = {number}");
+                assert_eq!(file.execute(&spoil, []).unwrap(), 1);
+            }
+            Time::Tables(server) => {
+                let table = format!("akubra_journal.{table}");
+                server
+                    .execute(&format!("UPDATE {table} SET payload = '\\x{hex}' WHERE number = {number}"))
+                    .await;
             }
         }
     }

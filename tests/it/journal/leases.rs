@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akubra::journal::{Lease, Resolution, Standing, Wanted};
+use akubra::journal::{Later, Lease, Resolution, Standing, Wanted};
 
 use super::bench::*;
 
@@ -34,11 +34,11 @@ async fn a_lease_is_for_one(bench: &Bench<'_>) {
     {
         assert!(!bench.journal.renew(&wrong, HOLD, SETTLE).await.unwrap());
         assert_eq!(bench.journal.resolve(&wrong, &[]).await.unwrap(), Resolution::Lost);
-        bench.journal.postpone(&wrong, Duration::ZERO, true, "").await.unwrap();
+        bench.journal.postpone(&wrong, Later::failed(Duration::ZERO), "").await.unwrap();
         bench.journal.set_aside(&wrong, Standing::Dead, &[id(1, 1), id(1, 2)], "").await.unwrap();
     }
     assert_eq!(bench.lease().await, []);
-    bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+    bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
     assert!(!bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
     assert_eq!(bench.journal.counts().await.unwrap().leased, 0);
     let (other, case) = bench.lease_one().await;
@@ -53,7 +53,7 @@ async fn a_lease_that_ran_out_is_worth_nothing(bench: &Bench<'_>) {
     bench.pass(HOLD).await;
     assert!(!bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
     assert_eq!(bench.journal.resolve(&lease, &[id(1, 1)]).await.unwrap(), Resolution::Lost);
-    bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+    bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
     bench.journal.set_aside(&lease, Standing::Parked, &[id(1, 1)], "").await.unwrap();
     assert_eq!(bench.journal.counts().await.unwrap().leased, 0);
     // What its worker sent may be on its way, whatever comes.
@@ -97,7 +97,7 @@ async fn the_misplaced_are_for_who_wants_them(bench: &Bench<'_>) {
     objects.sort();
     assert_eq!(objects, [b, c]);
     for (lease, _) in leases {
-        bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+        bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
     }
     let leases = bench.lease_some(Wanted::Misplaced, 100).await;
     assert_eq!((leases.len(), &leases[0].0.object), (3, &a));
@@ -119,7 +119,7 @@ async fn only_what_was_seen_is_resolved(bench: &Bench<'_>) {
     bench.apply(vec![settled(first, &a)]).await;
     assert_eq!(bench.journal.resolve(&lease, &[first, second]).await.unwrap(), Resolution::Changed);
     assert_eq!(bench.recorded(&a).await, [1, 2]);
-    bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+    bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
     let (lease, case) = bench.lease_one().await;
     assert_eq!(case.records[0], record(first, &a, good()));
     // One that is told again is no other; one that never was is no harm.
@@ -136,7 +136,7 @@ async fn tries_are_counted(bench: &Bench<'_>) {
     for tries in 0..3 {
         let (lease, case) = bench.lease_one().await;
         assert_eq!(case.attempts, tries);
-        bench.journal.postpone(&lease, HOLD, true, "b is away").await.unwrap();
+        bench.journal.postpone(&lease, Later::failed(HOLD), "b is away").await.unwrap();
         assert_eq!(bench.lease().await, []);
         bench.pass(HOLD).await;
     }
@@ -173,7 +173,7 @@ async fn a_human_drops(bench: &Bench<'_>) {
     bench.apply(vec![diverged(id(1, 1), &a)]).await;
     let (lease, _) = bench.lease_one().await;
     assert!(!bench.journal.drop_object(&a, "why").await.unwrap());
-    bench.journal.postpone(&lease, HOLD, false, "").await.unwrap();
+    bench.journal.postpone(&lease, Later::again(HOLD), "").await.unwrap();
     assert!(bench.journal.drop_object(&a, "why\0").await.unwrap());
     assert_eq!(bench.case(&a).await, None);
     let counts = bench.journal.counts().await.unwrap();

@@ -1,7 +1,8 @@
 //! The journal's engines: each keeps every rule of the trait, all come to the same by the same calls, and files and
 //! databases outlive what opens them.
 
-mod bench;
+pub mod bench;
+mod damage;
 mod leases;
 mod news;
 mod postgres;
@@ -32,4 +33,14 @@ fn sqlite_keeps_the_rules() {
 #[test]
 fn postgres_keeps_the_rules() {
     run(async { keeps_the_rules(&Engine::postgres().await).await });
+}
+
+#[test]
+fn sqlite_goes_on_beside_rows_that_cannot_be_read() {
+    run(async { damage::all(&Engine::Sqlite).await });
+}
+
+#[test]
+fn postgres_goes_on_beside_rows_that_cannot_be_read() {
+    run(async { damage::all(&Engine::postgres().await).await });
 }

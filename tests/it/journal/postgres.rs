@@ -2,8 +2,16 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use akubra::journal::{Filter, Journal, JournalError, News, Object, Postgres, Resolution, Wanted};
-use tokio::time::Instant;
+use akubra::journal::{
+    Change, Filter, Journal, JournalError, Later, News, Object, Postgres, Resolution, Wanted,
+    postgres::Settings,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UnixStream},
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::bench::*;
 use crate::fixture::*;
@@ -110,6 +118,7 @@ fn many_work_at_once() {
         let left = journals[0].list(&Filter::default(), None, 100).await.unwrap();
         let counts = journals[0].counts().await.unwrap();
         assert_eq!((counts.open, counts.intents, counts.leased), (left.len() as u64, 0, 0));
+        assert!(!server.log().contains("deadlock detected"), "{}", server.log());
         let mut records = HashSet::new();
         assert!(left.iter().flat_map(|case| &case.records).all(|record| records.insert(record.id())));
     });
@@ -119,6 +128,10 @@ fn many_work_at_once() {
 async fn work(journal: Arc<Postgres>) {
     let gateway = journal.enrol("host").await.unwrap();
     for number in 0..40 {
+        journal.alive(gateway).await.unwrap();
+        if number % 10 == 0 {
+            journal.adopt(Duration::ZERO, Duration::ZERO).await.unwrap();
+        }
         let objects: Vec<Object> =
             (0..3).map(|at| object(&((number + at * gateway) % 5).to_string())).collect();
         let ids: Vec<_> = (0..3).map(|at| id(gateway, 3 * number + at)).collect();
@@ -133,7 +146,7 @@ async fn work(journal: Arc<Postgres>) {
         for (lease, case) in journal.lease("worker", Wanted::Diverged, 2, LONG, LONG).await.unwrap() {
             let seen: Vec<_> = case.records.iter().map(akubra::journal::Record::id).collect();
             if journal.resolve(&lease, &seen).await.unwrap() == Resolution::Changed {
-                journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+                journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
             }
         }
     }
@@ -178,5 +191,93 @@ fn tables_of_a_later_version_are_left_alone() {
         let refused = Postgres::connect(settings(server)).await.map(|_| ());
         let expected = "its tables have version 9, of a later akubra; this one knows 1";
         assert_eq!(refused, Err(JournalError::Unusable(expected.to_owned())));
+    });
+}
+
+/// A way to the server on which commits stay while it is told so; who asked for them may have gone.
+struct Way {
+    port: u16,
+    /// How many wait on it.
+    holding: watch::Receiver<usize>,
+    holds: watch::Sender<bool>,
+}
+
+impl Way {
+    async fn to(server: &crate::fixture::Postgres) -> Way {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let socket = std::path::Path::new(&server.host()).join(".s.PGSQL.5432");
+        let (hold, holds_now) = watch::channel(false);
+        let (held, holding) = watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (mut from_client, mut to_client) = client.into_split();
+                let server = UnixStream::connect(&socket).await.unwrap();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await.ok() });
+                let (mut holds, held) = (holds_now.clone(), held.clone());
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
+                        if *holds.borrow() && bytes[..count].windows(7).any(|part| part == b"COMMIT\0") {
+                            held.send_modify(|held| *held += 1);
+                            holds.wait_for(|holds| !holds).await.unwrap();
+                        }
+                        to_server.write_all(&bytes[..count]).await.unwrap();
+                    }
+                });
+            }
+        });
+        Way { port, holding, holds: hold }
+    }
+}
+
+#[test]
+fn what_is_asked_again_does_not_overtake_what_may_still_be_running() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        let mut way = Way::to(server).await;
+        let slow = Settings { host: "127.0.0.1".to_owned(), port: way.port, ..settings(server) };
+        let slow = Arc::new(Postgres::connect(slow).await.unwrap());
+        let journal = Arc::new(Postgres::connect(settings(server)).await.unwrap());
+        for (number, again) in (1..).zip(["apply", "leave", "adopt"]) {
+            let gateway = journal.enrol("host").await.unwrap();
+            let (write, object) = (id(gateway, number), object(again));
+            way.holds.send_replace(true);
+            let change = vec![begin(write, &object)];
+            let first = tokio::spawn({
+                let slow = slow.clone();
+                async move { slow.apply(change, SETTLE).await }
+            });
+            soon("the commit", way.holding.wait_for(|held| *held == number as usize)).await.unwrap();
+            // Its answer is waited for no longer.
+            first.abort();
+            let next = tokio::spawn({
+                let journal = journal.clone();
+                async move {
+                    match again {
+                        "apply" => journal.apply(vec![Change::Void(write)], SETTLE).await,
+                        "leave" => journal.leave(gateway, SETTLE).await,
+                        _ => journal.adopt(Duration::ZERO, SETTLE).await.map(drop),
+                    }
+                }
+            });
+            let waiting = "SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            let waits = async {
+                while server.texts(waiting).await.is_empty() {
+                    assert!(!next.is_finished(), "{again} overtook it");
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            soon("the other to wait", waits).await;
+            way.holds.send_replace(false);
+            next.await.unwrap().unwrap();
+            // With the word that it came to nothing, or else with a record.
+            let records = usize::from(again != "apply");
+            assert_eq!(journal.counts().await.unwrap().intents, 0, "{again}");
+            let case = journal.show(&object).await.unwrap();
+            assert_eq!(case.map_or(0, |case| case.records.len()), records, "{again}");
+        }
     });
 }

@@ -1,6 +1,6 @@
 //! Random calls, the same to two engines: whatever these are, they answer alike.
 
-use akubra::journal::{Case, Change, Filter, Lease, Mark, News, Object, Said, Standing, Wanted};
+use akubra::journal::{Case, Change, Filter, Later, Lease, Mark, News, Object, Said, Standing, Wanted};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use super::bench::*;
@@ -131,7 +131,7 @@ impl Pair<'_> {
         if self.random.gen_bool(0.2) {
             seen.pop();
         }
-        let failed = self.random.gen_bool(0.5);
+        let (failed, calm) = (self.random.gen_bool(0.5), self.random.gen_bool(0.5));
         match self.random.gen_range(0..5) {
             0 | 1 => {
                 let resolve =
@@ -140,7 +140,7 @@ impl Pair<'_> {
             }
             2 => {
                 let postpone = async |bench: &Bench<'_>, at: usize| {
-                    bench.journal.postpone(&leases[at], HOLD, failed, "why").await
+                    bench.journal.postpone(&leases[at], Later { pause: HOLD, failed, calm }, "why").await
                 };
                 self.both(postpone).await.unwrap();
             }

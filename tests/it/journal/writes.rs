@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akubra::journal::{Change, Life, Object, Record, Said, Standing, What};
+use akubra::journal::{Change, Later, Life, Object, Record, Said, Standing, What};
 
 use super::bench::*;
 
@@ -85,7 +85,7 @@ async fn a_record_opens_what_was_set_aside(bench: &Bench<'_>) {
         // With a record that was not seen it is not set aside, and due again.
         bench.journal.set_aside(&lease, standing, &[id(1, 1)], "no rule").await.unwrap();
         let (lease, _) = bench.lease_one().await;
-        bench.journal.postpone(&lease, 1000 * HOLD, false, "").await.unwrap();
+        bench.journal.postpone(&lease, Later::again(1000 * HOLD), "").await.unwrap();
     }
 }
 
@@ -101,21 +101,32 @@ async fn an_unknown_outcome_is_waited_for(bench: &Bench<'_>) {
     bench.pass(SETTLE / 2).await;
     let (lease, _) = bench.lease_one().await;
     bench.apply(vec![uncertain(id(1, 3), &a)]).await;
-    bench.journal.postpone(&lease, Duration::ZERO, false, "").await.unwrap();
+    bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
     assert_eq!(bench.lease().await, []);
     bench.pass(SETTLE).await;
     let (lease, _) = bench.lease_one().await;
     // One that is certain makes it due at once, whatever the pause after a failure.
-    bench.journal.postpone(&lease, 100 * HOLD, true, "").await.unwrap();
+    bench.journal.postpone(&lease, Later::failed(100 * HOLD), "").await.unwrap();
     assert_eq!(bench.lease().await, []);
     bench.apply(vec![diverged(id(1, 4), &a)]).await;
     let (lease, _) = bench.lease_one().await;
-    // But not while something that a worker sent may still arrive.
-    bench.journal.postpone(&lease, SETTLE, false, "").await.unwrap();
+    // But not while something that a worker sent may still arrive, whatever it came to.
+    bench.journal.postpone(&lease, Later::again(SETTLE), "").await.unwrap();
     bench.apply(vec![diverged(id(1, 5), &a)]).await;
     bench.journal.retry(&a).await.unwrap();
     assert_eq!(bench.lease().await, []);
     bench.pass(SETTLE).await;
+    let (lease, _) = bench.lease_one().await;
+    bench.journal.postpone(&lease, Later::unsettled(SETTLE), "").await.unwrap();
+    assert_eq!(bench.case(&a).await.unwrap().attempts, 1);
+    bench.journal.retry(&a).await.unwrap();
+    assert_eq!(bench.lease().await, []);
+    bench.pass(SETTLE).await;
+    let (lease, _) = bench.lease_one().await;
+    // Where nothing was tried, a human need not wait.
+    bench.journal.postpone(&lease, Later::waits(SETTLE), "").await.unwrap();
+    assert_eq!(bench.lease().await, []);
+    bench.journal.retry(&a).await.unwrap();
     bench.lease_one().await;
 }
 
@@ -209,7 +220,7 @@ async fn names_are_any_bytes(bench: &Bench<'_>) {
         bench.apply(vec![Change::Diverged(record.clone())]).await;
         let (lease, case) = bench.lease_one().await;
         assert_eq!((case.object, case.records), (object.clone(), vec![record.clone()]));
-        bench.journal.postpone(&lease, 100 * HOLD, true, "a\0b'").await.unwrap();
+        bench.journal.postpone(&lease, Later::failed(100 * HOLD), "a\0b'").await.unwrap();
     }
     let unresolved = bench.journal.unresolved(100).await.unwrap();
     assert_eq!(unresolved.objects.len(), keys.len());

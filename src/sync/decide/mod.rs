@@ -1,0 +1,236 @@
+//! Which backend is right: a pure function of what the backends hold and what the journal knows.
+//!
+//! What a backend holds comes from somewhere ([`Origins`]): from a recorded write that it took, or may have taken;
+//! from before all of them; or from a later write that nobody recorded. Contents are compared by where they come from:
+//! one is newer than another if **every** origin it may have is after every origin of the other. The newest of all is
+//! what the backends are brought to.
+//!
+//! - Two records are ordered if their gateway says so, or if one ended before the other began ([`Order`]).
+//! - A recorded DELETE competes as a content of its own. Without one, a backend that lacks the object has nothing to say:
+//!   nothing is ever deleted because it is missing elsewhere.
+//! - Where the order does not tell, the object's version in its metadata does, else `Last-Modified` if it differs by
+//!   more than the clocks may, and could not be that of an older write which came late. Else a human has to.
+//! - A write that a backend acknowledged and nobody holds any more is not replaced by an older one.
+//!
+//! | file | |
+//! |---|---|
+//! | `mod.rs` | what may be decided, and what is done about it |
+//! | `order.rs` | which write took effect before which |
+//! | `origins.rs` | where what one backend holds may come from |
+//! | `classes.rs` | the contents that there are, each with its holders |
+//! | `content.rs` | whether two backends hold the same bytes |
+//! | `winner.rs` | which content is the newest |
+//! | `attributes.rs` | sub-resources that were written |
+
+mod attributes;
+mod classes;
+mod content;
+mod order;
+mod origins;
+mod winner;
+
+use super::State;
+use crate::journal::{Record, Said, What};
+use classes::Class;
+use order::Order;
+
+pub use attributes::Attribute;
+pub(super) use content::content;
+
+/// What `Last-Modified` leaves out.
+const FRACTION: i64 = 999;
+
+/// Each is compared with each.
+const RECORDS_MOST: usize = 2_000;
+
+/// What to do with an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// All backends hold the same, or nothing. These sub-resources were written and are still to be compared.
+    Agreed { attributes: Vec<Attribute> },
+    /// Bring `targets` to what `source` holds.
+    Copy { source: String, targets: Vec<String> },
+    /// Delete it on these.
+    Delete { targets: Vec<String> },
+    /// Ask these for the digest of what they hold, then decide again.
+    Digest(Vec<String>),
+    /// Some backend has to be asked first, and could not be.
+    Wait(String),
+    /// For a human.
+    Park(String),
+}
+
+/// What is assumed of the world; in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// How far clocks of gateways and backends may be apart.
+    pub clocks: i64,
+    /// After which what was sent does not happen any more.
+    pub settle: i64,
+}
+
+/// Decides. `states` has every backend of the cluster once, by its endpoint.
+pub fn decide(records: &[Record], states: &[(String, State)], bounds: Bounds) -> Decision {
+    if let Some(reason) = not_for_machines(records) {
+        return Decision::Park(reason);
+    }
+    if records.len() > RECORDS_MOST {
+        let count = records.len();
+        return Decision::Park(format!(
+            "{count} records are more than the {RECORDS_MOST} that can be put in order"
+        ));
+    }
+    let writes: Vec<&Record> =
+        records.iter().filter(|record| matches!(record.intent.what, What::Put | What::Delete)).collect();
+    let order = Order::new(&writes, bounds.clocks);
+    Case { records, writes, order, states, bounds }.decide()
+}
+
+/// Requests whose effect cannot be brought to another backend.
+fn not_for_machines(records: &[Record]) -> Option<String> {
+    records.iter().find_map(|record| match &record.intent.what {
+        What::Version(request) => {
+            Some(format!("{request} of one version: ids of versions differ between backends"))
+        }
+        What::Bucket(request) => Some(format!("{request} of a bucket: look at what its backends have")),
+        _ => None,
+    })
+}
+
+struct Case<'a> {
+    records: &'a [Record],
+    /// Of the records, those that made something of the object.
+    writes: Vec<&'a Record>,
+    order: Order,
+    states: &'a [(String, State)],
+    bounds: Bounds,
+}
+
+impl Case<'_> {
+    fn decide(&self) -> Decision {
+        let unknown = self.states.iter().find_map(|(_, state)| match state {
+            State::Unknown(why) | State::Refused(why) => Some(why.clone()),
+            _ => None,
+        });
+        let classes = self.classes();
+        let winner = self.winner(&classes);
+        let Some(why) = unknown else {
+            return match (winner, self.doubt(&classes)) {
+                (Err(Decision::Digest(backends)), _) => Decision::Digest(backends),
+                (_, Some(doubt)) => Decision::Park(doubt),
+                (Ok(winner), None) => self.bring(&classes, winner),
+                (Err(undecided), None) => undecided,
+            };
+        };
+        // What is certain need not wait for a backend that is away.
+        let certain = winner.ok().filter(|winner| self.is_certain(&classes, *winner));
+        let todo = certain.and_then(|winner| self.bring_to(&classes, winner));
+        todo.unwrap_or(Decision::Wait(why))
+    }
+
+    /// What is to be done for all backends to be like the winner, and whether that is right.
+    fn bring(&self, classes: &[Class], winner: usize) -> Decision {
+        let todo = self.bring_to(classes, winner);
+        let class = classes.get(winner);
+        let late = class.map(|class| self.late_comers(class)).unwrap_or_default();
+        let lost = match (class, &todo) {
+            (Some(class), Some(_)) => self.lost(|write| self.may_replace(classes, class, &late, write)),
+            (Some(class), None) => self.lost(|write| self.has_replaced(class, &late, write)),
+            (None, _) => self.lost(|write| self.is_elsewhere(write)),
+        };
+        match (lost, todo) {
+            (Some(backend), _) => {
+                Decision::Park(format!("{backend} took a newer write than any backend holds now"))
+            }
+            (None, Some(todo)) => todo,
+            (None, None) => Decision::Agreed { attributes: self.attributes() },
+        }
+    }
+
+    /// The first backend that took a write which is one of those `missed`.
+    fn lost(&self, missed: impl Fn(usize) -> bool) -> Option<&String> {
+        let puts = (0..self.writes.len()).filter(|write| !self.is_delete(*write));
+        let taken = |write: usize| {
+            let replies = &self.writes[write].replies;
+            replies.iter().find(|(_, said)| matches!(said, Said::Good { .. })).map(|(backend, _)| backend)
+        };
+        puts.filter(|write| missed(*write)).find_map(taken)
+    }
+
+    /// What is left to be done for all reachable backends to be like the winner.
+    fn bring_to(&self, classes: &[Class], winner: usize) -> Option<Decision> {
+        let class = classes.get(winner)?;
+        let is_among = |name: &String| class.holders.iter().any(|(holder, _)| holder == name);
+        let targets: Vec<String> = self
+            .states
+            .iter()
+            .filter(|(name, state)| match state {
+                State::Unknown(_) | State::Refused(_) => false,
+                State::Absent => !class.is_gone(),
+                State::Present(_) => !is_among(name),
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        if targets.is_empty() {
+            return None;
+        }
+        Some(match class.holders.first() {
+            None => Decision::Delete { targets },
+            Some((source, _)) => Decision::Copy { source: (*source).to_owned(), targets },
+        })
+    }
+
+    /// Whether a content may be older than a write. The others must not be brought to it then.
+    fn may_replace(&self, classes: &[Class], class: &Class, late: &[usize], write: usize) -> bool {
+        let origins = &class.origins;
+        let is_older = |other: &usize| self.order.before(*other, write);
+        // Where it is held it has been compared.
+        let is_held = || classes.iter().any(|class| class.origins.writes.contains(&write));
+        origins.before
+            || origins.writes.iter().any(is_older)
+            || (self.may_have_overtaken(class, late, write) && !is_held())
+    }
+
+    /// Whether what all backends hold is certainly older than a write, or came late. If it may be a later one, they are
+    /// left alone.
+    fn has_replaced(&self, class: &Class, late: &[usize], write: usize) -> bool {
+        let origins = &class.origins;
+        let begun = self.writes[write].intent.begun.saturating_sub(self.bounds.clocks);
+        let is_old = !origins.exact && class.holders.iter().any(|(_, held)| held.modified + FRACTION < begun);
+        let is_older = |other: &usize| self.order.before(*other, write);
+        let is_before = origins.writes.iter().all(is_older) && (!origins.before || self.all_strong());
+        !origins.writes.contains(&write)
+            && (is_old || (!origins.later && (is_before || self.may_have_overtaken(class, late, write))))
+    }
+
+    /// Whether only backends took it that the cluster does not have any more.
+    fn is_elsewhere(&self, write: usize) -> bool {
+        let is_here = |backend: &String| self.states.iter().any(|(name, _)| name == backend);
+        let replies = &self.writes[write].replies;
+        !replies.iter().any(|(backend, said)| matches!(said, Said::Good { .. }) && is_here(backend))
+    }
+
+    /// A DELETE may have been done, or backends may have lacked the object before.
+    fn doubt(&self, classes: &[Class]) -> Option<String> {
+        let is_there = classes.iter().any(|class| !class.is_gone());
+        let is_doubtful = || (0..self.writes.len()).any(|write| self.is_doubtful(write));
+        let why = "a gateway died in the middle of a DELETE, and a backend may have lacked the object before";
+        (is_there && is_doubtful()).then(|| why.to_owned())
+    }
+
+    fn is_before(&self, a: &Record, b: &Record) -> bool {
+        order::is_before(a, b, self.bounds.clocks)
+    }
+
+    /// Whether no backend that could not be asked can hold anything newer.
+    fn is_certain(&self, classes: &[Class], winner: usize) -> bool {
+        let Some(Class { origins, .. }) = classes.get(winner) else { return false };
+        let newest: Vec<usize> = (0..self.writes.len()).filter(|a| self.order.is_newest(*a)).collect();
+        origins.exact && newest.len() == 1 && origins.writes.contains(&newest[0])
+    }
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

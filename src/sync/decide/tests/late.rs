@@ -1,0 +1,116 @@
+//! Rows about what comes late or is brought by a worker, and about backends that were not always there.
+
+use super::*;
+
+#[test]
+fn a_write_that_may_have_come_late_over_an_acknowledged_one_is_for_a_human() {
+    let mut failed = record(1, What::Put, T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
+    let by_other = |replies: &[(&str, Said)]| by_gateway(2, record(1, What::Put, T + 2_000, replies));
+    let taken = by_other(&[(A, good(2)), (B, good(2))]);
+    let all = [(A, has(1, LATER)), (B, has(2, T + 2_000))];
+    parked(&[failed.clone(), taken.clone()], &all, "nothing tells");
+    // Nobody holds it any more.
+    let overwritten = by_other(&[(A, good(2)), (B, Said::NotApplied)]);
+    let all = [(A, has(1, T + 4_000)), (B, has(3, T - 100_000))];
+    parked(&[failed.clone(), overwritten], &all, "took a newer write");
+    parked(
+        &[failed.clone(), taken.clone()],
+        &[(A, has(1, T + 4_000)), (B, has(1, T + 4_000))],
+        "took a newer write",
+    );
+    let gone = by_gateway(2, record(1, What::Delete, T + 2_000, &[(A, deleted()), (B, deleted())]));
+    parked(&[failed.clone(), gone], &[(A, has(1, T + 20_000)), (B, State::Absent)], "nothing tells");
+    // It was there long before it was given up.
+    failed.ended = T + 60_000;
+    check(&[failed, taken], &[(A, has(1, T + 20_000)), (B, has(2, T + 2_000))], copy(A, &[B]));
+}
+
+#[test]
+fn agreement_on_what_is_older_than_an_acknowledged_write_is_not_forgotten() {
+    let put = record(1, What::Put, T, &[(A, good(2)), (B, Said::NotApplied)]);
+    let both = |content, modified| [(A, has(content, modified)), (B, has(content, modified))];
+    parked(one(&put), &both(1, T - 100_000), "took a newer write");
+    check(one(&put), &both(3, LATER), agreed());
+    // A storage may date an upload from its beginning.
+    check(one(&put), &both(2, T - 100_000), agreed());
+    let newer = record(2, What::Put, T + 2_000, &[(A, good(3)), (B, Said::NotApplied)]);
+    check(&[put.clone(), newer], &both(3, T - 100_000), agreed());
+    check(one(&put), &[(A, State::Absent), (B, State::Absent)], agreed());
+    // What a worker deleted while the write was under way.
+    let gone = record(0, What::Delete, T - 2_000, &[(A, deleted()), (B, Said::NotApplied)]);
+    parked(&[gone, put], &[(A, State::Absent), (B, State::Absent)], "took a newer write");
+}
+
+#[test]
+fn a_write_that_only_a_backend_took_which_is_gone_is_for_a_human() {
+    let replies = |said| [("http://gone:80", said), (A, Said::NotApplied), (B, Said::NotApplied)];
+    let put = record(1, What::Put, T, &replies(good(2)));
+    let old = || has(1, T - 100_000);
+    for all in [[old(), old()], [old(), State::Absent], [State::Absent, State::Absent]] {
+        let [a, b] = all;
+        parked(one(&put), &[(A, a), (B, b)], "http://gone:80 took a newer write");
+    }
+    // A worker had copied it in time.
+    check(one(&put), &[(A, has(2, T + 2_000)), (B, old())], copy(A, &[B]));
+    check(one(&put), &[(A, has(2, T + 2_000)), (B, has(2, T + 3_000))], agreed());
+    let gone = record(1, What::Delete, T, &replies(deleted()));
+    check(&[gone], &[(A, old()), (B, old())], delete(&[A, B]));
+    let tags = record(1, What::Attribute("tagging".into()), T, &replies(deleted()));
+    let unknown = Decision::Agreed { attributes: vec![Attribute { name: "tagging".into(), source: None }] };
+    check(&[tags], &[(A, old()), (B, old())], unknown);
+}
+
+#[test]
+fn a_backend_that_is_new_in_the_cluster_gets_what_the_others_have() {
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied)]);
+    check(one(&put), &[(A, has(1, T)), (B, State::Absent), (C, State::Absent)], copy(A, &[B, C]));
+    let seen = record(1, What::Seen, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    check(&[seen], &[(A, has(1, T)), (B, has(1, T)), (C, State::Absent)], copy(A, &[C]));
+    let gone = record(1, What::Delete, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    check(&[gone], &[(A, State::Absent), (B, has(1, T - 100)), (C, State::Absent)], delete(&[B]));
+}
+
+#[test]
+fn what_a_backend_may_never_have_had_does_not_prove_a_delete() {
+    let orphan = record(2, What::Delete, T + 2_000, &[]);
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, good(1))]);
+    let missed = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied)]);
+    let seen = record(1, What::Seen, T, &[(A, deleted()), (B, Said::NotApplied)]);
+    let two = [(A, has(1, T)), (B, State::Absent)];
+    parked(&[missed, orphan.clone()], &two, "a gateway died");
+    parked(&[seen, orphan.clone()], &two, "a gateway died");
+    // The cluster had no C then.
+    let three = [(A, has(1, T)), (B, has(1, T)), (C, State::Absent)];
+    parked(&[put.clone(), orphan.clone()], &three, "a gateway died");
+    check(&[put, orphan.clone()], &two, delete(&[A]));
+    let later = record(3, What::Put, T + 70_000, &[(A, good(2)), (B, Said::NotApplied)]);
+    check(&[orphan, later], &[(A, has(2, T + 70_000)), (B, State::Absent)], copy(A, &[B]));
+}
+
+#[test]
+fn what_a_worker_may_have_brought_over_a_write_does_not_win() {
+    let put = record(1, What::Put, T, &[(A, good(2)), (B, good(2)), (C, Said::NotApplied)]);
+    let old = || has(1, T - 100_000);
+    // Sent before it began, it may arrive for as long as anything may.
+    parked(one(&put), &[(A, has(1, T + 20_000)), (B, has(2, T)), (C, State::Absent)], "nothing tells");
+    check(one(&put), &[(A, has(1, LATER)), (B, has(2, T)), (C, State::Absent)], copy(A, &[B, C]));
+    // This is what was there before.
+    check(one(&put), &[(A, has(1, T + 20_000)), (B, has(2, T)), (C, old())], copy(B, &[A, C]));
+    check(one(&put), &[(A, has(3, T + 20_000)), (B, has(2, T)), (C, old())], copy(A, &[B, C]));
+}
+
+#[test]
+fn what_came_long_after_all_that_is_recorded_is_not_taken_for_an_old_write() {
+    let lost = strong(record(1, What::Put, T, &[(A, Said::Unknown), (B, Said::NotApplied)]));
+    let taken = strong(record(2, What::Put, T + 2_000, &[(A, good(2)), (B, good(2))]));
+    let both = [lost, taken];
+    check(&both, &[(A, has(1, T + 20_000)), (B, has(2, T))], copy(B, &[A]));
+    parked(&both, &[(A, has(1, LATER)), (B, has(2, T))], "nothing tells");
+}
+
+#[test]
+fn a_copy_that_has_lost_metadata_does_not_replace_what_it_was_made_of() {
+    let lost = record(1, What::Put, T, &[(A, Said::NotApplied), (B, Said::Unknown)]);
+    let whole = Held { metadata: vec![("cache-control".into(), "no-cache".into())], ..held(1, T - 100_000) };
+    parked(&[lost], &[(A, State::Present(whole)), (B, has(1, LATER))], "nothing tells");
+}
