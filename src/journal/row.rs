@@ -1,5 +1,7 @@
 //! What an engine with tables keeps of an object and of a write, apart from their names.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Intent, Object, Record, Said, Standing, What, WriteId, rules::is_divergence};
@@ -79,12 +81,13 @@ pub fn standing(code: i64) -> Standing {
     }
 }
 
-/// A write but for what has columns of its own: the object and the id.
+/// A write but for what has columns of its own: the object and the id. Borrowed where it is written: each write has its
+/// payload made while its client waits.
 #[derive(Debug, Serialize, Deserialize)]
-struct Payload {
-    what: What,
-    region: String,
-    req_id: String,
+struct Payload<'a> {
+    what: Cow<'a, What>,
+    region: Cow<'a, str>,
+    req_id: Cow<'a, str>,
     length: Option<u64>,
     begun: i64,
     strong: bool,
@@ -97,31 +100,41 @@ struct Payload {
     commit: Option<i64>,
     #[serde(default)]
     ended: i64,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    replies: Vec<(String, Said)>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    replies: Cow<'a, [(String, Said)]>,
+}
+
+impl<'a> Payload<'a> {
+    fn of(intent: &'a Intent, turn: Option<i64>) -> Payload<'a> {
+        Payload {
+            what: Cow::Borrowed(&intent.what),
+            region: Cow::Borrowed(&intent.region),
+            req_id: Cow::Borrowed(&intent.req_id),
+            length: intent.length,
+            begun: intent.begun,
+            strong: intent.strong,
+            turn,
+            ended_turn: None,
+            commit: None,
+            ended: 0,
+            replies: Cow::Borrowed(&[]),
+        }
+    }
 }
 
 /// JSON. Only a strong intent was there before anything was sent, so only its turn says something.
 pub fn intent_payload(intent: &Intent, turn: i64) -> Result<Vec<u8>, serde_json::Error> {
-    let intent = Intent { turn: intent.strong.then_some(turn), ..intent.clone() };
-    record_payload(&Record { intent, commit: None, ended: 0, turn: None, replies: Vec::new() })
+    serde_json::to_vec(&Payload::of(intent, intent.strong.then_some(turn)))
 }
 
 /// JSON.
 pub fn record_payload(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
-    let intent = &record.intent;
     serde_json::to_vec(&Payload {
-        what: intent.what.clone(),
-        region: intent.region.clone(),
-        req_id: intent.req_id.clone(),
-        length: intent.length,
-        begun: intent.begun,
-        strong: intent.strong,
-        turn: intent.turn,
         ended_turn: record.turn,
         commit: record.commit,
         ended: record.ended,
-        replies: record.replies.clone(),
+        replies: Cow::Borrowed(&record.replies),
+        ..Payload::of(&record.intent, record.intent.turn)
     })
 }
 
@@ -164,10 +177,21 @@ pub fn intent(id: WriteId, object: Object, payload: &[u8]) -> Result<Intent, Unr
 }
 
 pub fn record(id: WriteId, object: Object, payload: &[u8]) -> Result<Record, Unreadable> {
-    let Payload { what, region, req_id, length, begun, strong, turn, ended_turn, commit, ended, replies } =
+    let payload: Payload<'_> =
         serde_json::from_slice(payload).map_err(|error| Unreadable::new(id, &error))?;
-    let intent = Intent { id, object, what, region, req_id, length, begun, strong, turn };
-    Ok(Record { intent, commit, ended, turn: ended_turn, replies })
+    let intent = Intent {
+        id,
+        object,
+        what: payload.what.into_owned(),
+        region: payload.region.into_owned(),
+        req_id: payload.req_id.into_owned(),
+        length: payload.length,
+        begun: payload.begun,
+        strong: payload.strong,
+        turn: payload.turn,
+    };
+    let Payload { ended_turn: turn, commit, ended, replies, .. } = payload;
+    Ok(Record { intent, commit, ended, turn, replies: replies.into_owned() })
 }
 
 /// The record, or what stands for it.

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Result, Transaction, params};
 
 use super::{
     cases::{by_id, records_of, under_way},
-    tables::{remove, unwritable},
+    tables::{remove, turn, unwritable},
 };
 use crate::journal::{
     Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
@@ -36,8 +36,7 @@ pub fn lease(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, 
 }
 
 fn take(tables: &Transaction<'_>, terms: &Terms<'_>, due: Vec<(i64, i64)>) -> Result<Vec<(Lease, Case)>> {
-    let sql = "UPDATE counters SET tokens = tokens + 1 RETURNING tokens";
-    let token: i64 = tables.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    let token = turn(tables)?;
     let until = terms.now + terms.hold;
     let mut leases = Vec::with_capacity(due.len());
     for (_, id) in due {

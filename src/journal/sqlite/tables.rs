@@ -8,25 +8,27 @@ use super::cases::records_of;
 use crate::journal::{
     Intent, Object, Record, WriteId,
     row::{self, Row},
-    rules::{Batch, KEPT_EVENTS, are_many, stamped, superfluous},
+    rules::{Batch, KEPT_EVENTS, Part, are_many, stamped, superfluous},
 };
 
 /// So many events are left to become too old before they are deleted.
 const SWEEP: i64 = 512;
+/// Milliseconds between signs of life that writes give: each is one more page to put on disk.
+const SIGN: i64 = 1000;
 
 pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> Result<()> {
     for gateway in batch.gateways() {
-        let sql = "UPDATE gateways SET seen = ?2 WHERE id = ?1";
-        tables.prepare_cached(sql)?.execute(params![gateway, now])?;
+        let sql = "UPDATE gateways SET seen = ?2 WHERE id = ?1 AND abs(?2 - seen) >= ?3";
+        tables.prepare_cached(sql)?.execute(params![gateway, now, SIGN])?;
     }
     let turn = turn(tables)?;
-    for intent in batch.begun.values() {
-        begin(tables, intent, turn)?;
+    for (part, intent) in &batch.begun {
+        begin(tables, part, intent, turn)?;
     }
     add(tables, batch.diverged.values(), turn, now, settle)?;
     let mut kept = Vec::new();
-    for record in batch.settled.values() {
-        if is_contested(tables, record)? {
+    for (part, record) in &batch.settled {
+        if is_contested(tables, part)? {
             kept.push(record);
         }
     }
@@ -41,24 +43,21 @@ pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> 
     Ok(())
 }
 
-fn begin(tables: &Transaction<'_>, intent: &Intent, turn: i64) -> Result<()> {
+fn begin(tables: &Transaction<'_>, part: &Part, intent: &Intent, turn: i64) -> Result<()> {
     let payload = row::intent_payload(intent, turn).map_err(unwritable)?;
     let Object { cluster, bucket, key } = &intent.object;
     let sql = "INSERT OR REPLACE INTO intents (gateway, number, digest, cluster, bucket, key, payload)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    let WriteId { gateway, number } = intent.id;
-    let digest = intent.object.digest();
+    let (WriteId { gateway, number }, digest) = part;
     tables.prepare_cached(sql)?.execute(params![gateway, number, digest, cluster, bucket, key, payload])?;
     Ok(())
 }
 
 /// Whether a settled write must be kept as a record.
-fn is_contested(tables: &Transaction<'_>, record: &Record) -> Result<bool> {
+fn is_contested(tables: &Transaction<'_>, (WriteId { gateway, number }, digest): &Part) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM objects WHERE digest = ?1)
         OR EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number <> ?3))";
-    let WriteId { gateway, number } = record.id();
-    let known = params![record.intent.object.digest(), gateway, number];
-    tables.prepare_cached(sql)?.query_row(known, |row| row.get(0))
+    tables.prepare_cached(sql)?.query_row(params![digest, gateway, number], |row| row.get(0))
 }
 
 /// Intents of a gateway become records; how many.
@@ -191,10 +190,10 @@ fn known(tables: &Transaction<'_>, object: i64, record: &Record) -> Result<Optio
     Ok(payload.map(|payload| row::record_or_stand_in(record.id(), object(), &payload)))
 }
 
-/// The turn of this transaction.
-fn turn(tables: &Transaction<'_>) -> Result<i64> {
-    let sql = "UPDATE counters SET tokens = tokens + 1 RETURNING tokens";
-    tables.prepare_cached(sql)?.query_row([], |row| row.get(0))
+/// The turn of this transaction. For `RETURNING` SQLite would make a table of its own each time, at ten times the cost.
+pub fn turn(tables: &Transaction<'_>) -> Result<i64> {
+    tables.prepare_cached("UPDATE counters SET tokens = tokens + 1")?.execute([])?;
+    tables.prepare_cached("SELECT tokens FROM counters")?.query_row([], |row| row.get(0))
 }
 
 /// The turn at which a write began that is still under way; none where the intent cannot be read.

@@ -4,6 +4,7 @@
 //! journal is away those are refused at once, and what others have to say waits in memory, as far as there is room.
 
 mod life;
+mod rest;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use tokio::{
     time::{sleep, timeout, timeout_at},
 };
 
+use self::rest::Rest;
 use super::{
     Change, Changes, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
@@ -39,6 +41,9 @@ const TROUBLE: Duration = Duration::from_secs(10);
 type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn Journal>, JournalError>> + Send>>;
 /// Makes the engine; asked again until it does.
 pub type Opener = Box<dyn Fn() -> Opening + Send + Sync>;
+
+/// Somebody who waits for a batch.
+type Token = oneshot::Sender<()>;
 
 /// The write was not begun: the journal cannot be told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +75,7 @@ pub struct Writer {
 
 #[derive(Default)]
 struct Queue {
-    waiting: Waiting<oneshot::Sender<()>>,
+    waiting: Waiting<Token>,
     /// When the task looks at it again by itself.
     looked_at: Option<Instant>,
 }
@@ -165,7 +170,7 @@ impl Writer {
         self.queue().waiting.taken_up_to()
     }
 
-    fn put<R>(&self, put: impl FnOnce(&mut Waiting<oneshot::Sender<()>>, Instant) -> R) -> R {
+    fn put<R>(&self, put: impl FnOnce(&mut Waiting<Token>, Instant) -> R) -> R {
         let mut queue = self.queue();
         let outcome = put(&mut queue.waiting, Instant::now());
         self.metrics.waiting.set(queue.waiting.len() as i64);
@@ -184,9 +189,13 @@ impl Writer {
     /// Puts what waits into the journal, for as long as it is polled. One at a time.
     pub async fn run(&self) {
         let mut pause = FIRST_PAUSE;
+        let rest = Rest::new();
         loop {
             match self.step().await {
-                Ok(()) => pause = FIRST_PAUSE,
+                Ok(took) => {
+                    pause = FIRST_PAUSE;
+                    rest.after(took).await;
+                }
                 Err(error) => {
                     self.unavailable.store(true, Relaxed);
                     self.metrics.unavailable.set(1);
@@ -198,7 +207,8 @@ impl Writer {
         }
     }
 
-    async fn step(&self) -> Result<(), JournalError> {
+    /// Returns how long the journal was busy with a batch.
+    async fn step(&self) -> Result<Duration, JournalError> {
         let engine = match self.engine() {
             Some(engine) => engine,
             None => {
@@ -213,11 +223,11 @@ impl Writer {
         } else {
             return match self.next().await {
                 Some(batch) => self.flush(engine, batch).await,
-                None => Ok(()),
+                None => Ok(Duration::ZERO),
             };
         }
         self.is_there();
-        Ok(())
+        Ok(Duration::ZERO)
     }
 
     fn is_there(&self) {
@@ -228,7 +238,7 @@ impl Writer {
     }
 
     /// The next batch, when it is due; `None` = look again.
-    async fn next(&self) -> Option<batch::Batch<oneshot::Sender<()>>> {
+    async fn next(&self) -> Option<batch::Batch<Token>> {
         let due = {
             let mut queue = self.queue();
             let due = queue.waiting.due();
@@ -253,30 +263,37 @@ impl Writer {
     async fn flush(
         &self,
         engine: &Arc<dyn Journal>,
-        batch: batch::Batch<oneshot::Sender<()>>,
-    ) -> Result<(), JournalError> {
+        batch: batch::Batch<Token>,
+    ) -> Result<Duration, JournalError> {
         let gateway = self.gateway.load(Relaxed);
         let changes: Vec<_> = batch.changes().cloned().map(|change| named(change, gateway)).collect();
         let start = Instant::now();
         let outcome = engine.apply(changes, self.settle).await;
+        let took = start.elapsed();
         let histogram = if outcome.is_ok() { &self.metrics.taken } else { &self.metrics.failed };
-        histogram.observe(start.elapsed().as_secs_f64());
+        histogram.observe(took.as_secs_f64());
         if outcome.is_ok() {
             self.count(batch.changes());
             self.is_there();
         }
+        for token in self.ended(batch, outcome.is_ok()) {
+            // Whoever waits no longer has withdrawn it.
+            token.send(()).unwrap_or_default();
+        }
+        outcome.map(|()| took)
+    }
+
+    /// A batch is on its way no more. Gives who waits for what is in the journal now: they are told when others may use
+    /// the queue again, as waking them takes a while.
+    fn ended(&self, batch: batch::Batch<Token>, well: bool) -> Vec<Token> {
         let mut queue = self.queue();
-        match &outcome {
-            Ok(()) => {
-                // Whoever waits no longer has withdrawn it.
-                for token in queue.waiting.done(batch) {
-                    token.send(()).unwrap_or_default();
-                }
-            }
-            Err(_) => drop(queue.waiting.give_back(batch)),
+        let mut tokens = Vec::new();
+        match well {
+            true => tokens = queue.waiting.done(batch),
+            false => drop(queue.waiting.give_back(batch)),
         }
         self.metrics.waiting.set(queue.waiting.len() as i64);
-        outcome
+        tokens
     }
 
     fn count<'a>(&self, changes: impl Iterator<Item = &'a Change>) {

@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::task::yield_now;
 
 use super::*;
 use crate::{
@@ -180,6 +182,40 @@ async fn those_that_come_together_go_together() {
     writer.leave(Duration::from_secs(5)).await;
     assert_eq!(behind.counts().await.unwrap().intents, 0, "what was left became records");
     assert_eq!(behind.counts().await.unwrap().open, 100);
+}
+
+#[tokio::test]
+async fn what_comes_soon_after_a_batch_gathers() {
+    let (writer, behind, _folder) = gateway();
+    until("the journal", async || writer.is_available()).await;
+    // Where the machine is busy, the rest may be over before the second comes.
+    until("two that go together", async || {
+        writer.begin(&[intent(&writer, "first")]).await.unwrap();
+        let before = behind.batches.load(Relaxed);
+        let (one, other) = ([intent(&writer, "one")], [intent(&writer, "other")]);
+        let late = async {
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            writer.begin(&other).await
+        };
+        let (one, other) = tokio::join!(writer.begin(&one), late);
+        assert!(one.is_ok() && other.is_ok());
+        behind.batches.load(Relaxed) == before + 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rest_is_as_long_as_the_batch_took_but_not_long() {
+    let rest = Rest::new();
+    assert!(rest.after(Duration::ZERO).now_or_never().is_some());
+    for (took, least) in [(300, 300), (60_000_000, 1000)] {
+        let start = Instant::now();
+        rest.after(Duration::from_micros(took)).await;
+        let rested = start.elapsed();
+        assert!(rested >= Duration::from_micros(least) && rested < Duration::from_secs(30), "{rested:?}");
+    }
 }
 
 #[tokio::test]

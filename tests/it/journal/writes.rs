@@ -14,6 +14,7 @@ pub async fn all(engine: &Engine) {
     an_unknown_outcome_is_waited_for(&engine.empty().await).await;
     a_known_write_is_replaced(&engine.empty().await).await;
     intents_of_the_dead_become_records(&engine.empty().await).await;
+    a_gateway_that_begins_writes_lives(&engine.empty().await).await;
     a_gateway_leaves_its_intents(&engine.empty().await).await;
     names_are_any_bytes(&engine.empty().await).await;
     records_that_say_nothing_go(&engine.empty().await).await;
@@ -171,6 +172,18 @@ async fn intents_of_the_dead_become_records(bench: &Bench<'_>) {
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
     assert_eq!(bench.recorded(&a).await, [1, 2]);
     assert_eq!(bench.journal.alive(77).await.unwrap(), Life::Unknown);
+}
+
+async fn a_gateway_that_begins_writes_lives(bench: &Bench<'_>) {
+    let gateway = bench.journal.enrol("host").await.unwrap();
+    let a = object("a");
+    for number in [1, 2] {
+        bench.pass(HOLD).await;
+        bench.apply(vec![begin(id(gateway, number), &a)]).await;
+        assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
+    }
+    bench.pass(HOLD).await;
+    assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 2);
 }
 
 async fn a_gateway_leaves_its_intents(bench: &Bench<'_>) {
