@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::{
     Gate, Md5, State, StoreError, Stores,
     copies::Copies,
-    decide::{Attribute, Bounds, Decision, decide},
+    decide::{Bounds, Decision, decide},
 };
 use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
 
@@ -152,11 +152,14 @@ impl Repair<'_> {
                         Round::Next
                     }
                 },
-                Decision::Copy { source, targets } => {
+                Decision::Copy { source, targets, attributes } => {
+                    let last_words = self.keep(object, &source, &attributes).await?;
                     if let Some(why) = done.copies.is_in_vain(&states, &source, &targets) {
                         return Err(Outcome::Parked { why });
                     }
-                    self.copy(object, &states, &source, &targets, &mut done).await
+                    let round = self.copy(object, &states, &source, &targets, &mut done).await;
+                    self.give_back(object, last_words).await?;
+                    round
                 }
                 Decision::Delete { targets } => {
                     done.changed += targets.len();
@@ -256,66 +259,6 @@ impl Repair<'_> {
         Round::Next
     }
 
-    /// Compares sub-resources and brings them to what the newest write to them made; returns how many were written.
-    async fn attributes(&self, object: &Object, attributes: &[Attribute]) -> Result<usize, Outcome> {
-        let mut written = 0;
-        for Attribute { name, source } in attributes {
-            let mut values = Vec::new();
-            for backend in self.backends {
-                match self.stores.attribute(backend, object, name).await {
-                    Ok(value) => values.push((backend, value)),
-                    Err(StoreError::Changed(_)) => return Ok(1),
-                    Err(error) => {
-                        let failed = || Outcome::Failed { why: changed_meanwhile(name) };
-                        return Err(self.problem(error).unwrap_or_else(failed));
-                    }
-                }
-            }
-            if values.windows(2).all(|pair| pair[0].1 == pair[1].1) {
-                continue;
-            }
-            let right = source.as_ref().and_then(|source| values.iter().find(|(name, _)| *name == source));
-            let Some((_, right)) = right else {
-                let why = format!("nothing tells on which backend ?{name} is newer");
-                return Err(Outcome::Parked { why });
-            };
-            for (backend, _) in values.iter().filter(|(_, value)| value != right) {
-                self.set_attribute(object, backend, name, right.as_deref()).await?;
-                written += 1;
-            }
-        }
-        Ok(written)
-    }
-
-    /// Sets a sub-resource and reads it back: a backend that tells it in other words than it was told would be told
-    /// again and again.
-    async fn set_attribute(
-        &self,
-        object: &Object,
-        backend: &str,
-        name: &str,
-        value: Option<&[u8]>,
-    ) -> Result<(), Outcome> {
-        if !self.gate.may_go_on().await {
-            return Err(Outcome::Lost);
-        }
-        let changed = || Outcome::Failed { why: changed_meanwhile(name) };
-        let set = self.stores.set_attribute(backend, object, name, value).await;
-        if let Some(outcome) = set.err().and_then(|error| self.problem(error)) {
-            return Err(outcome);
-        }
-        let now = self.stores.attribute(backend, object, name).await;
-        let now = now.map_err(|error| self.problem(error).unwrap_or_else(changed))?;
-        if now.as_deref() == value {
-            return Ok(());
-        }
-        // Another write, or a backend that does as it likes.
-        match self.gate.may_go_on().await {
-            true => Err(Outcome::Parked { why: format!("{backend} does not keep ?{name} as it was set") }),
-            false => Err(Outcome::Again { pause: WRITING, why: changed_meanwhile(name) }),
-        }
-    }
-
     /// What a failure means for the repair; `None` = ask again.
     pub(super) fn problem(&self, error: StoreError) -> Option<Outcome> {
         match error {
@@ -325,10 +268,6 @@ impl Repair<'_> {
             StoreError::Refused(why) | StoreError::Denied { why, .. } => Some(Outcome::Parked { why }),
         }
     }
-}
-
-fn changed_meanwhile(name: &str) -> String {
-    format!("?{name} was changed meanwhile")
 }
 
 /// What has to be waited for; not for what is refused, if that is all.
@@ -353,5 +292,6 @@ fn worst(known: Option<Outcome>, more: Option<Outcome>) -> Option<Outcome> {
     if weight(&more) > weight(&known) { more } else { known }
 }
 
+mod attributes;
 #[cfg(test)]
 mod tests;

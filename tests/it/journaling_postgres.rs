@@ -47,6 +47,10 @@ fn what_one_gateway_records_another_knows_at_once_and_a_worker_repairs() {
             for backend in [&a, &b] {
                 backend.wait_for_object(&target).await;
             }
+            // Else the journal may see both at once, and keep this one, too.
+            let settled =
+                |scrape: &Scrape| scrape.value("akubra_journal_changes_total", &[("kind", "settled")]);
+            first.scrape_until("its end", |scrape| settled(scrape) == f64::from(key)).await;
             a.will(Behaviour::answers(503));
             assert_eq!(first.put(&target, b"new").await.status, 200);
             a.will(Behaviour::good());

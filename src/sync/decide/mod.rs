@@ -49,7 +49,12 @@ pub enum Decision {
     /// All backends hold the same, or nothing. These sub-resources were written and are still to be compared.
     Agreed { attributes: Vec<Attribute> },
     /// Bring `targets` to what `source` holds.
-    Copy { source: String, targets: Vec<String> },
+    Copy {
+        source: String,
+        targets: Vec<String>,
+        /// Sub-resources of which a target has the last word: to be brought to the source before.
+        attributes: Vec<Attribute>,
+    },
     /// Delete it on these.
     Delete { targets: Vec<String> },
     /// Ask these for the digest of what they hold, then decide again.
@@ -195,7 +200,14 @@ impl Case<'_> {
         }
         Some(match class.holders.first() {
             None => Decision::Delete { targets },
-            Some((source, _)) => Decision::Copy { source: (*source).to_owned(), targets },
+            Some((source, _)) => {
+                let is_target = |attribute: &Attribute| {
+                    attribute.source.as_ref().is_some_and(|source| targets.contains(source))
+                };
+                let mut attributes = self.attributes().unwrap_or_default();
+                attributes.retain(is_target);
+                Decision::Copy { source: (*source).to_owned(), targets, attributes }
+            }
         })
     }
 

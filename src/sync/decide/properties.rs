@@ -127,7 +127,7 @@ impl World {
         match decision {
             Decision::Agreed { .. } | Decision::Park(_) => return false,
             Decision::Wait(_) => self.stores.iter_mut().for_each(|store| store.away = false),
-            Decision::Copy { source, targets } => {
+            Decision::Copy { source, targets, .. } => {
                 let (content, from) = self.store(source).has.clone().unwrap();
                 let digest = md5_of(&md5(content));
                 self.store(source).has.as_mut().unwrap().1.md5 = digest;
@@ -157,7 +157,7 @@ impl World {
         };
         match decision {
             Decision::Agreed { attributes } => format!("agreed {attributes:?}"),
-            Decision::Copy { source, targets } => {
+            Decision::Copy { source, targets, .. } => {
                 format!("copy {:?} to {:?}", self.content(&source), sorted(targets))
             }
             Decision::Delete { targets } => format!("delete {:?}", sorted(targets)),
@@ -271,7 +271,7 @@ fn what_is_newer_is_never_overwritten_with_what_is_older() {
         for round in 0..ROUNDS {
             let decision = world.decide();
             let changes = match &decision {
-                Decision::Copy { source, targets } => Some((world.holds(source), targets)),
+                Decision::Copy { source, targets, .. } => Some((world.holds(source), targets)),
                 Decision::Delete { targets } => {
                     let is_delete = |record: &&Record| record.intent.what == What::Delete;
                     Some((world.records.iter().filter(is_delete).collect(), targets))

@@ -79,7 +79,7 @@ pub fn strong(mut record: Record) -> Record {
 }
 
 fn copy(source: &str, targets: &[&str]) -> Decision {
-    Decision::Copy { source: source.into(), targets: names(targets) }
+    Decision::Copy { source: source.into(), targets: names(targets), attributes: Vec::new() }
 }
 
 fn delete(targets: &[&str]) -> Decision {
@@ -272,6 +272,16 @@ fn sub_resources_are_compared_once_the_object_agrees() {
     check(&[first.clone(), second], &same, attribute(None));
     let put = record(3, What::Put, T, &[(A, good(1)), (B, good(1))]);
     check(&[first, put], &same, agreed());
+}
+
+#[test]
+fn a_target_with_the_last_word_about_a_sub_resource_is_heard_before_it_is_overwritten() {
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied)]);
+    let tags = record(2, What::Attribute("tagging".into()), T, &[(A, Said::NotApplied), (B, deleted())]);
+    let states = [(A, has(1, T)), (B, has(2, T - 100_000))];
+    let attributes = vec![Attribute { name: "tagging".into(), source: Some(B.into()) }];
+    let copy = Decision::Copy { source: A.into(), targets: names(&[B]), attributes };
+    check(&[put, tags], &states, copy);
 }
 
 #[test]

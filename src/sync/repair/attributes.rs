@@ -1,0 +1,124 @@
+//! Sub-resources: compared once the object agrees, and kept while what they belong to is copied over.
+
+use super::{Outcome, Repair, WRITING};
+use crate::{
+    journal::Object,
+    sync::{StoreError, decide::Attribute},
+};
+
+/// A sub-resource of an object that is about to be overwritten, and what the last write to it made it.
+pub(super) struct LastWord {
+    backend: String,
+    name: String,
+    value: Option<Vec<u8>>,
+}
+
+impl Repair<'_> {
+    /// Brings sub-resources to the source of a copy, of which its targets have the last word: it would overwrite them.
+    pub(super) async fn keep(
+        &self,
+        object: &Object,
+        source: &str,
+        attributes: &[Attribute],
+    ) -> Result<Vec<LastWord>, Outcome> {
+        let mut last_words = Vec::new();
+        for Attribute { name, source: target } in attributes {
+            let Some(target) = target else { continue };
+            let value = self.attribute(object, target, name).await?;
+            if self.attribute(object, source, name).await? != value {
+                self.set_attribute(object, source, name, value.as_deref()).await?;
+            }
+            last_words.push(LastWord { backend: target.clone(), name: name.clone(), value });
+        }
+        Ok(last_words)
+    }
+
+    /// Sets what a copy has not brought along.
+    pub(super) async fn give_back(&self, object: &Object, last_words: Vec<LastWord>) -> Result<(), Outcome> {
+        for LastWord { backend, name, value } in last_words {
+            if self.attribute(object, &backend, &name).await? != value {
+                self.set_attribute(object, &backend, &name, value.as_deref()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn attribute(
+        &self,
+        object: &Object,
+        backend: &str,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>, Outcome> {
+        let failed = || Outcome::Failed { why: changed_meanwhile(name) };
+        let value = self.stores.attribute(backend, object, name).await;
+        value.map_err(|error| self.problem(error).unwrap_or_else(failed))
+    }
+
+    /// Compares sub-resources and brings them to what the newest write to them made; returns how many were written.
+    pub(super) async fn attributes(
+        &self,
+        object: &Object,
+        attributes: &[Attribute],
+    ) -> Result<usize, Outcome> {
+        let mut written = 0;
+        for Attribute { name, source } in attributes {
+            let mut values = Vec::new();
+            for backend in self.backends {
+                match self.stores.attribute(backend, object, name).await {
+                    Ok(value) => values.push((backend, value)),
+                    Err(StoreError::Changed(_)) => return Ok(1),
+                    Err(error) => {
+                        let failed = || Outcome::Failed { why: changed_meanwhile(name) };
+                        return Err(self.problem(error).unwrap_or_else(failed));
+                    }
+                }
+            }
+            if values.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+                continue;
+            }
+            let right = source.as_ref().and_then(|source| values.iter().find(|(name, _)| *name == source));
+            let Some((_, right)) = right else {
+                let why = format!("nothing tells on which backend ?{name} is newer");
+                return Err(Outcome::Parked { why });
+            };
+            for (backend, _) in values.iter().filter(|(_, value)| value != right) {
+                self.set_attribute(object, backend, name, right.as_deref()).await?;
+                written += 1;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Sets a sub-resource and reads it back: a backend that tells it in other words than it was told would be told
+    /// again and again.
+    async fn set_attribute(
+        &self,
+        object: &Object,
+        backend: &str,
+        name: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), Outcome> {
+        if !self.gate.may_go_on().await {
+            return Err(Outcome::Lost);
+        }
+        let changed = || Outcome::Failed { why: changed_meanwhile(name) };
+        let set = self.stores.set_attribute(backend, object, name, value).await;
+        if let Some(outcome) = set.err().and_then(|error| self.problem(error)) {
+            return Err(outcome);
+        }
+        let now = self.stores.attribute(backend, object, name).await;
+        let now = now.map_err(|error| self.problem(error).unwrap_or_else(changed))?;
+        if now.as_deref() == value {
+            return Ok(());
+        }
+        // Another write, or a backend that does as it likes.
+        match self.gate.may_go_on().await {
+            true => Err(Outcome::Parked { why: format!("{backend} does not keep ?{name} as it was set") }),
+            false => Err(Outcome::Again { pause: WRITING, why: changed_meanwhile(name) }),
+        }
+    }
+}
+
+fn changed_meanwhile(name: &str) -> String {
+    format!("?{name} was changed meanwhile")
+}
