@@ -41,12 +41,17 @@ fn what_one_gateway_records_another_knows_at_once_and_a_worker_repairs() {
         let (a, b) = pair().await;
         let setup = over(&[&a, &b], &postgres);
         let (mut first, mut second) = (setup.clone().start().await, setup.start().await);
+        let journal = connect(&postgres).await;
         for key in 1..4 {
             let target = format!("/bucket/{key}");
             assert_eq!(first.put(&target, b"old").await.status, 200);
-            for backend in [&a, &b] {
-                backend.wait_for_object(&target).await;
-            }
+            // It would be a record, too, while the next one is under way.
+            let settled = async {
+                while journal.counts().await.unwrap().intents > 0 {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            soon("the first write to be settled", settled).await;
             a.will(Behaviour::answers(503));
             assert_eq!(first.put(&target, b"new").await.status, 200);
             a.will(Behaviour::good());
