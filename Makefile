@@ -8,7 +8,7 @@ help:
 	@echo "make build   the program, optimised: target/release/akubra"
 	@echo "make demo    the gateway on 127.0.0.1:8080 in front of S3 servers of its own, to try it"
 	@echo "make test    everything that CI checks"
-	@echo "make crash-test kills gateway and worker 200 times under traffic, with either journal, and compares (minutes)"
+	@echo "make crash-test kills gateway and worker 200 times under traffic, with either journal, and compares (minutes; root for a full disk)"
 	@echo "make deb     the Debian package, optimised: target/debian/ (installs cargo-deb)"
 	@echo "make test-deb installs, upgrades under traffic and removes the package in a copy of this system (root; minutes)"
 	@echo "make e2e-rgw real clients with Ceph and a second kind of server behind the gateway (installs Ceph; minutes)"

@@ -19,8 +19,8 @@ pub struct Attribute {
 
 impl Case<'_> {
     /// The sub-resources that were written, by their names, but for those that a later write of the object has
-    /// replaced. `Err` = why one of them cannot be told.
-    pub(super) fn attributes(&self) -> Result<Vec<Attribute>, String> {
+    /// replaced. `Err` = why one of them cannot be told. Of several backends that could be the source, `first` is.
+    pub(super) fn attributes(&self, first: Option<&str>) -> Result<Vec<Attribute>, String> {
         if !self.states.iter().any(|(_, state)| matches!(state, State::Present(_))) {
             return Ok(Vec::new());
         }
@@ -30,10 +30,15 @@ impl Case<'_> {
                 written.entry(name).or_default().push(record);
             }
         }
-        written.into_iter().filter_map(|(name, all)| self.attribute(name, &all).transpose()).collect()
+        written.into_iter().filter_map(|(name, all)| self.attribute(name, &all, first).transpose()).collect()
     }
 
-    fn attribute(&self, name: &str, all: &[&Record]) -> Result<Option<Attribute>, String> {
+    fn attribute(
+        &self,
+        name: &str,
+        all: &[&Record],
+        first: Option<&str>,
+    ) -> Result<Option<Attribute>, String> {
         let newest = all.iter().find(|newest| {
             all.iter().all(|other| {
                 other.id() == newest.id() || (self.is_before(other, newest) && !self.is_before(newest, other))
@@ -61,11 +66,17 @@ impl Case<'_> {
         // What was sent so long before has come, or never will.
         let slack = self.bounds.settle.saturating_add(self.bounds.clocks);
         let is_over = |other: &Record| other.ended.saturating_add(slack) < last.intent.begun;
+        let is_older = |other: &&&Record| other.id() != last.id() && !self.is_before(last, other);
         let is_sure = |backend: &&String| {
-            let others = all.iter().filter(|other| other.id() != last.id() && !is_over(other));
+            let others = all.iter().chain(&self.writes).filter(is_older).filter(|other| !is_over(other));
             !others.into_iter().any(|other| may_be_late(other, backend))
         };
-        let took: Vec<&String> = backends().filter(is_good).collect();
+        let is_there = |backend: &&String| {
+            let state = self.states.iter().find(|(name, _)| name == *backend);
+            matches!(state, Some((_, State::Present(_))))
+        };
+        let mut took: Vec<&String> = backends().filter(is_good).filter(is_there).collect();
+        took.sort_by_key(|backend| first != Some(backend.as_str()));
         match (took.iter().find(|backend| is_sure(backend)), took.first()) {
             (None, Some(backend)) => {
                 Err(format!("{backend} took what ?{name} is now, and something older may have come over it"))

@@ -148,7 +148,7 @@ impl Case<'_> {
         match (lost, todo) {
             (Some(why), _) => Decision::Park(why),
             (None, Some(todo)) => todo,
-            (None, None) => match self.attributes() {
+            (None, None) => match self.attributes(None) {
                 Ok(attributes) => Decision::Agreed { attributes },
                 Err(why) => Decision::Park(why),
             },
@@ -204,7 +204,7 @@ impl Case<'_> {
                 let is_target = |attribute: &Attribute| {
                     attribute.source.as_ref().is_some_and(|source| targets.contains(source))
                 };
-                let mut attributes = self.attributes().unwrap_or_default();
+                let mut attributes = self.attributes(Some(source)).unwrap_or_default();
                 attributes.retain(is_target);
                 Decision::Copy { source: (*source).to_owned(), targets, attributes }
             }

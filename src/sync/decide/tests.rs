@@ -363,6 +363,8 @@ fn a_sub_resource_that_may_have_come_late_is_compared_with_that_of_the_object_af
     };
     check(&[tags(1, Said::Unknown), put], &same, attribute(Some(B)));
     parked(&[tags(1, Said::Unknown), put_on_one], &same, "?tagging");
+    let earlier = record(0, What::Put, T, &[(A, Said::Unknown), (B, good(1))]);
+    check(&[earlier, tags(1, deleted())], &same, attribute(Some(B)));
     // Nor is it what a backend took last that something older may have come over.
     check(&[tags(1, Said::Unknown), tags(2, deleted())], &same, attribute(Some(B)));
 }
