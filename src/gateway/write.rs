@@ -180,6 +180,7 @@ impl Recorder {
                 comparable: false,
                 version: None,
                 result: None,
+                sent_twice: false,
                 error: format!("{}: the multipart upload went to one backend only", backend.url),
                 ..taken_by.clone()
             };
@@ -198,6 +199,7 @@ impl Recorder {
             comparable: false,
             version: None,
             result: None,
+            sent_twice: false,
             error,
         };
         let good = reply(found, Kind::Good, 200, String::new());

@@ -34,6 +34,8 @@ pub struct Reply {
     pub version: Option<String>,
     /// The answer's body, where it tells the outcome ([`Judge::reads_body`]).
     pub result: Option<Bytes>,
+    /// It was sent whole before, on a connection that died without an answer: that may still take effect.
+    pub sent_twice: bool,
     /// Why it is not good; empty if it is.
     pub error: String,
 }
@@ -126,6 +128,7 @@ impl End {
                 comparable: false,
                 version: None,
                 result: None,
+                sent_twice: false,
                 error,
             },
             seen: Seen { kind, answered: false, absent: false, broken: false, refused: false },
@@ -171,6 +174,7 @@ impl End {
                     Body::Whole(bytes) if judge.reads_body() => Some(bytes.clone()),
                     _ => None,
                 },
+                sent_twice: false,
                 error,
             },
             seen: Seen { kind, answered: !deceptive, absent, broken, refused },

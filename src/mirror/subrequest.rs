@@ -133,6 +133,7 @@ impl SubRequest {
             body.collect(ANSWER_MOST).await
         };
         let mut end = End::answered(backend, cluster, head, body, judge, early);
+        end.reply.sent_twice = kept.maybe_applied;
         if kept.maybe_applied && end.reply.kind == Kind::NotApplied {
             // The first try may have been taken, whatever the second one is told.
             (end.reply.kind, end.seen.kind, end.seen.refused) = (Kind::Unknown, Kind::Unknown, false);

@@ -22,10 +22,29 @@ pub fn doomed(body: &[u8]) -> Option<Vec<Doomed>> {
     (!doomed.is_empty() && doomed.len() <= MOST).then_some(doomed)
 }
 
-/// The keys that an answer says were not deleted; `None` = it is no such answer.
-pub fn kept(answer: &[u8]) -> Option<HashSet<Vec<u8>>> {
-    let errors = entries(answer, b"Error")?.into_iter();
-    Some(errors.filter(|error| error.code != "NoSuchKey").map(|error| error.key).collect())
+/// What an answer says was not deleted; `None` = it is no such answer.
+pub fn survivors(answer: &[u8]) -> Option<Survivors> {
+    let errors = entries(answer, b"Error")?.into_iter().filter(|error| error.code != "NoSuchKey");
+    // What is not versioned has the version "null".
+    let version = |id: Option<String>| id.filter(|id| id != "null");
+    Some(Survivors(errors.map(|error| (error.key, version(error.version))).collect()))
+}
+
+/// Objects that were not deleted, and versions of such.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Survivors(HashSet<(Vec<u8>, Option<String>)>);
+
+impl Survivors {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an object, or one version of it, was not deleted. An error that names no version is about all of them.
+    pub fn has(&self, key: &[u8], version: Option<&str>) -> bool {
+        let version = version.filter(|id| *id != "null").map(str::to_owned);
+        let about = |version| self.0.contains(&(key.to_vec(), version));
+        about(None) || (version.is_some() && about(version))
+    }
 }
 
 #[derive(Default)]
@@ -83,8 +102,18 @@ mod tests {
     fn an_answer_names_those_that_are_still_there() {
         let answer = b"<DeleteResult><Deleted><Key>a</Key></Deleted>
             <Error><Key>b</Key><Code>AccessDenied</Code></Error><Error><Key>c</Key><Code>NoSuchKey</Code></Error></DeleteResult>";
-        assert_eq!(kept(answer).unwrap(), HashSet::from([b"b".to_vec()]));
-        assert_eq!(kept(b"<DeleteResult></DeleteResult>").unwrap(), HashSet::new());
-        assert_eq!(kept(b"<DeleteResult><Error>"), None);
+        let found = survivors(answer).unwrap();
+        assert!(found.has(b"b", None) && !found.has(b"a", None) && !found.has(b"c", None));
+        assert!(survivors(b"<DeleteResult></DeleteResult>").unwrap().is_empty());
+        assert_eq!(survivors(b"<DeleteResult><Error>"), None);
+    }
+
+    #[test]
+    fn an_error_about_one_version_is_not_about_others() {
+        let answer = b"<DeleteResult><Error><Key>a</Key><VersionId>1</VersionId></Error>
+            <Error><Key>b</Key><VersionId>null</VersionId></Error></DeleteResult>";
+        let found = survivors(answer).unwrap();
+        assert!(found.has(b"a", Some("1")) && !found.has(b"a", Some("2")) && !found.has(b"a", None));
+        assert!(found.has(b"b", None) && found.has(b"b", Some("null")));
     }
 }

@@ -229,21 +229,24 @@ impl Gateway {
         if is_strong && !self.is_on_disk(&intent).await {
             return None;
         }
-        if self.world.mutation != Mutation::OthersUnseen {
-            self.overview.begin(&intent, is_strong);
-        }
+        self.overview.begin(&intent, is_strong);
         let begun = Begun { gateway: self.clone(), intent: Some(intent.clone()), contested };
         let is_known = self.overview.remembered.knows(&intent.object);
         if !is_strong && (is_known || consistency == Consistency::Weak) && !self.overview.claim(&intent) {
             let is_told = match is_known && self.world.mutation != Mutation::KnownUnseen {
                 true => self.is_on_disk(&intent).await,
-                false => consistency == Consistency::Weak && Changes::begin(&**self, &intent),
+                false => consistency == Consistency::Weak && self.begins_soon(&intent),
             };
             if is_told {
                 self.overview.told(&intent);
             }
         }
         Some(begun)
+    }
+
+    fn begins_soon(&self, intent: &Intent) -> bool {
+        let change = vec![Change::Begin(intent.clone())];
+        !self.is_unavailable.load(Relaxed) && self.put(|waiting, now| waiting.begin(change, now))
     }
 
     async fn is_on_disk(&self, intent: &Intent) -> bool {
@@ -349,8 +352,7 @@ impl Gateway {
 
 impl Changes for Gateway {
     fn begin(&self, intent: &Arc<Intent>) -> bool {
-        let change = vec![Change::Begin(Intent::clone(intent))];
-        !self.is_unavailable.load(Relaxed) && self.put(|waiting, now| waiting.begin(change, now))
+        self.world.mutation == Mutation::OthersUntold || self.begins_soon(intent)
     }
 
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {
@@ -434,6 +436,7 @@ fn reply(world: &World, at: usize, answer: Answer<Option<String>>) -> Reply {
         comparable: true,
         version: None,
         result: None,
+        sent_twice: false,
         error: String::new(),
     }
 }

@@ -70,7 +70,7 @@ impl Backends {
         gate: &dyn Gate,
     ) -> Result<String, StoreError> {
         let (at, key) = (self.0.at(backend), object.key.clone());
-        let is_blind = self.0.mutation == Mutation::Unconditional;
+        let is_blind = self.0.mutation == Mutation::Unchecked;
         let is_conditional = self.0.is_conditional(at) && !is_blind;
         if !is_conditional && !is_blind {
             let now = self.held(backend, object).await?;
@@ -78,7 +78,7 @@ impl Backends {
                 return Err(changed());
             }
         }
-        if !gate.may_go_on().await {
+        if !is_blind && !gate.may_go_on().await {
             return Err(StoreError::Failed("called off".into()));
         }
         let over = over.map(|held| held.etag.clone());

@@ -35,8 +35,8 @@ pub const LANDED: i64 = 50;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {
     None,
-    /// Copies and deletions go to whatever the backend holds by now.
-    Unconditional,
+    /// Copies and deletions go to whatever the backend holds by now, and whatever the journal knows by now.
+    Unchecked,
     /// Nobody waits for what may still arrive.
     NoSettle,
     /// Writes that all took are never recorded.
@@ -45,8 +45,8 @@ pub enum Mutation {
     DeletesForgotten,
     /// A worker goes on when its lease has run out, and the next does not wait for it.
     LeaseIgnored,
-    /// Whoever ends does not see that another write to the object is under way.
-    OthersUnseen,
+    /// Whoever ends does not tell that another write to the object is under way.
+    OthersUntold,
     /// Writes to objects with records begin unseen.
     KnownUnseen,
     /// A gateway forgets which objects have records.

@@ -261,6 +261,14 @@ fn now() -> i64 {
     Utc::now().timestamp_millis()
 }
 
+/// Of one that is about a version.
+fn version(intent: &Intent) -> Option<&str> {
+    match &intent.what {
+        What::Version(version) => Some(version),
+        _ => None,
+    }
+}
+
 fn object(target: &Target, cluster: &str) -> Object {
     let (bucket, key) = match target {
         Target::Service => (Vec::new(), Vec::new()),
@@ -310,7 +318,7 @@ impl Begun {
             let cluster = at / of_cluster;
             let left_out = if cluster == 0 { left_out } else { &[] };
             let (outcome, replies) = match self.is_many {
-                true => outcome(cluster, &many.about(&intent.object.key), left_out),
+                true => outcome(cluster, &many.about(&intent.object.key, version(&intent)), left_out),
                 false => outcome(cluster, &whole, left_out),
             };
             let intent = Arc::unwrap_or_clone(intent);

@@ -1,11 +1,14 @@
 //! What the replies to a write mean for the journal, cluster by cluster: pure.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     journal::{Outcome, Said},
     mirror::{Kind, Reply},
-    s3::{delete_objects::kept, xml::etag},
+    s3::{
+        delete_objects::{Survivors, survivors},
+        xml::etag,
+    },
     topology::Backend,
 };
 
@@ -17,6 +20,13 @@ pub struct Part<'a> {
     diverges: bool,
     /// It is about nothing else.
     whole: bool,
+}
+
+impl Part<'_> {
+    /// The backend took it, and nothing of it can still happen.
+    fn is_settled(&self) -> bool {
+        self.kind == Kind::Good && !self.diverges && !self.reply.sent_twice
+    }
 }
 
 /// Replies that are about one object as a whole. `diverges` belongs to `replies`.
@@ -35,7 +45,7 @@ pub struct Parts<'a>(Vec<(&'a Reply, Kept)>);
 
 enum Kept {
     /// These were not deleted, the others were.
-    Those(HashSet<Vec<u8>>),
+    Those(Survivors),
     /// Whatever became of one became of all.
     Alike(Kind),
 }
@@ -44,8 +54,8 @@ impl<'a> Parts<'a> {
     pub fn of(replies: &'a [Reply]) -> Parts<'a> {
         let kept = |reply: &Reply| match reply.status.filter(|_| reply.kind == Kind::NotApplied) {
             // It did some of it.
-            Some(status) if status.is_success() => match reply.result.as_deref().and_then(kept) {
-                Some(keys) => Kept::Those(keys),
+            Some(status) if status.is_success() => match reply.result.as_deref().and_then(survivors) {
+                Some(survivors) => Kept::Those(survivors),
                 None => Kept::Alike(Kind::Unknown),
             },
             _ => Kept::Alike(reply.kind),
@@ -53,13 +63,13 @@ impl<'a> Parts<'a> {
         Parts(replies.iter().map(|reply| (reply, kept(reply))).collect())
     }
 
-    /// Those that are about this object.
-    pub fn about(&self, key: &[u8]) -> Vec<Part<'a>> {
+    /// Those that are about this object, or one of its versions.
+    pub fn about(&self, key: &[u8], version: Option<&str>) -> Vec<Part<'a>> {
         let part = |(reply, kept): &(&'a Reply, Kept)| {
             let kind = match kept {
                 // It is about the bucket: nobody knows which objects were meant.
-                Kept::Those(keys) if key.is_empty() && !keys.is_empty() => Kind::Unknown,
-                Kept::Those(keys) if keys.contains(key) => Kind::NotApplied,
+                Kept::Those(survivors) if key.is_empty() && !survivors.is_empty() => Kind::Unknown,
+                Kept::Those(survivors) if survivors.has(key, version) => Kind::NotApplied,
                 Kept::Those(_) => Kind::Good,
                 Kept::Alike(kind) => *kind,
             };
@@ -84,7 +94,7 @@ pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Ou
     }
     let outcome = if !parts.iter().any(may_have_taken) {
         Outcome::Void
-    } else if left_out.is_empty() && own().all(|part| part.kind == Kind::Good && !part.diverges) {
+    } else if left_out.is_empty() && own().all(Part::is_settled) {
         Outcome::Settled
     } else {
         Outcome::Diverged
@@ -96,6 +106,7 @@ fn said(part: &Part) -> Said {
     let Part { reply, kind, whole, .. } = part;
     let result = || reply.result.as_deref().filter(|_| *whole);
     match kind {
+        Kind::Good if reply.sent_twice => Said::Unknown,
         Kind::Good => Said::Good {
             etag: reply.etag.clone().or_else(|| etag(result()?)),
             version: reply.version.clone(),
@@ -145,6 +156,7 @@ mod tests {
             comparable: true,
             version: None,
             result: None,
+            sent_twice: false,
             error: String::new(),
         }
     }
@@ -220,13 +232,22 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_that_was_sent_it_twice_may_do_it_once_more() {
+        let replies = [
+            Reply { sent_twice: true, ..reply(0, 0, Kind::Good, 200, "\"e\"") },
+            reply(1, 0, Kind::Good, 200, "\"e\""),
+        ];
+        assert_eq!(outcomes(&replies), [(Outcome::Diverged, vec![Said::Unknown, good("\"e\"")])]);
+    }
+
+    #[test]
     fn of_many_objects_each_has_an_outcome_of_its_own() {
         let some = |id, body: &'static [u8]| Reply {
             result: Some(bytes::Bytes::from_static(body)),
             ..reply(id, 0, Kind::NotApplied, 200, "")
         };
         const KEPT_A: &[u8] = b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>";
-        let about = |replies: &[Reply], key: &[u8]| outcome(0, &Parts::of(replies).about(key), &[]).0;
+        let about = |replies: &[Reply], key: &[u8]| outcome(0, &Parts::of(replies).about(key, None), &[]).0;
         let replies = [reply(0, 0, Kind::Good, 200, ""), some(1, KEPT_A)];
         assert_eq!((about(&replies, b"a"), about(&replies, b"b")), (Outcome::Diverged, Outcome::Settled));
         assert_eq!(about(&replies, b""), Outcome::Diverged);
