@@ -42,6 +42,7 @@ mod smuggling;
 mod status;
 mod supervision;
 mod sync;
+mod sync_rgw;
 mod sync_stores;
 mod synclog_postgres;
 mod syslog;
