@@ -7,7 +7,6 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, header};
-use md5::Md5 as Hasher;
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
@@ -95,7 +94,7 @@ impl Copy<'_> {
             request::set(&mut head, "content-md5", request::content_md5(md5)).map_err(StoreError::from)?;
         }
         condition.set(&mut head).map_err(StoreError::from)?;
-        let source = Source::open(self.source, self.object, self.held, None, Hasher::default()).await?;
+        let source = Source::open(self.source, self.object, self.held, None, None).await?;
         let ready = |digests: Digests| async move {
             self.check_source(&digests.part)?;
             self.ready(condition.is_sent()).await

@@ -113,7 +113,7 @@ mod tests {
         let metadata =
             [("content-type", "text/plain"), ("x-amz-meta-a", "1,zażółć"), ("x-amz-meta-version", "7")];
         assert_eq!(held.metadata, metadata.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let typeless = metadata(&reply(200, &headers[..3]).headers).unwrap();
+        let typeless = super::metadata(&reply(200, &headers[..3]).headers).unwrap();
         assert_eq!(typeless, [("content-type".to_owned(), NO_TYPE.to_owned())]);
         for (index, missing) in [(0, "no ETag"), (1, "no Last-Modified"), (2, "no Content-Length")] {
             let mut headers = headers.to_vec();

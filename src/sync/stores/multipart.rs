@@ -153,7 +153,7 @@ impl Parts<'_> {
             let part =
                 self.part(parts.len() + 1, start, &whole).await.map_err(|broken| invisible(broken.into()))?;
             start += self.size;
-            whole = part.1.whole;
+            whole = part.1.whole.unwrap_or_default();
             parts.push(Part { etag: part.0, md5: part.1.part });
         }
         let md5 = whole.finalize().into();
@@ -188,7 +188,7 @@ impl Parts<'_> {
         let range = start..(start + self.size).min(held.length);
         let query = format!("partNumber={number}&uploadId={}", request::encoded(&self.upload.id));
         let head = request::head(target, Method::PUT, object, &query).map_err(StoreError::from)?;
-        let source = Source::open(source, object, held, Some(range), whole).await?;
+        let source = Source::open(source, object, held, Some(range), Some(whole)).await?;
         let (reply, digests) = stream(target, head, source, reuse, |_| async { Ok(()) }).await?;
         if !reply.status.is_success() {
             return Err(self.copy.refused(Method::PUT, reply));
