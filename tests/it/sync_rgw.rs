@@ -92,8 +92,9 @@ async fn seen(client: &Client, key: &str, with_tags: bool) -> Option<String> {
     let mut metadata: Vec<_> = answer.metadata().unwrap().clone().into_iter().collect();
     metadata.sort();
     let described = format!(
-        "{metadata:?} {:?} {:?} {:?}",
-        answer.content_type(),
+        "{metadata:?} {} {:?} {:?}",
+        // What an object without a type has is told by some only.
+        answer.content_type().unwrap_or("binary/octet-stream"),
         answer.cache_control(),
         answer.content_disposition()
     );
