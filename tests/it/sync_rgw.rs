@@ -112,7 +112,7 @@ async fn put(client: &Client, key: &str, body: Bytes, with_tags: bool) {
     let put = client.put_object().bucket(BUCKET).key(key).body(ByteStream::from(body));
     let put = put.content_type("text/x-test").cache_control("no-store").metadata("colour", "blue");
     let put = put.content_disposition("inline; filename=\"a\"").metadata("empty-and-more", "a  b");
-    let put = if with_tags { put.tagging("k=v%20w&a=%26") } else { put };
+    let put = if with_tags { put.tagging("k=v%20w&a=%2B") } else { put };
     put.send().await.unwrap();
 }
 

@@ -34,7 +34,7 @@ const MIB: usize = 1 << 20;
 const LARGE: usize = 4 * MIB;
 
 /// Open for so many changes.
-struct Turnstile(AtomicUsize);
+pub struct Turnstile(AtomicUsize);
 
 #[async_trait]
 impl Gate for Turnstile {
@@ -43,7 +43,7 @@ impl Gate for Turnstile {
     }
 }
 
-fn open() -> Turnstile {
+pub fn open() -> Turnstile {
     Turnstile(AtomicUsize::new(usize::MAX))
 }
 
@@ -65,7 +65,7 @@ fn stores_with(backends: &[&dyn Endpoint], settings: Settings, credentials: &str
     S3Stores::new(&upstream, &topology, settings)
 }
 
-fn stores(backends: &[&dyn Endpoint], settings: Settings) -> S3Stores {
+pub fn stores(backends: &[&dyn Endpoint], settings: Settings) -> S3Stores {
     let keys = format!("    Credentials: {{AccessKey: {ACCESS_KEY}, SecretKey: {SECRET_KEY}}}\n");
     stores_with(backends, settings, &keys)
 }
@@ -74,7 +74,7 @@ fn small_parts(part_size: usize) -> Settings {
     Settings { multipart_threshold: MIB as u64, part_size: part_size as u64, ..Settings::default() }
 }
 
-fn object(key: &str) -> Object {
+pub fn object(key: &str) -> Object {
     Object { cluster: "c".into(), bucket: b"bucket".to_vec(), key: key.into() }
 }
 

@@ -2,12 +2,15 @@
 
 use std::process::{Child, Command, Stdio};
 
+use akubra::sync::{State, Stores, stores::Settings};
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use super::{shelf::Shelf, *};
+use crate::sync_stores;
 
 /// Objects of one round, and at once.
 const OBJECTS: usize = 20_000;
@@ -59,8 +62,10 @@ pub async fn many_small_repairs(sheet: Arc<Sheet>) {
         let body = noise(4 * KIB);
         put_all(&gateway.url(), "repaired", &body).await;
         put_all(&a.url(), "plain", &body).await;
+        put_all(&a.url(), "bare", &body).await;
         wait_for_open(&gateway, OBJECTS).await;
         let b = Shelf::start(&free.to_string(), false);
+        let bare = by_a_bare_client(&a, &b).await;
         let plain = by_a_plain_client(&a, &b).await;
         let start = Instant::now();
         let mut worker = sync_once(&gateway);
@@ -68,30 +73,33 @@ pub async fn many_small_repairs(sheet: Arc<Sheet>) {
         let repaired = OBJECTS as f64 / start.elapsed().as_secs_f64();
         assert!(status.success() && counts(&gateway).await["open"] == 0, "{status}");
         shares.push(repaired / plain);
-        rates.push((repaired, plain));
+        rates.push((repaired, plain, bare));
     }
     shares.sort_by(f64::total_cmp);
     let share = shares[ROUNDS / 2];
     let each: Vec<String> =
-        rates.iter().map(|(repaired, plain)| format!("{repaired:.0} of {plain:.0}")).collect();
+        rates.iter().map(|(repaired, plain, _)| format!("{repaired:.0} of {plain:.0}")).collect();
     let measured = format!("{share:.2} (objects a second in each round: {})", each.join(", "));
     let what = "repairs of 4 KiB, as a share of what a plain client does of the same requests";
     sheet.figure(what, measured, "0.6", share >= 0.6);
+    let bare: Vec<String> = rates.iter().map(|(_, _, bare)| format!("{bare:.0}")).collect();
+    let what = "  a client that neither signs nor checks";
+    sheet.note(what, format!("{} objects a second", bare.join(", ")));
 }
 
 /// A connection of a client that does no more than it must.
-struct Plain {
+struct Bare {
     stream: TcpStream,
     host: String,
     input: Vec<u8>,
 }
 
-impl Plain {
-    async fn connect(url: &str) -> Plain {
+impl Bare {
+    async fn connect(url: &str) -> Bare {
         let host = url.trim_start_matches("http://").to_owned();
         let stream = TcpStream::connect(&host).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Plain { stream, host, input: Vec::new() }
+        Bare { stream, host, input: Vec::new() }
     }
 
     /// One request; the body of its answer.
@@ -140,7 +148,7 @@ async fn put_all(url: &str, name: &'static str, body: &Bytes) {
     for_all(|numbers| {
         let (url, body) = (url.to_owned(), body.clone());
         async move {
-            let mut client = Plain::connect(&url).await;
+            let mut client = Bare::connect(&url).await;
             for number in numbers {
                 client.put(&format!("/bucket/{name}-{number}"), "", &body).await;
             }
@@ -149,15 +157,37 @@ async fn put_all(url: &str, name: &'static str, body: &Bytes) {
     .await;
 }
 
-/// What a worker asks for to repair an object, object by object; how many in a second.
+/// The requests of a worker, signed and checked as it does it, on pooled connections: without a journal and without
+/// anything to decide. How many objects in a second.
 async fn by_a_plain_client(a: &Shelf, b: &Shelf) -> f64 {
+    let stores = Arc::new(sync_stores::stores(&[a, b], Settings::default()));
+    let start = Instant::now();
+    for_all(|numbers| {
+        let (stores, a, b) = (stores.clone(), a.url(), b.url());
+        async move {
+            for number in numbers {
+                let object = sync_stores::object(&format!("plain-{number}"));
+                let (held, over) = tokio::join!(stores.state(&a, &object), stores.state(&b, &object));
+                let State::Present(held) = held else { panic!("{held:?}") };
+                let gate = sync_stores::open();
+                stores.copy(&object, (&a, &held), (&b, &over), &gate).await.unwrap();
+                tokio::join!(stores.state(&a, &object), stores.state(&b, &object));
+            }
+        }
+    })
+    .await;
+    OBJECTS as f64 / start.elapsed().as_secs_f64()
+}
+
+/// The same requests as bytes that are ready, and answers whose end is looked for.
+async fn by_a_bare_client(a: &Shelf, b: &Shelf) -> f64 {
     let start = Instant::now();
     for_all(|numbers| {
         let (a, b) = (a.url(), b.url());
         async move {
-            let (mut a, mut b) = (Plain::connect(&a).await, Plain::connect(&b).await);
+            let (mut a, mut b) = (Bare::connect(&a).await, Bare::connect(&b).await);
             for number in numbers {
-                let path = format!("/bucket/plain-{number}");
+                let path = format!("/bucket/bare-{number}");
                 tokio::join!(a.ask("HEAD", &path, "", b""), b.ask("HEAD", &path, "", b""));
                 a.ask("GET", &format!("{path}?tagging"), "", b"").await;
                 let body =
