@@ -51,11 +51,13 @@ test-deb:
 	@scripts/install-missing service package world
 	tests/package/run
 
-# What no CI run waits for: all clients of tests/e2e once more, with two kinds of server as replicas.
+# What no CI run waits for: all clients of tests/e2e once more, with two kinds of server as replicas, and repairs
+# between them.
 e2e-rgw:
 	@scripts/install-missing clients ceph
-	$(CARGO) test --locked --features demo --test it \
-		e2e::clients_see_one_of_two_kinds_of_server_and_both_hold_the_same -- --ignored --exact --nocapture
+	$(CARGO) test --locked --features demo --test it -- --ignored --exact --nocapture --test-threads=1 \
+		e2e::clients_see_one_of_two_kinds_of_server_and_both_hold_the_same \
+		sync_rgw::what_rgw_or_another_kind_of_server_misses_is_repaired
 
 # The program as `make demo` builds it, as a process of its own, against limits; fails where one is not kept.
 figures:

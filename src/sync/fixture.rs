@@ -309,9 +309,14 @@ impl World {
 
     /// A write that "a" took and "b" did not.
     pub async fn missed_by_b(&self, key: &str) {
-        self.stores.put(A, key, key, EPOCH);
-        let etag = self.stores.holds(A, key).map(|held| held.etag);
-        let replies = [(A, Said::Good { etag, version: None }), (B, Said::NotApplied)];
+        self.missed(key, A, B).await;
+    }
+
+    /// A write that `holder` took and `other` did not.
+    pub async fn missed(&self, key: &str, holder: &str, other: &str) {
+        self.stores.put(holder, key, key, EPOCH);
+        let etag = self.stores.holds(holder, key).map(|held| held.etag);
+        let replies = [(holder, Said::Good { etag, version: None }), (other, Said::NotApplied)];
         self.record(key, What::Put, &replies).await;
     }
 

@@ -6,7 +6,7 @@
 //! A refusal may be about one object, which is for a human then, or about the account, and then it would be about all of
 //! them. It is taken to be about the object only if the last that was heard of the backend was good. Else it counts as
 //! a failure: of an account that is refused, whatever it asks or does, the backend is left alone, and objects wait.
-//! Questions and all other requests are looked at apart, since an account may be allowed to ask and not to write.
+//! Questions, reading and changing are looked at apart ([`Kind`]), since an account may have the right to one only.
 
 use std::{
     collections::HashMap,
@@ -42,15 +42,25 @@ struct Backend {
     metrics: SyncBackendMetrics,
 }
 
-/// What is known of a backend: by questions what it holds, and by everything else.
-struct Circuits {
-    questions: Circuit,
-    work: Circuit,
+/// What is done with a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What it holds.
+    Ask,
+    Read,
+    Change,
 }
 
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Ask, Kind::Read, Kind::Change];
+}
+
+/// What is known of a backend, by kind.
+struct Circuits([Circuit; 3]);
+
 impl Circuits {
-    fn one(&mut self, is_work: bool) -> &mut Circuit {
-        if is_work { &mut self.work } else { &mut self.questions }
+    fn of(&mut self, kind: Kind) -> &mut Circuit {
+        &mut self.0[kind as usize]
     }
 }
 
@@ -69,15 +79,14 @@ impl Drop for Slot<'_> {
 /// That all backends of an object may be asked; those that were left alone are tried by its holder.
 pub struct Pass<'a> {
     limited: &'a Limited,
-    /// Which of a backend's circuits: that of work, or that of questions.
-    probes: Vec<(&'a str, bool)>,
+    probes: Vec<(&'a str, Kind)>,
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        for (name, is_work) in self.probes.drain(..) {
+        for (name, kind) in self.probes.drain(..) {
             if let Some(backend) = self.limited.backends.get(name) {
-                backend.circuits().one(is_work).give_up();
+                backend.circuits().of(kind).give_up();
             }
         }
     }
@@ -97,44 +106,44 @@ impl Backend {
 
     /// Learns from what asking it came to, and says what is to be believed of it.
     fn learn(&self, name: &str, object: &Object, state: State) -> State {
-        let mut circuits = self.circuits();
-        let state = match state {
-            State::Refused(why) if !circuits.questions.is_well() => {
-                State::Unknown(refused_credentials(&object.cluster, name, &why))
+        match state {
+            State::Unknown(why) => {
+                self.failed(name, Kind::Ask, &why);
+                State::Unknown(why)
             }
-            state => state,
-        };
-        match &state {
-            State::Unknown(why) | State::Refused(why) => {
-                let turn = circuits.questions.failed(Instant::now().into_std(), why);
-                self.tell(name, &circuits, turn, why);
-            }
-            State::Absent | State::Present(_) => {
-                let turn = circuits.questions.answered();
-                self.tell(name, &circuits, turn, "");
+            State::Refused(why) => match self.refused(name, Kind::Ask, object, why) {
+                Ok(why) => State::Refused(why),
+                Err(why) => State::Unknown(why),
+            },
+            state => {
+                self.answered(name, Kind::Ask);
+                state
             }
         }
-        state
     }
 
     /// It did what it was asked to.
-    fn worked(&self, name: &str) {
+    fn answered(&self, name: &str, kind: Kind) {
         let mut circuits = self.circuits();
-        let turn = circuits.work.answered();
+        let turn = circuits.of(kind).answered();
         self.tell(name, &circuits, turn, "");
     }
 
-    /// It did not let the account do something: what is to be believed of that.
-    fn denied(&self, name: &str, object: &Object, why: String) -> StoreError {
+    fn failed(&self, name: &str, kind: Kind, why: &str) {
         let mut circuits = self.circuits();
-        let error = match circuits.work.is_well() {
-            true => StoreError::Refused(why),
-            false => StoreError::Failed(refused_credentials(&object.cluster, name, &why)),
-        };
-        let why = error.to_string();
-        let turn = circuits.work.failed(Instant::now().into_std(), &why);
+        let turn = circuits.of(kind).failed(Instant::now().into_std(), why);
+        self.tell(name, &circuits, turn, why);
+    }
+
+    /// It refused something of an object: why, or that it refuses the account.
+    fn refused(&self, name: &str, kind: Kind, object: &Object, why: String) -> Result<String, String> {
+        // Under one lock: of several at once only the first finds it well.
+        let mut circuits = self.circuits();
+        let is_well = circuits.of(kind).is_well();
+        let why = if is_well { why } else { refused_credentials(&object.cluster, name, &why) };
+        let turn = circuits.of(kind).failed(Instant::now().into_std(), &why);
         self.tell(name, &circuits, turn, &why);
-        error
+        if is_well { Ok(why) } else { Err(why) }
     }
 
     fn tell(&self, name: &str, circuits: &Circuits, turn: Turn, why: &str) {
@@ -143,7 +152,7 @@ impl Backend {
                 self.metrics.left_alone.set(1);
                 log::warn!("{name} is left alone for a while: {why}");
             }
-            Turn::Closed if circuits.questions.is_closed() && circuits.work.is_closed() => {
+            Turn::Closed if circuits.0.iter().all(Circuit::is_closed) => {
                 self.metrics.left_alone.set(0);
                 log::info!("{name} can be asked again");
             }
@@ -162,7 +171,7 @@ impl Limited {
     ) -> Limited {
         let backend = |name: &str| Backend {
             slots: Semaphore::new(at_once.min(Semaphore::MAX_PERMITS)),
-            circuits: Mutex::new(Circuits { questions: Circuit::new(), work: Circuit::new() }),
+            circuits: Mutex::new(Circuits(std::array::from_fn(|_| Circuit::new()))),
             metrics: metrics.backend(name),
         };
         let backends = names.into_iter().map(|name| (name.to_owned(), backend(name))).collect();
@@ -174,11 +183,11 @@ impl Limited {
         let mut pass = Pass { limited: self, probes: Vec::new() };
         for name in names {
             let Some(backend) = self.backends.get(name) else { continue };
-            for is_work in [false, true] {
-                let admission = backend.circuits().one(is_work).admit(Instant::now().into_std());
+            for kind in Kind::ALL {
+                let admission = backend.circuits().of(kind).admit(Instant::now().into_std());
                 match admission {
                     Admission::Free => {}
-                    Admission::Probe => pass.probes.push((name, is_work)),
+                    Admission::Probe => pass.probes.push((name, kind)),
                     Admission::Later(pause, why) => return Err((pause, why)),
                 }
             }
@@ -190,22 +199,22 @@ impl Limited {
     fn judged<T>(
         &self,
         object: &Object,
-        names: &[&str],
+        used: &[(&str, Kind)],
         outcome: Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let known = || used.iter().filter_map(|(name, kind)| Some((*name, *kind, self.backends.get(*name)?)));
         match outcome {
             Ok(done) => {
-                for name in names {
-                    if let Some(backend) = self.backends.get(*name) {
-                        backend.worked(name);
-                    }
-                }
+                known().for_each(|(name, kind, backend)| backend.answered(name, kind));
                 Ok(done)
             }
-            Err(StoreError::Denied { by, why }) => Err(match self.backends.get(&by) {
-                Some(backend) => backend.denied(&by, object, why),
-                None => StoreError::Refused(why),
-            }),
+            Err(StoreError::Denied { by, why }) => match known().find(|(name, ..)| *name == by) {
+                Some((name, kind, backend)) => Err(match backend.refused(name, kind, object, why) {
+                    Ok(why) => StoreError::Refused(why),
+                    Err(why) => StoreError::Failed(why),
+                }),
+                None => Err(StoreError::Refused(why)),
+            },
             Err(error) => Err(error),
         }
     }
@@ -237,7 +246,7 @@ impl Stores for Limited {
 
     async fn md5(&self, backend: &str, object: &Object, held: &Held) -> Result<Md5, StoreError> {
         let _slot = self.slot(backend).await;
-        self.judged(object, &[backend], self.inner.md5(backend, object, held).await)
+        self.judged(object, &[(backend, Kind::Read)], self.inner.md5(backend, object, held).await)
     }
 
     async fn copy(
@@ -249,7 +258,7 @@ impl Stores for Limited {
     ) -> Result<Copied, StoreError> {
         let _slots = self.slots(from.0, to.0).await;
         let copied = self.inner.copy(object, from, to, gate).await;
-        let copied = self.judged(object, &[from.0, to.0], copied)?;
+        let copied = self.judged(object, &[(from.0, Kind::Read), (to.0, Kind::Change)], copied)?;
         if let Some(backend) = self.backends.get(to.0) {
             backend.metrics.copied_objects.inc();
             backend.metrics.copied_bytes.inc_by(from.1.length);
@@ -264,7 +273,7 @@ impl Stores for Limited {
         gate: &dyn Gate,
     ) -> Result<(), StoreError> {
         let _slot = self.slot(backend.0).await;
-        self.judged(object, &[backend.0], self.inner.delete(object, backend, gate).await)?;
+        self.judged(object, &[(backend.0, Kind::Change)], self.inner.delete(object, backend, gate).await)?;
         if let Some(backend) = self.backends.get(backend.0) {
             backend.metrics.deleted_objects.inc();
         }
@@ -278,7 +287,7 @@ impl Stores for Limited {
         name: &str,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let _slot = self.slot(backend).await;
-        self.judged(object, &[backend], self.inner.attribute(backend, object, name).await)
+        self.judged(object, &[(backend, Kind::Read)], self.inner.attribute(backend, object, name).await)
     }
 
     async fn set_attribute(
@@ -289,6 +298,10 @@ impl Stores for Limited {
         value: Option<&[u8]>,
     ) -> Result<(), StoreError> {
         let _slot = self.slot(backend).await;
-        self.judged(object, &[backend], self.inner.set_attribute(backend, object, name, value).await)
+        self.judged(
+            object,
+            &[(backend, Kind::Change)],
+            self.inner.set_attribute(backend, object, name, value).await,
+        )
     }
 }

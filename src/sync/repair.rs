@@ -129,22 +129,23 @@ impl Repair<'_> {
         }
     }
 
-    /// Makes all backends agree; whatever else it comes to is how the repair ends. Each round begins at the gate: what
-    /// was decided by holds no more when another write has come.
+    /// Makes all backends agree; whatever else it comes to is how the repair ends. Each change goes through the gate, and
+    /// so does what leads to one after the first: what was decided by holds no more when another write has come. That
+    /// all agree needs no gate, since who forgets the records compares them.
     pub async fn agree(&self, object: &Object, records: &[Record]) -> Result<Agreed, Outcome> {
         let mut done = Done::default();
-        for _ in 0..ROUNDS {
-            if !self.gate.may_go_on().await {
-                return Err(Outcome::Again {
-                    pause: WRITING,
-                    why: "it is written to, or the lease is lost".into(),
-                });
-            }
+        for round in 0..ROUNDS {
             let states = self.ask(object, &done.digests).await;
             if let Some(why) = done.copies.lost(&states) {
                 return Err(Outcome::Parked { why });
             }
-            let round = match decide(records, &states, self.rules.bounds()) {
+            let decision = decide(records, &states, self.rules.bounds());
+            let goes_on = round == 0 || matches!(decision, Decision::Agreed { .. });
+            if !goes_on && !self.gate.may_go_on().await {
+                let why = "it is written to, or the lease is lost".into();
+                return Err(Outcome::Again { pause: WRITING, why });
+            }
+            let round = match decision {
                 Decision::Agreed { attributes } => match self.attributes(object, &attributes).await? {
                     0 => return Ok(Agreed { changed: done.changed, states }),
                     more => {

@@ -82,13 +82,13 @@ fn clients_see_one_of_two_kinds_of_server_and_both_hold_the_same() {
     });
 }
 
-async fn rgw() -> ServerProgram {
+pub async fn rgw() -> ServerProgram {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/servers/rgw.py");
     let arguments = ["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY, "--domain", S3_DOMAIN];
     ServerProgram::start(Path::new("/usr/bin/python3"), &script, &arguments).await
 }
 
-async fn moto() -> ServerProgram {
+pub async fn moto() -> ServerProgram {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     ServerProgram::start(&python(root), &root.join("tests/e2e/servers/moto_server.py"), &[]).await
 }

@@ -4,6 +4,8 @@
 //! They want a quiet machine and take minutes, so they are no part of `make test`.
 
 mod health;
+mod repair;
+mod shelf;
 
 use std::{
     fmt::Display,
@@ -25,6 +27,8 @@ use crate::fixture::*;
 
 /// Names the file that the lines are kept in, relative to the repository.
 const KEPT_IN: &str = "AKUBRA_FIGURES";
+/// Names a part of the groups' names, where not all are to be measured.
+const ONLY: &str = "AKUBRA_FIGURES_ONLY";
 /// What the gateway logs by default.
 const LOGGING: &str = "warn,akubra=info";
 const KIB: usize = 1 << 10;
@@ -43,6 +47,8 @@ fn all() {
     figures.measure("idle connections", idle_connections_cost_little);
     figures.measure("a backend that refuses", health::a_backend_that_refuses);
     figures.measure("a backend that hangs", health::a_backend_that_hangs);
+    figures.measure("many small repairs", repair::many_small_repairs);
+    figures.measure("a huge repair", repair::a_huge_repair);
     figures.keep();
     assert_eq!(figures.failed, 0, "figures failed");
 }
@@ -52,6 +58,13 @@ fn all() {
 #[ignore = "a backend for the figures"]
 fn backend_process() {
     BackendProcess::serve();
+}
+
+/// Not a test either.
+#[test]
+#[ignore = "a backend for the figures"]
+fn shelf_process() {
+    shelf::Shelf::serve();
 }
 
 fn backend() -> BackendProcess {
@@ -68,6 +81,9 @@ struct Figures {
 impl Figures {
     /// Measures one group; a panic in it is a failed figure and leaves the others alone.
     fn measure<F: Future<Output = ()>>(&mut self, group: &str, measure: impl FnOnce(Arc<Sheet>) -> F) {
+        if std::env::var(ONLY).is_ok_and(|only| !group.contains(&only)) {
+            return;
+        }
         let sheet = Arc::new(Sheet::default());
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

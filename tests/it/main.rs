@@ -44,6 +44,7 @@ mod status;
 mod status_journal;
 mod supervision;
 mod sync;
+mod sync_rgw;
 mod sync_stores;
 mod synclog_postgres;
 mod syslog;

@@ -17,7 +17,7 @@ use crate::fixture::*;
 const BUCKET: &str = "bucket";
 
 /// Clusters of these backends with credentials, and a journal.
-fn setup(clusters: &[(&str, &[&dyn Endpoint])], regions: &[Region]) -> Setup {
+pub fn setup(clusters: &[(&str, &[&dyn Endpoint])], regions: &[Region]) -> Setup {
     let cluster = |(name, backends): &(&str, &[&dyn Endpoint])| {
         let urls: Vec<String> = backends.iter().map(|backend| backend.url()).collect();
         format!(
@@ -37,13 +37,13 @@ fn one_cluster(backends: &[&dyn Endpoint]) -> Setup {
     setup(&[("main", backends)], &[region])
 }
 
-async fn command(gateway: &Gateway, arguments: &[&str]) -> Output {
+pub async fn command(gateway: &Gateway, arguments: &[&str]) -> Output {
     let conf = gateway.log_file("akubra.yaml").display().to_string();
     akubra(&[arguments, &["-c", &conf]].concat()).await
 }
 
 /// What it printed; it must end well.
-async fn printed(gateway: &Gateway, arguments: &[&str]) -> String {
+pub async fn printed(gateway: &Gateway, arguments: &[&str]) -> String {
     let output = command(gateway, arguments).await;
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -53,7 +53,7 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn counts(gateway: &Gateway) -> Value {
+pub async fn counts(gateway: &Gateway) -> Value {
     serde_json::from_str(&printed(gateway, &["journal", "counts", "--json"]).await).unwrap()
 }
 

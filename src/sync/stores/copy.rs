@@ -7,12 +7,12 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, header};
-use md5::Md5 as Hasher;
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
 use super::{
     S3Stores, attribute,
+    condition::Condition,
     error::{self, Broken, End},
     held::plain_md5,
     multipart, request,
@@ -55,26 +55,24 @@ impl Copy<'_> {
         let parts = multipart::part_size(self).await?;
         let tags = attribute::tags(self.source, self.object).await?;
         let mut reuse = Reuse::Allowed;
-        let mut conditional = self.target.takes_conditions();
-        let mut tries_without = false;
+        let mut condition = Condition::new(self.target, self.over);
         let taken = loop {
             let outcome = match parts {
-                Some(size) => multipart::copy(self, size, tags.as_deref(), conditional).await,
-                None => self.whole(tags.as_deref(), conditional, reuse).await,
+                Some(size) => multipart::copy(self, size, tags.as_deref(), &condition).await,
+                None => self.whole(tags.as_deref(), &condition, reuse).await,
             };
             match outcome {
                 Ok(taken) => break taken,
                 Err(Broken::Stale(_)) if reuse == Reuse::Allowed => reuse = Reuse::Fresh,
-                // Of what it does not implement anything: only if it does the same without, it was the condition.
-                Err(Broken::Answered(reply, _)) if conditional && reply.is_not_implemented() => {
-                    (conditional, tries_without) = (false, true);
+                Err(Broken::Answered(reply, error)) => {
+                    if !condition.is_misunderstood(self.stores, self.object, &reply).await {
+                        return Err(error);
+                    }
                 }
                 Err(broken) => return Err(broken.into()),
             }
         };
-        if tries_without {
-            self.target.forget_conditions();
-        }
+        condition.held();
         let copied = self.verified(taken).await?;
         if self.stores.settings.copy_acl {
             let acl = attribute::read(self.source, self.object, "acl").await?;
@@ -85,18 +83,21 @@ impl Copy<'_> {
         Ok(copied)
     }
 
-    async fn whole(&self, tags: Option<&str>, conditional: bool, reuse: Reuse) -> Result<Taken, Broken> {
+    async fn whole(
+        &self,
+        tags: Option<&str>,
+        condition: &Condition<'_>,
+        reuse: Reuse,
+    ) -> Result<Taken, Broken> {
         let mut head = self.head(Method::PUT, "", tags).map_err(StoreError::from)?;
         if let Some(md5) = &self.held.md5 {
             request::set(&mut head, "content-md5", request::content_md5(md5)).map_err(StoreError::from)?;
         }
-        if conditional {
-            request::condition(&mut head, self.over).map_err(StoreError::from)?;
-        }
-        let source = Source::open(self.source, self.object, self.held, None, Hasher::default()).await?;
+        condition.set(&mut head).map_err(StoreError::from)?;
+        let source = Source::open(self.source, self.object, self.held, None, None).await?;
         let ready = |digests: Digests| async move {
             self.check_source(&digests.part)?;
-            self.ready(conditional).await
+            self.ready(condition.is_sent()).await
         };
         let (reply, digests) = stream(self.target, head, source, reuse, ready).await?;
         if !reply.status.is_success() {
@@ -124,10 +125,10 @@ impl Copy<'_> {
         )))
     }
 
-    /// Before the bytes that complete the change. There are storages that pass over conditions in silence, some of
-    /// them only at the end of an upload in parts: what took its time is asked for all the same.
-    pub async fn ready(&self, conditional: bool) -> Result<(), StoreError> {
-        if !conditional || self.begun.elapsed() > SEEN {
+    /// Before the bytes that complete the change. There are storages that pass over conditions in silence: where a copy
+    /// took its time the target is asked all the same.
+    pub async fn ready(&self, is_conditional: bool) -> Result<(), StoreError> {
+        if !is_conditional || self.begun.elapsed() > SEEN {
             self.stores.still(self.target, self.object, self.over).await?;
         }
         error::pass(self.gate, self.target).await
@@ -166,9 +167,8 @@ impl Copy<'_> {
                 )));
             }
         };
-        let same =
-            now.length == self.held.length && source::md5(self.target, self.object, &now).await? == md5;
-        if !same {
+        let is_same = now.etag == expected || source::md5(self.target, self.object, &now).await? == md5;
+        if now.length != self.held.length || !is_same {
             return Err(StoreError::Failed(format!("{url}: what it holds is not what was copied there")));
         }
         Ok(Copied { version: version.or(now.version), etag: now.etag, md5 })

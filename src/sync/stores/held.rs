@@ -1,7 +1,7 @@
 //! From the answer to HEAD to what a backend holds.
 
 use chrono::DateTime;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
 
 use super::{request::unquoted, site::Reply};
 use crate::sync::{Held, Md5, State};
@@ -15,6 +15,7 @@ const CONTENT: [&str; 6] = [
     "content-type",
     "expires",
 ];
+const NO_TYPE: &str = "binary/octet-stream";
 const META: &str = "x-amz-meta-";
 
 pub fn state(url: &str, reply: &Reply, object_version: Option<&HeaderName>) -> State {
@@ -56,7 +57,8 @@ pub fn plain_md5(etag: &str, headers: &HeaderMap) -> Option<Md5> {
     Some(std::array::from_fn(|at| digits[2 * at] << 4 | digits[2 * at + 1]))
 }
 
-/// Names in lower case, sorted; what stands several times is one value, as S3 has it. `None` = not UTF-8.
+/// Names in lower case, sorted; what stands several times is one value, as S3 has it. An object that was written without
+/// a type has S3's: some storages say that, some say nothing. `None` = not UTF-8.
 pub fn metadata(headers: &HeaderMap) -> Option<Vec<(String, String)>> {
     let mut found = Vec::new();
     for name in headers.keys().map(HeaderName::as_str) {
@@ -64,6 +66,9 @@ pub fn metadata(headers: &HeaderMap) -> Option<Vec<(String, String)>> {
             let values = headers.get_all(name).iter().map(|value| std::str::from_utf8(value.as_bytes()).ok());
             found.push((name.to_owned(), values.collect::<Option<Vec<_>>>()?.join(",")));
         }
+    }
+    if !headers.contains_key(CONTENT_TYPE) {
+        found.push((CONTENT_TYPE.as_str().to_owned(), NO_TYPE.to_owned()));
     }
     found.sort_unstable();
     Some(found)
@@ -108,6 +113,8 @@ mod tests {
         let metadata =
             [("content-type", "text/plain"), ("x-amz-meta-a", "1,zażółć"), ("x-amz-meta-version", "7")];
         assert_eq!(held.metadata, metadata.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let typeless = super::metadata(&reply(200, &headers[..3]).headers).unwrap();
+        assert_eq!(typeless, [("content-type".to_owned(), NO_TYPE.to_owned())]);
         for (index, missing) in [(0, "no ETag"), (1, "no Last-Modified"), (2, "no Content-Length")] {
             let mut headers = headers.to_vec();
             headers.remove(index);

@@ -3,7 +3,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | `site.rs` | one backend: what is known of it, and requests to it |
-//! | `request.rs` | heads of requests: targets, conditions, what an object brings along |
+//! | `request.rs` | heads of requests: targets, and what an object brings along |
+//! | `condition.rs` | conditions of changes, as each backend understands them |
 //! | `held.rs` | from the answer to HEAD to what a backend holds |
 //! | `error.rs` | from failures and answers to [`StoreError`] |
 //! | `source.rs` | an object's bytes as they come in, checked |
@@ -15,6 +16,7 @@
 //! | `lacks.rs` | what a backend was found not to know, for a while |
 
 mod attribute;
+mod condition;
 mod copy;
 mod error;
 mod held;
@@ -36,6 +38,7 @@ use tokio::time::Instant;
 
 pub use self::error::refused_credentials;
 use self::{
+    condition::Condition,
     copy::Copy,
     error::End,
     least::Least,
@@ -205,27 +208,21 @@ impl Stores for S3Stores {
         gate: &dyn Gate,
     ) -> Result<(), StoreError> {
         let (site, over) = (self.site(backend.0)?, State::Present(backend.1.clone()));
-        let mut conditional = site.takes_conditions();
-        let mut tries_without = false;
+        let mut condition = Condition::new(site, &over);
         loop {
             let mut header = request::head(site, Method::DELETE, object, "")?;
-            if conditional {
-                request::condition(&mut header, &over)?;
-            }
+            condition.set(&mut header)?;
             // Also where it is conditional: storages that know no conditions on DELETE do not say so.
             self.still(site, object, &over).await?;
             error::pass(gate, site).await?;
             let reply = site.commit(header, bytes::Bytes::new()).await?;
             if reply.status.is_success() || reply.status == StatusCode::NOT_FOUND {
-                if tries_without {
-                    site.forget_conditions();
-                }
+                condition.held();
                 return Ok(());
             }
-            if !(conditional && reply.is_not_implemented()) {
+            if !condition.is_misunderstood(self, object, &reply).await {
                 return Err(error::of_reply(site, End::Target, &Method::DELETE, &reply));
             }
-            (conditional, tries_without) = (false, true);
         }
     }
 

@@ -9,7 +9,7 @@ use pingora_http::{IntoCaseHeaderName, RequestHeader};
 use super::site::Site;
 use crate::{
     journal::Object,
-    sync::{Held, Md5, State},
+    sync::{Held, Md5},
     upstream::Cause,
 };
 
@@ -58,15 +58,6 @@ pub fn describe(head: &mut RequestHeader, held: &Held, tags: Option<&str>) -> Re
     match tags {
         Some(tags) => set(head, "x-amz-tagging", tags),
         None => Ok(()),
-    }
-}
-
-/// The change happens only if the target holds what it did.
-pub fn condition(head: &mut RequestHeader, over: &State) -> Result<(), Cause> {
-    match over {
-        State::Absent => set(head, "if-none-match", "*"),
-        State::Present(held) => set(head, "if-match", quoted(&held.etag)),
-        State::Unknown(_) | State::Refused(_) => Ok(()),
     }
 }
 

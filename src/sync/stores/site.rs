@@ -11,6 +11,7 @@ use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
 use super::{
+    condition::Form,
     error::{self, Broken},
     lacks::Lacks,
     least::{Account, Least},
@@ -37,7 +38,9 @@ pub struct Site {
     clusters: String,
     pub pace: Pace,
     least: Least,
+    /// No form of a condition, and the one with quotes.
     unconditional: Lacks,
+    unquoted: Lacks,
     untagged: Lacks,
 }
 
@@ -82,6 +85,7 @@ impl Site {
             pace,
             least,
             unconditional: Lacks::default(),
+            unquoted: Lacks::default(),
             untagged: Lacks::default(),
         }
     }
@@ -107,14 +111,31 @@ impl Site {
         Account::open(self.least)
     }
 
-    pub fn takes_conditions(&self) -> bool {
-        !self.unconditional.lasts(Instant::now())
+    /// The form in which changes have conditions.
+    pub fn form(&self) -> Form {
+        let now = Instant::now();
+        match (self.unconditional.lasts(now), self.unquoted.lasts(now)) {
+            (true, _) => Form::None,
+            (false, true) => Form::Bare,
+            (false, false) => Form::Quoted,
+        }
     }
 
-    /// It has refused a change under a condition, and done the same without one.
-    pub fn forget_conditions(&self) {
-        if self.unconditional.note(Instant::now()) {
-            log::info!("{}: it knows no conditions of changes, it is asked before them instead", self.url());
+    /// It has refused a change under a condition in another form, and done the same in this.
+    pub fn keep_form(&self, form: Form) {
+        let (now, url) = (Instant::now(), self.url());
+        match form {
+            Form::Quoted => {}
+            Form::Bare => {
+                if self.unquoted.note(now) {
+                    log::info!("{url}: it wants no quotes in If-Match");
+                }
+            }
+            Form::None => {
+                if self.unconditional.note(now) {
+                    log::info!("{url}: it knows no conditions of changes, it is asked before them instead");
+                }
+            }
         }
     }
 

@@ -214,16 +214,21 @@ async fn a_backend_that_refuses_everything_is_left_alone_and_no_object_is_parked
         let world = World::new();
         for number in 0..100 {
             world.missed_by_b(&format!("key{number}")).await;
+            // That it may be read says nothing of changes.
+            if number % 2 == 0 {
+                world.missed(&format!("other{number}"), B, A).await;
+            }
         }
         let refuses = if is_asking { &world.stores.refused } else { &world.stores.denied };
         refuses.lock().unwrap().insert((B, ""));
         let running = tokio::spawn(world.worker(false).run());
         sleep(Duration::from_secs(300)).await;
         let counts = world.journal.counts().await.unwrap();
-        assert_eq!((counts.open, counts.parked, counts.dead), (100, 0, 0), "{said}");
+        assert_eq!((counts.parked, counts.dead), (0, 0), "{said}");
+        assert!(counts.open >= 100, "{said}: {counts:?}");
         let told = world.told.lock().unwrap().clone();
         let failed = told.iter().filter(|told| told.outcome == "failed").count();
-        assert!((1..40).contains(&failed), "{said}: {failed} tries");
+        assert!((1..60).contains(&failed), "{said}: {failed} tries");
         let why = format!("credentials of main are refused by http://b:80: {said}");
         assert!(told.iter().any(|told| told.outcome == "postponed" && told.why.contains(&why)), "{told:#?}");
 
@@ -231,7 +236,7 @@ async fn a_backend_that_refuses_everything_is_left_alone_and_no_object_is_parked
         while world.journal.counts().await.unwrap().open > 0 {
             sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(world.journal.counts().await.unwrap().resolved, 100, "{said}");
+        assert_eq!(world.journal.counts().await.unwrap().resolved, 150, "{said}");
         world.stop.send_replace(true);
         running.await.unwrap().unwrap();
     }
