@@ -33,6 +33,22 @@ impl Case<'_> {
         written.into_iter().filter_map(|(name, all)| self.attribute(name, &all, first).transpose()).collect()
     }
 
+    /// Those of which a target of a copy has the last word. `Err` = it may have, or another.
+    pub(super) fn last_words(&self, source: &str, targets: &[String]) -> Result<Vec<Attribute>, String> {
+        let mut attributes = self.attributes(Some(source))?;
+        let is_taken = |name: &str| {
+            self.records.iter().any(|record| {
+                matches!(&record.intent.what, What::Attribute(written) if written == name)
+                    && record.replies.iter().any(|(_, said)| matches!(said, Said::Good { .. }))
+            })
+        };
+        if let Some(unknown) = attributes.iter().find(|of| of.source.is_none() && is_taken(&of.name)) {
+            return Err(format!("nothing tells on which backend ?{} is newer", unknown.name));
+        }
+        attributes.retain(|of| of.source.as_ref().is_some_and(|source| targets.contains(source)));
+        Ok(attributes)
+    }
+
     fn attribute(
         &self,
         name: &str,
@@ -59,32 +75,55 @@ impl Case<'_> {
         if replaced.is_some() && !backends().any(|backend| all.iter().any(|of| may_be_late(of, backend))) {
             return Ok(None);
         }
-        let Some(last) = replaced.or(newest) else {
-            return Ok(Some(Attribute { name: name.to_owned(), source: None }));
+        let source = match replaced.or(newest) {
+            Some(last) => self.source(name, last, all, first)?,
+            None => None,
         };
-        let is_good = |backend: &&String| matches!(last.said(backend), Said::Good { .. });
-        // What was sent so long before has come, or never will.
-        let slack = self.bounds.settle.saturating_add(self.bounds.clocks);
-        let is_over = |other: &Record| other.ended.saturating_add(slack) < last.intent.begun;
-        let is_older = |other: &&&Record| other.id() != last.id() && !self.is_before(last, other);
-        let is_sure = |backend: &&String| {
-            let others = all.iter().chain(&self.writes).filter(is_older).filter(|other| !is_over(other));
-            !others.into_iter().any(|other| may_be_late(other, backend))
-        };
+        Ok(Some(Attribute { name: name.to_owned(), source }))
+    }
+
+    /// A backend that took the last word about a sub-resource, and over which nothing older can have come since.
+    fn source(
+        &self,
+        name: &str,
+        last: &Record,
+        all: &[&Record],
+        first: Option<&str>,
+    ) -> Result<Option<String>, String> {
         let is_there = |backend: &&String| {
             let state = self.states.iter().find(|(name, _)| name == *backend);
             matches!(state, Some((_, State::Present(_))))
         };
-        let mut took: Vec<&String> = backends().filter(is_good).filter(is_there).collect();
-        took.sort_by_key(|backend| first != Some(backend.as_str()));
-        match (took.iter().find(|backend| is_sure(backend)), took.first()) {
+        let took = |record: &Record, backend: &str| matches!(record.said(backend), Said::Good { .. });
+        let backends = self.states.iter().map(|(backend, _)| backend).filter(is_there);
+        let mut took_last: Vec<&String> = backends.filter(|backend| took(last, backend)).collect();
+        took_last.sort_by_key(|backend| first != Some(backend.as_str()));
+        // What was sent so long before has come, or never will.
+        let slack = self.bounds.settle.saturating_add(self.bounds.clocks);
+        let others: Vec<&Record> = all
+            .iter()
+            .chain(&self.writes)
+            .copied()
+            .filter(|other| other.id() != last.id() && !self.is_before(last, other))
+            .filter(|other| other.ended.saturating_add(slack) >= last.intent.begun)
+            .collect();
+        // The object may have been written after it: that is known where both arrived.
+        let rivals =
+            (0..self.writes.len()).filter(|write| self.is_taken(*write)).map(|write| self.writes[write]);
+        let rivals: Vec<&Record> = rivals
+            .filter(|write| {
+                !self.is_before(write, last) && !self.is_before(last, write) && write.id() != last.id()
+            })
+            .collect();
+        let is_sure = |backend: &&&String| {
+            !others.iter().any(|other| *other.said(backend) == Said::Unknown)
+                && rivals.iter().all(|rival| took(rival, backend))
+        };
+        match (took_last.iter().find(is_sure), took_last.first()) {
             (None, Some(backend)) => {
-                Err(format!("{backend} took what ?{name} is now, and something older may have come over it"))
+                Err(format!("{backend} took what ?{name} is now, and something else may have come over it"))
             }
-            (source, _) => {
-                let source = source.map(|source| (*source).clone());
-                Ok(Some(Attribute { name: name.to_owned(), source }))
-            }
+            (source, _) => Ok(source.map(|source| (*source).clone())),
         }
     }
 }

@@ -200,14 +200,10 @@ impl Case<'_> {
         }
         Some(match class.holders.first() {
             None => Decision::Delete { targets },
-            Some((source, _)) => {
-                let is_target = |attribute: &Attribute| {
-                    attribute.source.as_ref().is_some_and(|source| targets.contains(source))
-                };
-                let mut attributes = self.attributes(Some(source)).unwrap_or_default();
-                attributes.retain(is_target);
-                Decision::Copy { source: (*source).to_owned(), targets, attributes }
-            }
+            Some((source, _)) => match self.last_words(source, &targets) {
+                Ok(attributes) => Decision::Copy { source: (*source).to_owned(), targets, attributes },
+                Err(why) => Decision::Park(why),
+            },
         })
     }
 
