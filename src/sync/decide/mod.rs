@@ -167,17 +167,20 @@ impl Case<'_> {
         })
     }
 
-    /// A gateway that died told nobody whether a backend took its write; what was sent earlier may have come over it.
+    /// A gateway that died told nobody whether a backend took its write. What was sent earlier may have come over it, and
+    /// a DELETE of unknown outcome may have removed it.
     fn may_be_overtaken(&self, write: usize) -> Option<String> {
-        let unknown = |earlier: usize| {
-            let unknown =
-                |(backend, _): &&(String, State)| *self.writes[earlier].said(backend) == Said::Unknown;
-            self.states.iter().find(unknown).map(|(backend, _)| backend)
+        let over = |other: usize, backend: &str, state: &State| {
+            let is_removed = self.is_delete(other) && *state == State::Absent;
+            *self.writes[other].said(backend) == Said::Unknown
+                && (self.order.before(other, write) || (other != write && is_removed))
         };
-        let earlier = (0..self.writes.len()).filter(|earlier| self.order.before(*earlier, write));
-        let backend = Some(earlier).filter(|_| self.is_orphan(write))?.find_map(unknown)?;
+        let others = || 0..self.writes.len();
+        let is_overtaken =
+            |(backend, state): &&(String, State)| others().any(|other| over(other, backend, state));
+        let (backend, _) = self.states.iter().filter(|_| self.is_orphan(write)).find(is_overtaken)?;
         Some(format!(
-            "a gateway died in the middle of a write, over which an older one may have come on {backend}"
+            "a gateway died in the middle of a write, over which another may have come on {backend}"
         ))
     }
 
