@@ -43,7 +43,7 @@ pub enum Mutation {
     SettledForgotten,
     /// DELETEs are never recorded.
     DeletesForgotten,
-    /// A worker goes on when its lease has run out, and the next does not wait for it.
+    /// A worker goes on when its lease has run out, whatever the backend holds by now, and the next does not wait for it.
     LeaseIgnored,
     /// Whoever ends does not tell that another write to the object is under way.
     OthersUntold,

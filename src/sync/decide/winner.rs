@@ -86,10 +86,10 @@ impl Case<'_> {
         class.origins.writes.iter().copied().filter(|write| !self.came_in_time(*write, class)).collect()
     }
 
-    /// Whether a content is perhaps that of a write which came late, over one that a backend took and that may be the
-    /// later of the two.
+    /// Whether a content is perhaps that of a write which came late, over one that a backend took, or may have without
+    /// anybody being told, and that may be the later of the two.
     pub(super) fn may_have_overtaken(&self, newer: &Class, late: &[usize], taken: usize) -> bool {
-        self.is_taken(taken)
+        (self.is_taken(taken) || self.is_orphan(taken))
             && late.iter().any(|write| !self.order.before(taken, *write))
             && !newer.origins.writes.contains(&taken)
     }
