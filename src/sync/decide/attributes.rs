@@ -75,6 +75,14 @@ impl Case<'_> {
         if replaced.is_some() && !backends().any(|backend| all.iter().any(|of| may_be_late(of, backend))) {
             return Ok(None);
         }
+        let may_replace = |write: &usize| self.is_orphan(*write) && !self.is_delete(*write);
+        if let (Some(newest), None) = (newest, replaced)
+            && (0..self.writes.len())
+                .filter(may_replace)
+                .any(|write| !self.is_before(self.writes[write], newest))
+        {
+            return Err(format!("a gateway died in the middle of a write that may have replaced ?{name}"));
+        }
         let source = match replaced.or(newest) {
             Some(last) => self.source(name, last, all, first)?,
             None => None,

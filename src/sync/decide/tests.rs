@@ -365,6 +365,8 @@ fn a_sub_resource_that_may_have_come_late_is_compared_with_that_of_the_object_af
     parked(&[tags(1, Said::Unknown), put_on_one], &same, "?tagging");
     let earlier = record(0, What::Put, T, &[(A, Said::Unknown), (B, good(1))]);
     check(&[earlier, tags(1, deleted())], &same, attribute(Some(B)));
+    let orphan = Record::orphaned(record(4, What::Put, T + 5_000, &[]).intent, T + 6_000);
+    parked(&[tags(1, deleted()), orphan], &same, "a gateway died");
     // Nor is it what a backend took last that something older may have come over.
     check(&[tags(1, Said::Unknown), tags(2, deleted())], &same, attribute(Some(B)));
 }
