@@ -47,6 +47,8 @@ pub struct Gateway {
     skew: i64,
     numbers: AtomicI64,
     commits: AtomicI64,
+    /// Writes that have not ended.
+    under_way: AtomicI64,
     waiting: Mutex<Waiting<Sender<()>>>,
     /// Set when something waits.
     wake: Mutex<Arc<Latch>>,
@@ -77,6 +79,7 @@ impl Gateway {
             skew,
             numbers: AtomicI64::new(0),
             commits: AtomicI64::new(0),
+            under_way: AtomicI64::new(0),
             waiting: Mutex::default(),
             wake: Mutex::default(),
             is_unavailable: AtomicBool::new(false),
@@ -169,14 +172,20 @@ impl Gateway {
         }
     }
 
-    /// Whether it has nothing to tell the journal.
-    pub fn has_told_all(&self) -> bool {
+    /// Whether it has nothing to tell the journal, and will not have.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.load(Relaxed) == 0 && self.has_told_all()
+    }
+
+    fn has_told_all(&self) -> bool {
         lock(&self.waiting).is_empty()
     }
 
     /// A client's request; `at` is its place among all writes.
     pub async fn write(self: Arc<Self>, at: usize, key: Vec<u8>, effect: Effect, client: Sender<bool>) {
+        self.under_way.fetch_add(1, Relaxed);
         let is_answered = self.clone().try_write(key, &effect, client).await;
+        self.under_way.fetch_sub(1, Relaxed);
         let world = &self.world;
         lock(&world.writes)[at].closed = world.event();
         if let Err(client) = is_answered {

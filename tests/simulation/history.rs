@@ -180,9 +180,8 @@ async fn make_trouble(world: Arc<World>, slots: Slots, mut workers: Vec<usize>, 
 async fn drain(world: &World, slots: &[Mutex<Option<Arc<Gateway>>>]) -> Result<(), String> {
     for _ in 0..200 {
         let counts = world.journal.counts().await.unwrap();
-        let have_told =
-            slots.iter().all(|slot| lock(slot).as_ref().is_none_or(|gateway| gateway.has_told_all()));
-        if counts.open == 0 && counts.intents == 0 && have_told {
+        let are_idle = slots.iter().all(|slot| lock(slot).as_ref().is_none_or(|gateway| gateway.is_idle()));
+        if counts.open == 0 && counts.intents == 0 && are_idle {
             return Ok(());
         }
         world.sim.sleep(1_000).await;
