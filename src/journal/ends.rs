@@ -28,7 +28,7 @@ pub enum Outcome {
 pub struct Ended {
     pub record: Record,
     pub outcome: Outcome,
-    /// If the journal was told of its intent, it has made a record of it since, because it took the gateway for dead.
+    /// If the journal was told of its intent, it has made a record of it since, or may have: it took the gateway for dead.
     pub orphaned: bool,
     /// The object had records when the write began, or may have had.
     pub contested: bool,

@@ -112,7 +112,8 @@ pub struct Record {
     /// The journal's turn at which it became a record.
     #[serde(default)]
     pub turn: Option<i64>,
-    /// By the backends' endpoints ([`crate::config::BackendUrl`]); one that is not named has said [`Said::Unknown`].
+    /// By the backends' endpoints ([`crate::config::BackendUrl`]); one that is not named has said [`Said::Unknown`]. One
+    /// that was sent the write twice is named twice: what it said first, then [`Said::Unknown`], for what may come.
     pub replies: Vec<(String, Said)>,
 }
 

@@ -158,9 +158,14 @@ impl Repair<'_> {
                     if let Some(why) = done.copies.is_in_vain(&states, &source, &targets) {
                         return Err(Outcome::Parked { why });
                     }
-                    let round = self.copy(object, &states, &source, &targets, &mut done).await;
-                    self.give_back(object, last_words).await?;
-                    round
+                    match self.copy(object, &states, &source, &targets, &mut done).await {
+                        Round::Next => {
+                            self.give_back(object, last_words).await?;
+                            Round::Next
+                        }
+                        // It may still arrive, and is looked at again.
+                        end => end,
+                    }
                 }
                 Decision::Delete { targets } => {
                     done.changed += targets.len();

@@ -47,7 +47,7 @@ pub enum Action {
 pub enum DeskError {
     #[error("the journal has no such object: {0}")]
     Unknown(String),
-    #[error("it cannot be dropped now: it is being written or repaired; try again")]
+    #[error("it cannot be dropped now: it is being written or repaired, or waits for that; look at it again")]
     Busy,
     #[error("{0}")]
     Unavailable(String),

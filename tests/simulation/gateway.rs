@@ -240,7 +240,7 @@ impl Gateway {
         }
         self.overview.begin(&intent, is_strong);
         let begun = Begun { gateway: self.clone(), intent: Some(intent.clone()), contested };
-        let is_known = self.overview.remembered.knows(&intent.object);
+        let is_known = self.overview.may_have_records(&intent.object);
         if !is_strong && (is_known || consistency == Consistency::Weak) && !self.overview.claim(&intent) {
             let is_told = match is_known && self.world.mutation != Mutation::KnownUnseen {
                 true => self.is_on_disk(&intent).await,
@@ -309,9 +309,14 @@ impl Gateway {
                     before.wait().await;
                 }
                 let store = move |world: &World| world.store(at, &key, &effect);
+                let sent_twice = world.is_late && world.is_faulty(20);
+                if sent_twice {
+                    // Its connection dies without an answer; nobody takes it back.
+                    drop(world.exchange(at, store.clone()));
+                }
                 let answer = world.exchange(at, store).await;
                 own.set();
-                (at, reply(&world, at, answer))
+                (at, Reply { sent_twice, ..reply(&world, at, answer) })
             }
         };
         (0..self.world.names.len()).map(send).collect()
@@ -398,7 +403,8 @@ impl Begun {
 
     fn tell(&self, record: Record, outcome: Outcome) {
         let Begun { gateway, contested, .. } = self;
-        let orphaned = record.id().number <= gateway.orphaned.load(Relaxed);
+        let was_dead = record.id().number <= gateway.orphaned.load(Relaxed);
+        let orphaned = was_dead || gateway.is_unavailable.load(Relaxed);
         let ended = Ended { record, outcome, orphaned, contested: *contested };
         gateway.overview.end(ended, &**gateway);
     }

@@ -81,6 +81,13 @@ impl Desk for Office {
         let name = names::name(&object);
         let away = |error: JournalError| DeskError::Unavailable(error.to_string());
         let engine = self.engine()?;
+        if action == Action::Drop {
+            let case = engine.show(&object).await.map_err(away)?;
+            // Something has come since it was looked at.
+            if case.is_some_and(|case| case.standing == Standing::Open) {
+                return Err(DeskError::Busy);
+            }
+        }
         let done = match action {
             Action::Retry => engine.retry(&object).await.map_err(away)?,
             Action::Drop => engine.drop_object(&object, &reason).await.map_err(away)?,

@@ -133,10 +133,11 @@ impl Journaling {
         Ok(begun)
     }
 
-    /// An object with records is repaired by somebody, who must see that it is written to, whatever its region asks for.
+    /// An object that may have records is repaired by somebody, who must see that it is written to, whatever its region
+    /// asks for.
     async fn tell_what_must_be(&self, consistency: Consistency, intents: &[Arc<Intent>]) {
         let (known, others): (Vec<_>, Vec<_>) =
-            intents.iter().cloned().partition(|intent| self.overview.remembered.knows(&intent.object));
+            intents.iter().cloned().partition(|intent| self.overview.may_have_records(&intent.object));
         let known = self.claim(known);
         if !known.is_empty() && self.writer.begin_within(&known, SEEN).await.is_ok() {
             known.iter().for_each(|intent| self.overview.told(intent));
@@ -329,7 +330,8 @@ impl Begun {
 
     fn tell(&self, record: Record, outcome: Outcome, contested: bool) {
         let Journaling { writer, overview, .. } = &*self.journaling;
-        let orphaned = writer.was_taken_for_dead(record.id());
+        // While the journal is away it may be taken for dead.
+        let orphaned = writer.was_taken_for_dead(record.id()) || !writer.is_available();
         overview.end(Ended { record, outcome, orphaned, contested }, writer);
     }
 }

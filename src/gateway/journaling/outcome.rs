@@ -83,6 +83,9 @@ impl<'a> Parts<'a> {
 pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Outcome, Vec<(String, Said)>) {
     let own = || parts.iter().filter(|part| part.reply.cluster == cluster);
     let mut said: Vec<_> = own().map(|part| (part.reply.backend.endpoint(), said(part))).collect();
+    // It took the write, and may do so once more: said of it behind what it said itself.
+    let twice = own().filter(|part| part.reply.sent_twice);
+    said.extend(twice.map(|part| (part.reply.backend.endpoint(), Said::Unknown)));
     said.extend(left_out.iter().map(|backend| (backend.endpoint(), Said::NotApplied)));
     // A DELETE that another cluster took is one here, too, though nobody here may have allowed it.
     let elsewhere = parts.iter().find(|part| part.reply.cluster != cluster && part.kind == Kind::Good);
@@ -106,7 +109,6 @@ fn said(part: &Part) -> Said {
     let Part { reply, kind, whole, .. } = part;
     let result = || reply.result.as_deref().filter(|_| *whole);
     match kind {
-        Kind::Good if reply.sent_twice => Said::Unknown,
         Kind::Good => Said::Good {
             etag: reply.etag.clone().or_else(|| etag(result()?)),
             version: reply.version.clone(),
@@ -237,7 +239,8 @@ mod tests {
             Reply { sent_twice: true, ..reply(0, 0, Kind::Good, 200, "\"e\"") },
             reply(1, 0, Kind::Good, 200, "\"e\""),
         ];
-        assert_eq!(outcomes(&replies), [(Outcome::Diverged, vec![Said::Unknown, good("\"e\"")])]);
+        let said = vec![good("\"e\""), good("\"e\""), Said::Unknown];
+        assert_eq!(outcomes(&replies), [(Outcome::Diverged, said)]);
     }
 
     #[test]

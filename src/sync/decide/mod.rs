@@ -91,6 +91,9 @@ pub fn decide(records: &[Record], states: &[(String, State)], bounds: Bounds) ->
     Case { records, writes, order, states, bounds }.decide()
 }
 
+/// Sub-resources that can be read from one backend and written to another.
+const COMPARED: [&str; 4] = ["acl", "legal-hold", "retention", "tagging"];
+
 /// Requests whose effect cannot be brought to another backend.
 fn not_for_machines(records: &[Record]) -> Option<String> {
     records.iter().find_map(|record| match &record.intent.what {
@@ -98,6 +101,9 @@ fn not_for_machines(records: &[Record]) -> Option<String> {
             Some(format!("{request} of one version: ids of versions differ between backends"))
         }
         What::Bucket(request) => Some(format!("{request} of a bucket: look at what its backends have")),
+        What::Attribute(name) if !COMPARED.contains(&name.as_str()) => {
+            Some(format!("?{name}: only {} are compared", COMPARED.map(|name| format!("?{name}")).join(", ")))
+        }
         _ => None,
     })
 }

@@ -288,6 +288,7 @@ fn a_target_with_the_last_word_about_a_sub_resource_is_heard_before_it_is_overwr
 fn what_cannot_be_brought_to_another_backend_is_for_a_human() {
     parked(&[record(1, What::Bucket("PUT".into()), T, &[])], &[], "PUT of a bucket");
     parked(&[record(1, What::Version("DELETE".into()), T, &[])], &[], "DELETE of one version");
+    parked(&[record(1, What::Attribute("restore".into()), T, &[])], &[], "?restore: only ?acl");
 }
 
 #[test]

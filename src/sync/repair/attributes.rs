@@ -99,7 +99,7 @@ impl Repair<'_> {
         value: Option<&[u8]>,
     ) -> Result<(), Outcome> {
         if !self.gate.may_go_on().await {
-            return Err(Outcome::Lost);
+            return Err(Outcome::Again { pause: WRITING, why: changed_meanwhile(name) });
         }
         let changed = || Outcome::Failed { why: changed_meanwhile(name) };
         let set = self.stores.set_attribute(backend, object, name, value).await;

@@ -20,10 +20,26 @@ pub async fn read(site: &Site, object: &Object, name: &str) -> Result<Option<Vec
         return Ok(tags_of(site, &reply)?.map(|tags| document(&tags).into()));
     }
     match reply.status {
-        StatusCode::OK => Ok(Some(reply.body.to_vec())),
+        StatusCode::OK if is_about(name, &reply.body) => Ok(Some(reply.body.to_vec())),
+        StatusCode::OK => {
+            Err(StoreError::Refused(format!("{}: its answer to ?{name} is something else", site.url())))
+        }
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(None),
         _ => Err(error::of_reply(site, End::Source, &Method::GET, &reply)),
     }
+}
+
+/// Whether an answer is the document of a sub-resource. That of who does not know it is the object itself, and a value that
+/// is written there becomes the object.
+fn is_about(name: &str, body: &[u8]) -> bool {
+    let root = match name {
+        "acl" => "AccessControlPolicy",
+        "legal-hold" => "LegalHold",
+        "retention" => "Retention",
+        _ => return false,
+    };
+    let root = [b"<", root.as_bytes()].concat();
+    body.windows(root.len()).any(|window| window == root)
 }
 
 async fn ask(site: &Site, object: &Object, name: &str) -> Result<Reply, StoreError> {
@@ -107,6 +123,18 @@ fn document(tags: &Tags) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_document_of_a_sub_resource_is_none() {
+        assert!(is_about(
+            "acl",
+            b"<?xml version=\"1.0\"?><AccessControlPolicy><Owner/></AccessControlPolicy>"
+        ));
+        assert!(is_about("legal-hold", b"<LegalHold><Status>ON</Status></LegalHold>"));
+        for (name, body) in [("acl", &b"hello"[..]), ("retention", b""), ("torrent", b"<torrent/>")] {
+            assert!(!is_about(name, body), "{name}");
+        }
+    }
 
     #[test]
     fn tags_are_read_and_written() {

@@ -144,8 +144,9 @@ fn class(status: StatusCode, code: &str, end: End) -> Class {
         ) => Class::Failed,
         (408 | 409 | 425 | 429, _) => Class::Failed,
         (501 | 505, _) => Class::Refused,
-        // Of somebody between us and the storage, who does not know what became of the request.
-        (502 | 504, _) if end == End::Target => Class::Unknown,
+        (503, _) => Class::Failed,
+        // It may have been done all the same.
+        (500..=599, _) if end == End::Target => Class::Unknown,
         (300..=499, _) => Class::Refused,
         _ => Class::Failed,
     }
@@ -156,7 +157,7 @@ pub async fn pass(gate: &dyn Gate, site: &Site) -> Result<(), StoreError> {
     if gate.may_go_on().await {
         return Ok(());
     }
-    Err(StoreError::Failed(format!("{}: the change was called off before its end", site.url())))
+    Err(StoreError::Changed(format!("{}: the change was called off before its end", site.url())))
 }
 
 #[cfg(test)]
@@ -180,7 +181,7 @@ mod tests {
             (400, "BadDigest", Class::Failed),
             (301, "PermanentRedirect", Class::Refused),
             (429, "", Class::Failed),
-            (500, "InternalError", Class::Failed),
+            (500, "InternalError", Class::Unknown),
             (501, "NotImplemented", Class::Refused),
             (503, "SlowDown", Class::Failed),
             (504, "", Class::Unknown),

@@ -115,7 +115,7 @@ fn begun(
     reply: &Reply,
 ) -> Result<Upload, StoreError> {
     if !reply.status.is_success() {
-        return Err(error::of_reply(&target, End::Target, &Method::POST, reply));
+        return Err(invisible(error::of_reply(&target, End::Target, &Method::POST, reply)));
     }
     match xml::leaf(&reply.body, "UploadId").filter(|id| !id.is_empty()) {
         Some(id) => Ok(Upload::new(uploads, target, object, id)),
