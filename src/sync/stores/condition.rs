@@ -60,7 +60,8 @@ impl<'a> Condition<'a> {
             _ => Form::None,
         };
         // That there is nothing is said in one way, which is understood: something was there, if it is gone again by now.
-        let failed = reply.status == StatusCode::PRECONDITION_FAILED && matches!(self.over, State::Present(_));
+        let failed =
+            reply.status == StatusCode::PRECONDITION_FAILED && matches!(self.over, State::Present(_));
         let is_wrong = reply.is_not_implemented()
             // What is no ETag to it without quotes.
             || (self.form == Form::Bare && reply.status == StatusCode::BAD_REQUEST)
