@@ -1,6 +1,6 @@
 //! Which backend is right: a pure function of what the backends hold and what the journal knows.
 //!
-//! What a backend holds comes from somewhere ([`Origins`]): from a recorded write that it took, or may have taken;
+//! What a backend holds comes from somewhere ([`origins::Origins`]): from a recorded write that it took, or may have taken;
 //! from before all of them; or from a later write that nobody recorded. Contents are compared by where they come from:
 //! one is newer than another if **every** origin it may have is after every origin of the other. The newest of all is
 //! what the backends are brought to.
