@@ -146,7 +146,11 @@ impl Repair<'_> {
                 return Err(Outcome::Again { pause: WRITING, why });
             }
             let round = match decision {
-                Decision::Agreed { attributes } => match self.attributes(object, &attributes).await? {
+                Decision::Agreed { attributes } => match self
+                    .attributes(object, &attributes)
+                    .await?
+                    .max(self.tags(object, records, &states, &done.copies).await?)
+                {
                     0 => return Ok(Agreed { changed: done.changed, states }),
                     more => {
                         done.changed += more;

@@ -22,7 +22,7 @@ pub async fn read(site: &Site, object: &Object, name: &str) -> Result<Option<Vec
     match reply.status {
         StatusCode::OK => Ok(Some(reply.body.to_vec())),
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(None),
-        _ => Err(error::of_reply(site, End::Source, &Method::GET, &reply)),
+        _ => Err(unread(site, End::Source, &reply)),
     }
 }
 
@@ -58,7 +58,7 @@ pub async fn tags(site: &Site, object: &Object) -> Result<Option<Tags>, StoreErr
             site.forget_tags();
             Ok(None)
         }
-        _ => Err(error::of_reply(site, End::Source, &Method::GET, &reply)),
+        _ => Err(unread(site, End::Source, &reply)),
     }
 }
 
@@ -69,7 +69,7 @@ pub async fn has_tags(site: &Site, object: &Object, tags: &Tags) -> Result<bool,
         StatusCode::OK => Ok(tags_of(site, &reply)?.as_ref() == Some(tags)),
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(false),
         _ if is_unknown(&reply) => Err(not_kept(site)),
-        _ => Err(error::of_reply(site, End::Target, &Method::GET, &reply)),
+        _ => Err(unread(site, End::Target, &reply)),
     }
 }
 
@@ -77,11 +77,22 @@ pub fn not_kept(site: &Site) -> StoreError {
     StoreError::Refused(format!("{} does not keep tags", site.url()))
 }
 
-/// Whether an answer is that of who knows no tags. 405 is what is said of an object that was deleted meanwhile, too.
+/// Why a sub-resource could not be read.
+fn unread(site: &Site, end: End, reply: &Reply) -> StoreError {
+    match is_of_deleted(reply) {
+        true => StoreError::Changed(format!("{}: it was deleted", site.url())),
+        false => error::of_reply(site, end, &Method::GET, reply),
+    }
+}
+
+/// Whether an answer is that of who knows no tags.
 fn is_unknown(reply: &Reply) -> bool {
-    reply.is_not_implemented()
-        || (reply.status == StatusCode::METHOD_NOT_ALLOWED
-            && !reply.headers.contains_key("x-amz-delete-marker"))
+    reply.is_not_implemented() || (reply.status == StatusCode::METHOD_NOT_ALLOWED && !is_of_deleted(reply))
+}
+
+/// S3 answers 405 for what was deleted meanwhile, where it keeps versions.
+fn is_of_deleted(reply: &Reply) -> bool {
+    reply.status == StatusCode::METHOD_NOT_ALLOWED && reply.headers.contains_key("x-amz-delete-marker")
 }
 
 /// Sorted: backends give them in any order. Never empty.
