@@ -233,7 +233,8 @@ fn tags_and_acl_go_along() {
     });
 }
 
-const TAGS: &str = "<Tagging><TagSet><Tag><Key>z</Key><Value>1 &amp; 2</Value></Tag><Tag><Key>a</Key><Value/></Tag></TagSet></Tagging>";
+const TAGS: &str = "<Tagging><TagSet><Tag><Key>z</Key><Value>1 &amp; 2</Value></Tag><Tag><Key>a</Key><Value/></Tag>\
+                    </TagSet></Tagging>";
 
 fn shows(document: &'static str) -> Behaviour {
     Behaviour::answers(Answer::new(200).body(document))

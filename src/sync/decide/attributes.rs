@@ -36,31 +36,39 @@ impl Case<'_> {
     }
 
     /// Tags belong to each write of the object. Whoever has not taken the last one may hold the same bytes from an earlier
-    /// one, with other tags. `None` = all took it, or `?tagging` was written and is compared by that.
+    /// one, with other tags. `None` = all took it.
     pub(super) fn tags(&self) -> Option<Attribute> {
-        let is_compared =
-            |record: &Record| matches!(&record.intent.what, What::Attribute(name) if name == TAGGING);
-        let is_held = self.states.iter().all(|(_, state)| matches!(state, State::Present(_)));
-        if !is_held || self.records.iter().any(is_compared) {
+        if self.states.iter().any(|(_, state)| !matches!(state, State::Present(_))) {
             return None;
         }
-        let may_be_done = |write: &usize| self.is_taken(*write) || self.writes[*write].is_uncertain();
-        let puts: Vec<usize> =
-            (0..self.writes.len()).filter(|write| !self.is_delete(*write)).filter(may_be_done).collect();
-        let is_newest = |write: &&usize| !puts.iter().any(|other| self.order.before(**write, *other));
-        let newest: Vec<usize> = puts.iter().filter(is_newest).copied().collect();
+        let newest = self.newest_puts();
         let took =
             |write: usize, backend: &str| matches!(self.writes[write].said(backend), Said::Good { .. });
         let backends = || self.states.iter().map(|(backend, _)| backend);
         if backends().all(|backend| newest.iter().all(|write| took(*write, backend))) {
             return None;
         }
+        let changes_tags = |record: &&Record| match &record.intent.what {
+            What::Put | What::Delete => true,
+            What::Attribute(name) => name == TAGGING,
+            _ => false,
+        };
         let is_sure = |backend: &&String| {
+            let mut others = self.records.iter().filter(changes_tags);
             newest.len() == 1
                 && took(newest[0], backend)
-                && !self.writes.iter().any(|write| *write.said(backend) == Said::Unknown)
+                && !others.any(|record| *record.said(backend) == Said::Unknown)
         };
         Some(Attribute { name: TAGGING.to_owned(), source: backends().find(is_sure).cloned() })
+    }
+
+    /// The last write that was done, as far as is known; several, where their order is not known.
+    fn newest_puts(&self) -> Vec<usize> {
+        let may_be_done = |write: &usize| self.is_taken(*write) || self.writes[*write].is_uncertain();
+        let puts: Vec<usize> =
+            (0..self.writes.len()).filter(|write| !self.is_delete(*write)).filter(may_be_done).collect();
+        let is_newest = |write: &&usize| !puts.iter().any(|other| self.order.before(**write, *other));
+        puts.iter().filter(is_newest).copied().collect()
     }
 
     /// Those of which a target of a copy has the last word. `Err` = it may have, or another.

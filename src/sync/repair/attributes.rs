@@ -2,12 +2,8 @@
 
 use super::{Outcome, Repair, WRITING};
 use crate::{
-    journal::{Object, Record},
-    sync::{
-        State, StoreError,
-        copies::Copies,
-        decide::{self, Attribute},
-    },
+    journal::Object,
+    sync::{StoreError, copies::Copies, decide::Attribute},
 };
 
 /// A sub-resource of an object that is about to be overwritten, and what the last write to it made it.
@@ -71,17 +67,17 @@ impl Repair<'_> {
         Ok(written)
     }
 
-    /// Compares the tags that came with the last write, where a backend may have missed them and was not copied to;
-    /// returns how many were written. Those that know no tags are left out.
+    /// Compares the tags that came with the last write, unless they are `compared` already, or all who may have missed them
+    /// were copied to; returns how many were written. Backends that refuse to tell are left out.
     pub(super) async fn tags(
         &self,
         object: &Object,
-        records: &[Record],
-        states: &[(String, State)],
+        tags: Option<Attribute>,
+        compared: &[Attribute],
         copies: &Copies,
     ) -> Result<usize, Outcome> {
-        match decide::tags(records, states, self.rules.bounds()).filter(|_| !copies.reach_all(self.backends))
-        {
+        let is_compared = |tags: &Attribute| compared.iter().any(|of| of.name == tags.name);
+        match tags.filter(|tags| !is_compared(tags) && !copies.reach_all(self.backends)) {
             Some(tags) => self.compare(object, &tags, true).await,
             None => Ok(0),
         }
