@@ -409,6 +409,30 @@ fn with_none_a_write_under_way_is_told_when_there_is_something_to_tell_of_its_ob
 }
 
 #[test]
+fn the_length_of_an_object_is_not_taken_from_the_request_that_puts_it_together() {
+    run(async {
+        let (a, b) = pair().await;
+        let mut gateway = over(&[&a, &b], "strong").start().await;
+        let chunked = [
+            ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            ("x-amz-decoded-content-length", "3"),
+        ];
+        let requests: [(&str, &str, &[(&str, &str)], Option<u64>); 2] =
+            [("POST", "/bucket/key?uploadId=1", &[], None), ("PUT", "/bucket/key", &chunked, Some(3))];
+        for (count, (method, target, headers, length)) in requests.into_iter().enumerate() {
+            // An upload in parts goes to one of the two, and is recorded for that.
+            if method == "PUT" {
+                b.will_once(Behaviour::answers(503));
+            }
+            gateway.request(method, target, headers, b"<list of parts/>").await;
+            let records = Peek::of(&gateway).records(count + 1).await;
+            assert_eq!(records[count].intent.length, length, "{method} {target}");
+        }
+        gateway.stop().await;
+    });
+}
+
+#[test]
 fn what_was_sent_twice_is_uncertain_though_the_second_try_was_good() {
     run(async {
         let (a, b) = pair().await;

@@ -22,7 +22,7 @@ pub async fn read(site: &Site, object: &Object, name: &str) -> Result<Option<Vec
     match reply.status {
         StatusCode::OK => Ok(Some(reply.body.to_vec())),
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(None),
-        _ => Err(unread(site, End::Source, &reply)),
+        _ => Err(unread(site, &reply)),
     }
 }
 
@@ -58,7 +58,7 @@ pub async fn tags(site: &Site, object: &Object) -> Result<Option<Tags>, StoreErr
             site.forget_tags();
             Ok(None)
         }
-        _ => Err(unread(site, End::Source, &reply)),
+        _ => Err(unread(site, &reply)),
     }
 }
 
@@ -69,7 +69,7 @@ pub async fn has_tags(site: &Site, object: &Object, tags: &Tags) -> Result<bool,
         StatusCode::OK => Ok(tags_of(site, &reply)?.as_ref() == Some(tags)),
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(false),
         _ if is_unknown(&reply) => Err(not_kept(site)),
-        _ => Err(unread(site, End::Target, &reply)),
+        _ => Err(unread(site, &reply)),
     }
 }
 
@@ -77,11 +77,11 @@ pub fn not_kept(site: &Site) -> StoreError {
     StoreError::Refused(format!("{} does not keep tags", site.url()))
 }
 
-/// Why a sub-resource could not be read.
-fn unread(site: &Site, end: End, reply: &Reply) -> StoreError {
+/// Why a sub-resource could not be read, which changes nothing at either end.
+fn unread(site: &Site, reply: &Reply) -> StoreError {
     match is_of_deleted(reply) {
         true => StoreError::Changed(format!("{}: it was deleted", site.url())),
-        false => error::of_reply(site, end, &Method::GET, reply),
+        false => error::of_reply(site, End::Source, &Method::GET, reply),
     }
 }
 
