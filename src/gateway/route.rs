@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header;
+use http::{HeaderMap, header};
 use pingora_proxy::Session;
 
 use super::admit;
@@ -17,6 +17,8 @@ pub struct Route {
     pub region: Arc<Region>,
     pub request: S3Request,
     pub framing: Framing,
+    /// Bytes of the object that the body makes; `None` = it makes none by itself, or the head does not tell.
+    pub object_length: Option<u64>,
 }
 
 /// Finds the route of a request, or says why there is none.
@@ -36,7 +38,25 @@ pub fn find(topology: &Topology, session: &Session) -> Result<Route, S3Error> {
     let found = topology.region_for(host.as_deref()).ok_or_else(S3Error::no_region)?;
     let style = found.region.virtual_host_style;
     let request = s3::request::classify(&header.method, target, &header.headers, found.bucket, style)?;
-    Ok(Route { region: found.region.clone(), request, framing })
+    let object_length = object_length(&request, &header.headers, &framing);
+    Ok(Route { region: found.region.clone(), request, framing, object_length })
+}
+
+/// A completion lists parts, a copy has no body, and signed chunks are longer than what they hold.
+fn object_length(request: &S3Request, headers: &HeaderMap, framing: &Framing) -> Option<u64> {
+    if request.operation != Operation::Write {
+        return None;
+    }
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(decoded) = text("x-amz-decoded-content-length") {
+        return decoded.parse().ok();
+    }
+    let is_encoded = text("x-amz-content-sha256").is_some_and(|hash| hash.starts_with("STREAMING-"))
+        || text("content-encoding").is_some_and(|coding| coding.contains("aws-chunked"));
+    match framing {
+        Framing::Length(length) if !is_encoded => Some(*length),
+        _ => None,
+    }
 }
 
 /// The request target as it came: HTTP types cut it off at a `#`.
@@ -71,12 +91,38 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue, Method};
+
     use super::*;
+    use crate::config::VirtualHostStyle;
 
     #[test]
     fn the_target_is_taken_from_the_request_line_as_it_came() {
         assert_eq!(target(b"PUT /b/k#x?y HTTP/1.1\r\nHost: a\r\n\r\n"), Some(b"/b/k#x?y".as_slice()));
         assert_eq!(target(b"GET / HTTP/1.1\r\n\r\n"), Some(b"/".as_slice()));
         assert_eq!(target(b"garbage"), None);
+    }
+
+    #[test]
+    fn the_length_of_an_object_is_not_always_that_of_the_body() {
+        let of = |method: &str, target: &str, headers: &[(&'static str, &'static str)]| {
+            let headers: HeaderMap = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect();
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let style = VirtualHostStyle::default();
+            let request = s3::request::classify(&method, target.as_bytes(), &headers, None, style).unwrap();
+            object_length(&request, &headers, &admit::framing(&headers))
+        };
+        let length = ("content-length", "390");
+        assert_eq!(of("PUT", "/b/k", &[length]), Some(390));
+        assert_eq!(of("PUT", "/b/k", &[("transfer-encoding", "chunked")]), None);
+        assert_eq!(of("PUT", "/b/k", &[length, ("x-amz-decoded-content-length", "300")]), Some(300));
+        let signed = ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD");
+        assert_eq!(of("PUT", "/b/k", &[length, signed]), None);
+        assert_eq!(of("PUT", "/b/k", &[length, ("content-encoding", "gzip,aws-chunked")]), None);
+        assert_eq!(of("PUT", "/b/k", &[("content-length", "0"), ("x-amz-copy-source", "/b/a")]), None);
+        assert_eq!(of("POST", "/b/k?uploadId=1", &[length]), None);
     }
 }

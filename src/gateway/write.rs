@@ -253,7 +253,7 @@ impl Recorder {
     }
 
     fn record(&self, failed: &Reply, good: Option<&Reply>) -> Record {
-        let Route { region, request, framing } = &self.route;
+        let Route { region, request, framing, .. } = &self.route;
         let (bucket, key): (&[u8], &[u8]) = match &request.target {
             Target::Service => (b"", b""),
             Target::Bucket { bucket } => (bucket, b""),

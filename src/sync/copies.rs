@@ -23,6 +23,12 @@ impl Copies {
         self.0.push(Copy { target: target.to_owned(), etag: etag.to_owned(), metadata });
     }
 
+    /// Whether nobody else than the source of a copy and its targets are among these backends.
+    pub fn reach_all(&self, backends: &[String]) -> bool {
+        let is_target = |backend: &&String| self.0.iter().any(|copy| copy.target == **backend);
+        backends.iter().filter(is_target).count() + 1 >= backends.len()
+    }
+
     /// That a target holds the copy, and not all that came with it.
     pub fn lost(&self, states: &[(String, State)]) -> Option<String> {
         self.0.iter().find_map(|copy| {

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::{
     Gate, Md5, State, StoreError, Stores,
     copies::Copies,
-    decide::{Bounds, Decision, decide},
+    decide::{self, Bounds, Decision, decide},
 };
 use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
 
@@ -146,13 +146,16 @@ impl Repair<'_> {
                 return Err(Outcome::Again { pause: WRITING, why });
             }
             let round = match decision {
-                Decision::Agreed { attributes } => match self.attributes(object, &attributes).await? {
-                    0 => return Ok(Agreed { changed: done.changed, states }),
-                    more => {
-                        done.changed += more;
-                        Round::Next
+                Decision::Agreed { attributes } => {
+                    let mut written = self.attributes(object, &attributes).await?;
+                    let tags = decide::tags(records, &states, self.rules.bounds());
+                    written += self.tags(object, tags, &attributes, &done.copies).await?;
+                    if written == 0 {
+                        return Ok(Agreed { changed: done.changed, states });
                     }
-                },
+                    done.changed += written;
+                    Round::Next
+                }
                 Decision::Copy { source, targets, attributes } => {
                     let last_words = self.keep(object, &source, &attributes).await?;
                     if let Some(why) = done.copies.is_in_vain(&states, &source, &targets) {

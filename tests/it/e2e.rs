@@ -88,7 +88,7 @@ pub async fn rgw() -> ServerProgram {
     ServerProgram::start(Path::new("/usr/bin/python3"), &script, &arguments).await
 }
 
-async fn moto() -> ServerProgram {
+pub async fn moto() -> ServerProgram {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     ServerProgram::start(&python(root), &root.join("tests/e2e/servers/moto_server.py"), &[]).await
 }

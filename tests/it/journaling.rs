@@ -410,6 +410,27 @@ fn with_none_a_write_under_way_is_told_when_there_is_something_to_tell_of_its_ob
 }
 
 #[test]
+fn the_length_of_an_object_is_not_taken_from_the_request_that_puts_it_together() {
+    run(async {
+        let (a, b) = pair().await;
+        let mut gateway = over(&[&a, &b], "strong").start().await;
+        let chunked = [
+            ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            ("x-amz-decoded-content-length", "3"),
+        ];
+        let journal = Peek::of(&gateway);
+        // It goes to one of the two, and is recorded for that.
+        gateway.request("POST", "/bucket/key?uploadId=1", &[], b"<list of parts/>").await;
+        journal.records(1).await;
+        b.will_once(Behaviour::answers(503));
+        gateway.request("PUT", "/bucket/key", &chunked, b"3\r\nabc\r\n0\r\n\r\n").await;
+        let lengths: Vec<_> = journal.records(2).await.iter().map(|record| record.intent.length).collect();
+        assert_eq!(lengths, [None, Some(3)]);
+        gateway.stop().await;
+    });
+}
+
+#[test]
 fn what_was_sent_twice_is_uncertain_though_the_second_try_was_good() {
     run(async {
         let (a, b) = pair().await;

@@ -33,7 +33,6 @@ use crate::{
     s3::{Multipart, Operation, S3Request, Target, delete_objects::Doomed},
     telemetry::metrics::JournalMetrics,
     topology::{Backend, BackendId, Cluster},
-    upstream::Framing,
 };
 
 /// The longest that a read waits for the journal's word on its object. After one that waited in vain none asks for a
@@ -217,10 +216,7 @@ impl<'a> Writing<'a> {
 
     fn intents(&self, next_id: impl Fn() -> WriteId) -> Vec<Intent> {
         let what = what(&self.route.request, self.method);
-        let length = match self.route.framing {
-            Framing::Length(length) => Some(length),
-            Framing::Chunked => None,
-        };
+        let length = self.route.object_length;
         let strong = self.consistency() == Consistency::Strong;
         let intent =
             |cluster: &Cluster, what| Intent { length, strong, ..self.intent(next_id(), cluster, what) };

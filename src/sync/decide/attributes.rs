@@ -8,6 +8,8 @@ use crate::{
     sync::State,
 };
 
+const TAGGING: &str = "tagging";
+
 /// A sub-resource that a recorded request wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
@@ -31,6 +33,42 @@ impl Case<'_> {
             }
         }
         written.into_iter().filter_map(|(name, all)| self.attribute(name, &all, first).transpose()).collect()
+    }
+
+    /// Tags belong to each write of the object. Whoever has not taken the last one may hold the same bytes from an earlier
+    /// one, with other tags. `None` = all took it.
+    pub(super) fn tags(&self) -> Option<Attribute> {
+        if self.states.iter().any(|(_, state)| !matches!(state, State::Present(_))) {
+            return None;
+        }
+        let newest = self.newest_puts();
+        let took =
+            |write: usize, backend: &str| matches!(self.writes[write].said(backend), Said::Good { .. });
+        let backends = || self.states.iter().map(|(backend, _)| backend);
+        if backends().all(|backend| newest.iter().all(|write| took(*write, backend))) {
+            return None;
+        }
+        let changes_tags = |record: &&Record| match &record.intent.what {
+            What::Put | What::Delete => true,
+            What::Attribute(name) => name == TAGGING,
+            _ => false,
+        };
+        let is_sure = |backend: &&String| {
+            let mut others = self.records.iter().filter(changes_tags);
+            newest.len() == 1
+                && took(newest[0], backend)
+                && !others.any(|record| *record.said(backend) == Said::Unknown)
+        };
+        Some(Attribute { name: TAGGING.to_owned(), source: backends().find(is_sure).cloned() })
+    }
+
+    /// The last write that was done, as far as is known; several, where their order is not known.
+    fn newest_puts(&self) -> Vec<usize> {
+        let may_be_done = |write: &usize| self.is_taken(*write) || self.writes[*write].is_uncertain();
+        let puts: Vec<usize> =
+            (0..self.writes.len()).filter(|write| !self.is_delete(*write)).filter(may_be_done).collect();
+        let is_newest = |write: &&usize| !puts.iter().any(|other| self.order.before(**write, *other));
+        puts.iter().filter(is_newest).copied().collect()
     }
 
     /// Those of which a target of a copy has the last word. `Err` = it may have, or another.

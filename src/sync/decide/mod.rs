@@ -85,10 +85,12 @@ pub fn decide(records: &[Record], states: &[(String, State)], bounds: Bounds) ->
             "{count} records are more than the {RECORDS_MOST} that can be put in order"
         ));
     }
-    let writes: Vec<&Record> =
-        records.iter().filter(|record| matches!(record.intent.what, What::Put | What::Delete)).collect();
-    let order = Order::new(&writes, bounds.clocks);
-    Case { records, writes, order, states, bounds }.decide()
+    Case::new(records, states, bounds).decide()
+}
+
+/// Where all backends hold the same bytes and metadata: whether their tags may differ, and who has the right ones.
+pub fn tags(records: &[Record], states: &[(String, State)], bounds: Bounds) -> Option<Attribute> {
+    Case::new(records, states, bounds).tags()
 }
 
 /// Sub-resources that can be read from one backend and written to another.
@@ -115,6 +117,15 @@ struct Case<'a> {
     order: Order,
     states: &'a [(String, State)],
     bounds: Bounds,
+}
+
+impl<'a> Case<'a> {
+    fn new(records: &'a [Record], states: &'a [(String, State)], bounds: Bounds) -> Case<'a> {
+        let writes: Vec<&Record> =
+            records.iter().filter(|record| matches!(record.intent.what, What::Put | What::Delete)).collect();
+        let order = Order::new(&writes, bounds.clocks);
+        Case { records, writes, order, states, bounds }
+    }
 }
 
 impl Case<'_> {

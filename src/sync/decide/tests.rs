@@ -1,6 +1,7 @@
 //! One row per rule: records and states in, decision out.
 
 mod late;
+mod tags;
 
 use super::{content::md5_of, *};
 use crate::{

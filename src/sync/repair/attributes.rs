@@ -3,7 +3,7 @@
 use super::{Outcome, Repair, WRITING};
 use crate::{
     journal::Object,
-    sync::{StoreError, decide::Attribute},
+    sync::{StoreError, copies::Copies, decide::Attribute},
 };
 
 /// A sub-resource of an object that is about to be overwritten, and what the last write to it made it.
@@ -61,30 +61,55 @@ impl Repair<'_> {
         attributes: &[Attribute],
     ) -> Result<usize, Outcome> {
         let mut written = 0;
-        for Attribute { name, source } in attributes {
-            let mut values = Vec::new();
-            for backend in self.backends {
-                match self.stores.attribute(backend, object, name).await {
-                    Ok(value) => values.push((backend, value)),
-                    Err(StoreError::Changed(_)) => return Ok(1),
-                    Err(error) => {
-                        let failed = || Outcome::Failed { why: changed_meanwhile(name) };
-                        return Err(self.problem(error).unwrap_or_else(failed));
-                    }
+        for attribute in attributes {
+            written += self.compare(object, attribute, false).await?;
+        }
+        Ok(written)
+    }
+
+    /// Compares the tags that came with the last write, unless they are `compared` already, or all who may have missed them
+    /// were copied to; returns how many were written. Backends that refuse to tell are left out.
+    pub(super) async fn tags(
+        &self,
+        object: &Object,
+        tags: Option<Attribute>,
+        compared: &[Attribute],
+        copies: &Copies,
+    ) -> Result<usize, Outcome> {
+        let is_compared = |tags: &Attribute| compared.iter().any(|of| of.name == tags.name);
+        match tags.filter(|tags| !is_compared(tags) && !copies.reach_all(self.backends)) {
+            Some(tags) => self.compare(object, &tags, true).await,
+            None => Ok(0),
+        }
+    }
+
+    /// `lenient`: without those that refuse to tell.
+    async fn compare(&self, object: &Object, attribute: &Attribute, lenient: bool) -> Result<usize, Outcome> {
+        let Attribute { name, source } = attribute;
+        let mut values = Vec::new();
+        for backend in self.backends {
+            match self.stores.attribute(backend, object, name).await {
+                Ok(value) => values.push((backend, value)),
+                Err(StoreError::Changed(_)) => return Ok(1),
+                Err(StoreError::Refused(_)) if lenient => {}
+                Err(error) => {
+                    let failed = || Outcome::Failed { why: changed_meanwhile(name) };
+                    return Err(self.problem(error).unwrap_or_else(failed));
                 }
             }
-            if values.windows(2).all(|pair| pair[0].1 == pair[1].1) {
-                continue;
-            }
-            let right = source.as_ref().and_then(|source| values.iter().find(|(name, _)| *name == source));
-            let Some((_, right)) = right else {
-                let why = format!("nothing tells on which backend ?{name} is newer");
-                return Err(Outcome::Parked { why });
-            };
-            for (backend, _) in values.iter().filter(|(_, value)| value != right) {
-                self.set_attribute(object, backend, name, right.as_deref()).await?;
-                written += 1;
-            }
+        }
+        if values.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+            return Ok(0);
+        }
+        let right = source.as_ref().and_then(|source| values.iter().find(|(name, _)| *name == source));
+        let Some((_, right)) = right else {
+            let why = format!("nothing tells on which backend ?{name} is newer");
+            return Err(Outcome::Parked { why });
+        };
+        let mut written = 0;
+        for (backend, _) in values.iter().filter(|(_, value)| value != right) {
+            self.set_attribute(object, backend, name, right.as_deref()).await?;
+            written += 1;
         }
         Ok(written)
     }

@@ -1,7 +1,9 @@
 //! Backends that take what a repair sends and do not keep it as it was.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::super::{
-    fixture::{A, B, EPOCH, World},
+    fixture::{A, B, EPOCH, SETTLE, World},
     worker::Ended,
 };
 use crate::journal::{Said, What};
@@ -38,4 +40,38 @@ async fn a_backend_that_tells_a_sub_resource_in_other_words_is_told_it_once() {
     assert_eq!(world.last().why, format!("{B} does not keep ?acl as it was set"));
     // It was asked once for the object, and told once.
     assert_eq!(world.stores.asked(B), 2);
+}
+
+/// The same text on both, and a PUT of it that "b" has missed; tags differ.
+async fn with_tags(a: Said, b: Said) -> World {
+    let world = World::new();
+    for backend in [A, B] {
+        world.stores.put(backend, "key", "text", EPOCH - 1_000);
+    }
+    world.stores.attributes.lock().unwrap().insert(A.into(), b"new".to_vec());
+    world.stores.attributes.lock().unwrap().insert(B.into(), b"old".to_vec());
+    world.record("key", What::Put, &[(A, a), (B, b)]).await;
+    world
+}
+
+fn tags_of(world: &World, backend: &str) -> Vec<u8> {
+    world.stores.attributes.lock().unwrap()[backend].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_missed_a_write_of_the_same_bytes_gets_its_tags() {
+    let world = with_tags(good(), Said::NotApplied).await;
+    assert_eq!(world.once().await, Ended::Done { left: false });
+    assert_eq!((world.outcomes(), world.last().changed), (vec!["resolved"], 1));
+    assert_eq!(tags_of(&world, B), b"new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_knows_whose_tags_are_newer_nobody_gets_other_ones() {
+    let world = with_tags(Said::NotApplied, Said::Unknown).await;
+    world.ahead.store(SETTLE.as_millis() as i64, Relaxed);
+    world.once().await;
+    assert_eq!((tags_of(&world, A), tags_of(&world, B)), (b"new".to_vec(), b"old".to_vec()));
+    assert_eq!(world.outcomes(), ["parked"]);
+    assert_eq!(world.last().why, "nothing tells on which backend ?tagging is newer");
 }

@@ -17,7 +17,7 @@ const OTHERS: [&str; 4] = ["NoSuchKey", "NoSuchBucket", "NoSuchVersion", ""];
 pub async fn read(site: &Site, object: &Object, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let reply = ask(site, object, name).await?;
     if name == "tagging" && reply.status == StatusCode::OK {
-        return Ok(tags_of(site, &reply)?.map(|tags| document(&tags).into()));
+        return Ok(tags_of(site, &reply)?.map(|tags| tags.document().into()));
     }
     match reply.status {
         StatusCode::OK if is_about(name, &reply.body) => Ok(Some(reply.body.to_vec())),
@@ -25,7 +25,7 @@ pub async fn read(site: &Site, object: &Object, name: &str) -> Result<Option<Vec
             Err(StoreError::Refused(format!("{}: its answer to ?{name} is something else", site.url())))
         }
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(None),
-        _ => Err(error::of_reply(site, End::Source, &Method::GET, &reply)),
+        _ => Err(unread(site, &reply)),
     }
 }
 
@@ -61,36 +61,96 @@ pub async fn write(site: &Site, object: &Object, name: &str, value: Option<&[u8]
     Err(error::of_reply(site, End::Target, &method, &reply))
 }
 
-/// An object's tags as `x-amz-tagging` has them, if it has any. A backend that knows no tags has none.
-pub async fn tags(site: &Site, object: &Object) -> Result<Option<String>, StoreError> {
+/// An object's tags, if it has any. A backend that knows no tags has none.
+pub async fn tags(site: &Site, object: &Object) -> Result<Option<Tags>, StoreError> {
     if !site.knows_tags() {
         return Ok(None);
     }
     let reply = ask(site, object, "tagging").await?;
     match reply.status {
-        StatusCode::OK => Ok(tags_of(site, &reply)?.map(|tags| header(&tags))),
+        StatusCode::OK => tags_of(site, &reply),
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(None),
-        StatusCode::NOT_IMPLEMENTED | StatusCode::METHOD_NOT_ALLOWED => {
+        _ if is_unknown(&reply) => {
             site.forget_tags();
             Ok(None)
         }
-        _ => Err(error::of_reply(site, End::Source, &Method::GET, &reply)),
+        _ => Err(unread(site, &reply)),
     }
 }
 
-type Tags = Vec<(String, String)>;
+/// Whether a backend shows these tags of an object; `Refused` where it knows no tags.
+pub async fn has_tags(site: &Site, object: &Object, tags: &Tags) -> Result<bool, StoreError> {
+    let reply = ask(site, object, "tagging").await?;
+    match reply.status {
+        StatusCode::OK => Ok(tags_of(site, &reply)?.as_ref() == Some(tags)),
+        StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(false),
+        _ if is_unknown(&reply) => Err(not_kept(site)),
+        _ => Err(unread(site, &reply)),
+    }
+}
 
-/// Sorted: backends give them in any order.
+pub fn not_kept(site: &Site) -> StoreError {
+    StoreError::Refused(format!("{} does not keep tags", site.url()))
+}
+
+/// Why a sub-resource could not be read, which changes nothing at either end.
+fn unread(site: &Site, reply: &Reply) -> StoreError {
+    match is_of_deleted(reply) {
+        true => StoreError::Changed(format!("{}: it was deleted", site.url())),
+        false => error::of_reply(site, End::Source, &Method::GET, reply),
+    }
+}
+
+/// Whether an answer is that of who knows no tags.
+fn is_unknown(reply: &Reply) -> bool {
+    reply.is_not_implemented() || (reply.status == StatusCode::METHOD_NOT_ALLOWED && !is_of_deleted(reply))
+}
+
+/// S3 answers 405 for what was deleted meanwhile, where it keeps versions.
+fn is_of_deleted(reply: &Reply) -> bool {
+    reply.status == StatusCode::METHOD_NOT_ALLOWED && reply.headers.contains_key("x-amz-delete-marker")
+}
+
+/// Sorted: backends give them in any order. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tags(Vec<(String, String)>);
+
+impl Tags {
+    /// As `x-amz-tagging` has them.
+    pub fn header(&self) -> String {
+        let pair = |(key, value): &(String, String)| {
+            format!("{}={}", request::encoded(key), request::encoded(value))
+        };
+        self.0.iter().map(pair).collect::<Vec<_>>().join("&")
+    }
+
+    /// As `?tagging` has them.
+    pub fn document(&self) -> String {
+        use quick_xml::escape::escape;
+        let tag = |(key, value): &(String, String)| {
+            format!("<Tag><Key>{}</Key><Value>{}</Value></Tag>", escape(key), escape(value))
+        };
+        let tags: String = self.0.iter().map(tag).collect();
+        format!(
+            "<Tagging xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><TagSet>{tags}</TagSet></Tagging>"
+        )
+    }
+}
+
 fn tags_of(site: &Site, reply: &Reply) -> Result<Option<Tags>, StoreError> {
+    // Ceph's gateway (16) says nothing of what was made in parts; the bytes of an object would have an ETag.
+    if reply.body.is_empty() && reply.header("etag").is_none() {
+        return Ok(None);
+    }
     let mut tags = parse(&reply.body)
         .ok_or_else(|| StoreError::Failed(format!("{}: its answer has no readable tags", site.url())))?;
     tags.sort_unstable();
-    Ok(Some(tags).filter(|tags| !tags.is_empty()))
+    Ok(Some(Tags(tags)).filter(|tags| !tags.0.is_empty()))
 }
 
 /// `None` = not readable. An answer without a TagSet is that of who took the question for another one.
-fn parse(body: &[u8]) -> Option<Tags> {
-    let mut tags = Tags::new();
+fn parse(body: &[u8]) -> Option<Vec<(String, String)>> {
+    let mut tags = Vec::new();
     let mut key = None;
     if !body.windows(6).any(|window| window == b"TagSet") {
         return None;
@@ -103,21 +163,6 @@ fn parse(body: &[u8]) -> Option<Tags> {
         }
     }
     key.is_none().then_some(tags)
-}
-
-fn header(tags: &Tags) -> String {
-    let pair =
-        |(key, value): &(String, String)| format!("{}={}", request::encoded(key), request::encoded(value));
-    tags.iter().map(pair).collect::<Vec<_>>().join("&")
-}
-
-fn document(tags: &Tags) -> String {
-    use quick_xml::escape::escape;
-    let tag = |(key, value): &(String, String)| {
-        format!("<Tag><Key>{}</Key><Value>{}</Value></Tag>", escape(key), escape(value))
-    };
-    let tags: String = tags.iter().map(tag).collect();
-    format!("<Tagging xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><TagSet>{tags}</TagSet></Tagging>")
 }
 
 #[cfg(test)]
@@ -138,10 +183,10 @@ mod tests {
 
     #[test]
     fn tags_are_read_and_written() {
-        let tags = vec![("a&b".to_owned(), String::new()), ("k 1".to_owned(), "<v>".to_owned())];
-        let xml = document(&tags);
-        assert_eq!(parse(xml.as_bytes()), Some(tags.clone()));
-        assert_eq!(header(&tags), "a%26b=&k%201=%3Cv%3E");
+        let tags = Tags(vec![("a&b".to_owned(), String::new()), ("k 1".to_owned(), "<v>".to_owned())]);
+        let xml = tags.document();
+        assert_eq!(parse(xml.as_bytes()), Some(tags.0.clone()));
+        assert_eq!(tags.header(), "a%26b=&k%201=%3Cv%3E");
         assert_eq!(parse(b"<Tagging><TagSet/></Tagging>"), Some(vec![]));
         for bad in ["", "text", "<Tagging><TagSet><Tag><Value>v</Value></Tag></TagSet></Tagging>"] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad}");

@@ -3,15 +3,17 @@
 //! The piece that completes the body is held back until the source has ended as it should and the gate is open. What
 //! is given up before that leaves nothing behind: its connection is reset.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, header};
+use md5::Md5 as Hasher;
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
 use super::{
-    S3Stores, attribute,
+    S3Stores,
+    attribute::{self, Tags},
     condition::Condition,
     error::{self, Broken, End},
     held::plain_md5,
@@ -54,12 +56,13 @@ impl Copy<'_> {
     pub async fn run(&self) -> Result<Copied, StoreError> {
         let parts = multipart::part_size(self).await?;
         let tags = attribute::tags(self.source, self.object).await?;
+        let header = tags.as_ref().map(Tags::header);
         let mut reuse = Reuse::Allowed;
         let mut condition = Condition::new(self.target, self.over);
         let taken = loop {
             let outcome = match parts {
-                Some(size) => multipart::copy(self, size, tags.as_deref(), &condition).await,
-                None => self.whole(tags.as_deref(), &condition, reuse).await,
+                Some(size) => multipart::copy(self, size, header.as_deref(), &condition).await,
+                None => self.whole(header.as_deref(), &condition, reuse).await,
             };
             match outcome {
                 Ok(taken) => break taken,
@@ -74,6 +77,9 @@ impl Copy<'_> {
         };
         condition.held();
         let copied = self.verified(taken).await?;
+        if let Some(tags) = &tags {
+            self.keep_tags(tags, &copied).await?;
+        }
         if self.stores.settings.copy_acl {
             let acl = attribute::read(self.source, self.object, "acl").await?;
             if acl.is_some() {
@@ -94,7 +100,7 @@ impl Copy<'_> {
             request::set(&mut head, "content-md5", request::content_md5(md5)).map_err(StoreError::from)?;
         }
         condition.set(&mut head).map_err(StoreError::from)?;
-        let source = Source::open(self.source, self.object, self.held, None, None).await?;
+        let source = self.open_source(tags.is_some(), None, None).await?;
         let ready = |digests: Digests| async move {
             self.check_source(&digests.part)?;
             self.ready(condition.is_sent()).await
@@ -105,6 +111,44 @@ impl Copy<'_> {
         }
         let etag = reply.header("etag").map(request::unquoted);
         Ok(Taken { reply, etag, md5: digests.part, expected: request::hex(&digests.part) })
+    }
+
+    /// What is to be copied; `tagged`, if tags of it could be read.
+    pub async fn open_source(
+        &self,
+        tagged: bool,
+        range: Option<Range<u64>>,
+        whole: Option<Hasher>,
+    ) -> Result<Source<'_>, StoreError> {
+        let source = Source::open(self.source, self.object, self.held, range, whole).await?;
+        if source.is_tagged() && !tagged {
+            let url = self.source.url();
+            return Err(StoreError::Failed(format!("{url}: it says that there are tags, and shows none")));
+        }
+        Ok(source)
+    }
+
+    /// Ceph's gateway (16) drops the tags with which an upload in parts is begun: they are set where they are missing.
+    async fn keep_tags(&self, tags: &Tags, copied: &Copied) -> Result<(), StoreError> {
+        if attribute::has_tags(self.target, self.object, tags).await? {
+            return Ok(());
+        }
+        let url = self.target.url();
+        match self.stores.state_of(self.target, self.object).await {
+            State::Present(now) if now.etag == copied.etag => {}
+            State::Unknown(why) | State::Refused(why) => return Err(StoreError::Failed(why)),
+            _ => {
+                return Err(StoreError::Changed(format!(
+                    "{url}: the copy was replaced before it had its tags"
+                )));
+            }
+        }
+        error::pass(self.gate, self.target).await?;
+        attribute::write(self.target, self.object, "tagging", Some(tags.document().as_bytes())).await?;
+        match attribute::has_tags(self.target, self.object, tags).await? {
+            true => Ok(()),
+            false => Err(attribute::not_kept(self.target)),
+        }
     }
 
     /// The head of a request that makes the object.

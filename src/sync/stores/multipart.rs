@@ -16,7 +16,7 @@ use super::{
     held::plain_md5,
     request,
     site::{Reply, Site},
-    source::{Digests, Source},
+    source::Digests,
     uploads::{Upload, Uploads},
     xml,
 };
@@ -71,14 +71,11 @@ fn fits(first: u64, parts: u64, length: u64) -> bool {
     long_enough && first <= LONGEST_PART && length.div_ceil(first) == parts
 }
 
-/// Of the source, where it says that.
+/// Of the source, where it says that. Without a condition: moto (5) compares it with the ETag of the part. Wrong words do no
+/// harm, since what parts are read from is compared with what was looked at.
 async fn first_part(copy: &Copy<'_>) -> Result<Option<u64>, StoreError> {
-    let mut head = request::head(copy.source, Method::HEAD, copy.object, "partNumber=1")?;
-    request::set(&mut head, "if-match", request::quoted(&copy.held.etag))?;
+    let head = request::head(copy.source, Method::HEAD, copy.object, "partNumber=1")?;
     let reply = copy.source.ask(head).await.map_err(error::before)?;
-    if matches!(reply.status, StatusCode::PRECONDITION_FAILED | StatusCode::NOT_FOUND) {
-        return Err(error::of_reply(copy.source, End::Source, &Method::HEAD, &reply));
-    }
     let length = reply.header("content-length").and_then(|text| text.parse().ok());
     Ok(length.filter(|length| reply.status.is_success() && *length > 0))
 }
@@ -90,7 +87,7 @@ pub async fn copy(
     condition: &Condition<'_>,
 ) -> Result<Taken, Broken> {
     let upload = begin(copy, tags).await?;
-    Parts { copy, size, upload }.run(condition).await
+    Parts { copy, size, upload, tagged: tags.is_some() }.run(condition).await
 }
 
 /// In a task of its own: an upload is known by the answer alone, also to who was given up before it came.
@@ -136,6 +133,7 @@ struct Parts<'a> {
     copy: &'a Copy<'a>,
     size: u64,
     upload: Upload,
+    tagged: bool,
 }
 
 struct Part {
@@ -184,11 +182,11 @@ impl Parts<'_> {
         whole: Hasher,
         reuse: Reuse,
     ) -> Result<(String, Digests), Broken> {
-        let Copy { source, object, held, target, .. } = self.copy;
+        let Copy { object, held, target, .. } = self.copy;
         let range = start..(start + self.size).min(held.length);
         let query = format!("partNumber={number}&uploadId={}", request::encoded(&self.upload.id));
         let head = request::head(target, Method::PUT, object, &query).map_err(StoreError::from)?;
-        let source = Source::open(source, object, held, Some(range), Some(whole)).await?;
+        let source = self.copy.open_source(self.tagged, Some(range), Some(whole)).await?;
         let (reply, digests) = stream(target, head, source, reuse, |_| async { Ok(()) }).await?;
         if !reply.status.is_success() {
             return Err(self.copy.refused(Method::PUT, reply));

@@ -24,6 +24,7 @@ pub struct Source<'a> {
     site: &'a Site,
     incoming: Incoming,
     account: Account,
+    is_tagged: bool,
     length: u64,
     left: u64,
     part: Hasher,
@@ -66,7 +67,14 @@ impl<'a> Source<'a> {
         check(site, &reply, held, range.as_ref())?;
         let length = range.map_or(held.length, |range| range.end - range.start);
         let account = site.account();
-        Ok(Source { site, incoming: body, account, length, left: length, part: Hasher::new(), whole })
+        let is_tagged = reply.header("x-amz-tagging-count").is_some_and(|count| count != "0");
+        let part = Hasher::new();
+        Ok(Source { site, incoming: body, account, is_tagged, length, left: length, part, whole })
+    }
+
+    /// Whether the backend says that the object has tags; not all do.
+    pub fn is_tagged(&self) -> bool {
+        self.is_tagged
     }
 
     /// Bytes that there will be.
