@@ -133,6 +133,12 @@ impl Record {
         known.map_or(&Said::Unknown, |(_, said)| said)
     }
 
+    /// Whether something may still happen on a backend because of it, or may have since it answered.
+    pub fn may_come(&self, backend: &str) -> bool {
+        let mut own = self.replies.iter().filter(|(name, _)| name == backend).peekable();
+        own.peek().is_none() || own.any(|(_, said)| *said == Said::Unknown)
+    }
+
     /// Whether something may still happen because of it.
     pub fn is_uncertain(&self) -> bool {
         self.replies.is_empty() || self.replies.iter().any(|(_, said)| *said == Said::Unknown)

@@ -55,9 +55,7 @@ impl Case<'_> {
         };
         let is_sure = |backend: &&String| {
             let mut others = self.records.iter().filter(changes_tags);
-            newest.len() == 1
-                && took(newest[0], backend)
-                && !others.any(|record| *record.said(backend) == Said::Unknown)
+            newest.len() == 1 && took(newest[0], backend) && !others.any(|record| record.may_come(backend))
         };
         Some(Attribute { name: TAGGING.to_owned(), source: backends().find(is_sure).cloned() })
     }
@@ -108,7 +106,7 @@ impl Case<'_> {
             replacing.iter().copied().find(is_last).map(|write| &self.writes[write])
         });
         // One of unknown outcome may have come after what has replaced it.
-        let may_be_late = |record: &Record, backend: &str| *record.said(backend) == Said::Unknown;
+        let may_be_late = |record: &Record, backend: &str| record.may_come(backend);
         let backends = || self.states.iter().map(|(backend, _)| backend);
         if replaced.is_some() && !backends().any(|backend| all.iter().any(|of| may_be_late(of, backend))) {
             return Ok(None);
@@ -162,7 +160,7 @@ impl Case<'_> {
             })
             .collect();
         let is_sure = |backend: &&&String| {
-            !others.iter().any(|other| *other.said(backend) == Said::Unknown)
+            !others.iter().any(|other| other.may_come(backend))
                 && rivals.iter().all(|rival| took(rival, backend))
         };
         match (took_last.iter().find(is_sure), took_last.first()) {

@@ -189,7 +189,7 @@ impl Case<'_> {
     fn may_be_overtaken(&self, write: usize) -> Option<String> {
         let over = |other: usize, backend: &str, state: &State| {
             let is_removed = self.is_delete(other) && *state == State::Absent;
-            *self.writes[other].said(backend) == Said::Unknown
+            self.writes[other].may_come(backend)
                 && (self.order.before(other, write) || (other != write && is_removed))
         };
         let others = || 0..self.writes.len();
