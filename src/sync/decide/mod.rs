@@ -184,21 +184,31 @@ impl Case<'_> {
         })
     }
 
-    /// A gateway that died told nobody whether a backend took its write. What was sent earlier may have come over it, and
-    /// a DELETE of unknown outcome may have removed it.
+    /// A gateway that died told nobody whether a backend took its write. If one did, it may hold now what was sent
+    /// earlier and came late, or lack what a DELETE of unknown outcome has removed.
     fn may_be_overtaken(&self, write: usize) -> Option<String> {
-        let over = |other: usize, backend: &str, state: &State| {
-            let is_removed = self.is_delete(other) && *state == State::Absent;
-            self.writes[other].may_come(backend)
-                && (self.order.before(other, write) || (other != write && is_removed))
+        let is_by = |other: usize, backend: &str, state: &State| match state {
+            _ if other == write || !self.writes[other].may_come(backend) => false,
+            State::Absent => self.is_delete(other),
+            State::Present(held) => {
+                let is_of = !self.is_delete(other) && self.may_be(other, backend, held) != Some(false);
+                is_of && self.order.before(other, write)
+            }
+            _ => false,
         };
-        let others = || 0..self.writes.len();
-        let is_overtaken =
-            |(backend, state): &&(String, State)| others().any(|other| over(other, backend, state));
+        let is_overtaken = |(backend, state): &&(String, State)| {
+            (0..self.writes.len()).any(|other| !self.is_over(other, write) && is_by(other, backend, state))
+        };
         let (backend, _) = self.states.iter().filter(|_| self.is_orphan(write)).find(is_overtaken)?;
         Some(format!(
             "a gateway died in the middle of a write, over which another may have come on {backend}"
         ))
+    }
+
+    /// Whether nothing that was sent for one write could still come when another began.
+    fn is_over(&self, write: usize, when: usize) -> bool {
+        let slack = self.bounds.settle.saturating_add(self.bounds.clocks);
+        self.writes[write].ended.saturating_add(slack) < self.writes[when].intent.begun
     }
 
     /// What is left to be done for all reachable backends to be like the winner.

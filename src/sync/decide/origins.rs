@@ -131,7 +131,7 @@ impl Case<'_> {
     }
 
     /// Whether a backend holds what a write has written; `None` = it may.
-    fn may_be(&self, write: usize, backend: &str, held: &Held) -> Option<bool> {
+    pub(super) fn may_be(&self, write: usize, backend: &str, held: &Held) -> Option<bool> {
         let record = self.writes[write];
         let said = record.said(backend);
         if let Said::Good { etag: Some(etag), version } = said {
