@@ -242,20 +242,10 @@ fn id(change: &Change) -> WriteId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Intent, Object, Record, What};
+    use crate::journal::{Intent, Record, fixture};
 
     fn intent(number: i64) -> Intent {
-        Intent {
-            id: WriteId { gateway: 1, number },
-            object: Object { cluster: "c".into(), bucket: b"b".into(), key: b"k".into() },
-            what: What::Put,
-            region: "r".into(),
-            req_id: String::new(),
-            length: None,
-            begun: 0,
-            strong: false,
-            turn: None,
-        }
+        fixture::intent("k", number)
     }
 
     fn begin(number: i64) -> Vec<Change> {

@@ -124,7 +124,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::journal::{Said, What};
+    use crate::journal::{Said, fixture};
 
     /// What the journal is told.
     #[derive(Default)]
@@ -154,17 +154,7 @@ mod tests {
     }
 
     fn intent(number: i64) -> Arc<Intent> {
-        Arc::new(Intent {
-            id: WriteId { gateway: 1, number },
-            object: Object { cluster: "c".into(), bucket: b"b".into(), key: b"k".into() },
-            what: What::Put,
-            region: "r".into(),
-            req_id: String::new(),
-            length: None,
-            begun: 0,
-            strong: false,
-            turn: None,
-        })
+        Arc::new(fixture::intent("k", number))
     }
 
     fn record(number: i64) -> Record {

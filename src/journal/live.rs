@@ -107,20 +107,10 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::journal::What;
+    use crate::journal::fixture;
 
     fn intent(key: &str, number: i64) -> Arc<Intent> {
-        Arc::new(Intent {
-            id: WriteId { gateway: 1, number },
-            object: Object { cluster: "c".into(), bucket: b"b".into(), key: key.into() },
-            what: What::Put,
-            region: "r".into(),
-            req_id: String::new(),
-            length: None,
-            begun: 0,
-            strong: false,
-            turn: None,
-        })
+        Arc::new(fixture::intent(key, number))
     }
 
     #[test]

@@ -11,6 +11,8 @@
 
 mod batch;
 mod ends;
+#[cfg(test)]
+mod fixture;
 mod live;
 mod memory;
 mod open;

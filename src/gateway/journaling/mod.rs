@@ -73,6 +73,8 @@ pub struct Begun {
     is_many: bool,
     /// Of each object: it had records when the write began, or may have had.
     contested: Vec<bool>,
+    /// From now on backends may have seen it.
+    may_be_sent: bool,
 }
 
 impl Gateway {
@@ -125,10 +127,12 @@ impl Journaling {
         }
         intents.iter().for_each(|intent| self.overview.begin(intent, is_strong));
         let (clusters, is_many) = (writing.clusters.len(), writing.is_many());
-        let begun = Begun { journaling: self.clone(), intents, clusters, is_many, contested };
+        let journaling = self.clone();
+        let mut begun = Begun { journaling, intents, clusters, is_many, contested, may_be_sent: false };
         if !is_strong {
             self.tell_what_must_be(writing.consistency(), &begun.intents).await;
         }
+        begun.may_be_sent = true;
         Ok(begun)
     }
 
@@ -294,7 +298,7 @@ impl Begun {
     pub fn nothing_was_sent(mut self) {
         let intents = std::mem::take(&mut self.intents);
         for (intent, contested) in intents.into_iter().zip(&self.contested) {
-            let record = Record::orphaned(Arc::unwrap_or_clone(intent), now());
+            let record = Record::orphaned(self.own(intent), now());
             self.tell(record, Outcome::Void, *contested);
         }
     }
@@ -318,10 +322,16 @@ impl Begun {
                 true => outcome(cluster, &many.about(&intent.object.key, version(&intent)), left_out),
                 false => outcome(cluster, &whole, left_out),
             };
-            let intent = Arc::unwrap_or_clone(intent);
+            let intent = self.own(intent);
             let record = Record { intent, commit: committed, ended, turn: None, replies };
             self.tell(record, outcome, *contested);
         }
+    }
+
+    /// What was shared, so that others could tell of it, until the write tells of itself: not a copy then.
+    fn own(&self, intent: Arc<Intent>) -> Intent {
+        self.journaling.overview.claim(&intent);
+        Arc::unwrap_or_clone(intent)
     }
 
     fn tell(&self, record: Record, outcome: Outcome, contested: bool) {
@@ -334,9 +344,10 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
+        let outcome = if self.may_be_sent { Outcome::Diverged } else { Outcome::Void };
         for intent in std::mem::take(&mut self.intents) {
-            let record = Record::orphaned(Arc::unwrap_or_clone(intent), now());
-            self.tell(record, Outcome::Diverged, true);
+            let record = Record::orphaned(self.own(intent), now());
+            self.tell(record, outcome, true);
         }
     }
 }

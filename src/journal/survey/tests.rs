@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{look::WINDOW, *};
-use crate::journal::{Change, Intent, Memory, Object, Record, Said, Standing, What, WriteId, system_clock};
+use crate::journal::{Change, Intent, Memory, Object, Record, Said, Standing, fixture, system_clock};
 
 fn object(cluster: &str, number: i64) -> Object {
     Object { cluster: cluster.into(), bucket: b"b".into(), key: number.to_string().into() }
@@ -9,17 +9,7 @@ fn object(cluster: &str, number: i64) -> Object {
 
 /// A write that one backend took.
 fn record(object: Object, number: i64, good: &str) -> Record {
-    let intent = Intent {
-        id: WriteId { gateway: 1, number },
-        object,
-        what: What::Put,
-        region: "r".into(),
-        req_id: String::new(),
-        length: None,
-        begun: 0,
-        strong: false,
-        turn: None,
-    };
+    let intent = Intent { object, ..fixture::intent("k", number) };
     let replies = vec![(good.to_owned(), Said::Good { etag: None, version: None })];
     Record { intent, commit: None, ended: 0, turn: None, replies }
 }
