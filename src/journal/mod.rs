@@ -99,6 +99,8 @@ pub struct Case {
     pub records: Vec<Record>,
     /// Intents of writes that are under way.
     pub under_way: usize,
+    /// What workers did that nobody has seen the end of.
+    pub unseen: Option<Unseen>,
     /// Failed tries so far.
     pub attempts: u32,
     /// Since when it is here, and when it is due, in milliseconds since 1970.
@@ -106,6 +108,24 @@ pub struct Case {
     pub due: i64,
     /// Why it is parked or dead, or what went wrong last; empty if nothing did.
     pub reason: String,
+}
+
+/// Workers have sent changes of an object whose outcome they do not know, or had its lease run out: what clients wrote
+/// in this time may have been overwritten by what came late. In turns of the journal, which are numbered as leases are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unseen {
+    /// The first such lease: it knew all writes that had ended by then.
+    pub since: i64,
+    /// The first lease after the last one, by when all had come; none yet = `i64::MAX`.
+    pub until: i64,
+}
+
+impl Unseen {
+    /// Whether something that was sent for an older write may have come over this one.
+    pub fn may_be_over(&self, record: &Record) -> bool {
+        record.turn.is_none_or(|ended| ended > self.since)
+            && record.intent.turn.is_none_or(|begun| begun < self.until)
+    }
 }
 
 /// When an object is to be looked at again, and why not now.
@@ -116,26 +136,33 @@ pub struct Later {
     pub failed: bool,
     /// Something may still happen: nothing that comes meanwhile makes the object due sooner.
     pub calm: bool,
+    /// What the worker sent may be among that.
+    pub unseen: bool,
 }
 
 impl Later {
     /// Nothing was tried, nothing is under way.
     pub fn waits(pause: Duration) -> Later {
-        Later { pause, failed: false, calm: false }
+        Later { pause, failed: false, calm: false, unseen: false }
     }
 
-    /// It was too early, or given up in the middle.
+    /// It was too early.
     pub fn again(pause: Duration) -> Later {
-        Later { pause, failed: false, calm: true }
+        Later { pause, failed: false, calm: true, unseen: false }
+    }
+
+    /// It was given up in the middle.
+    pub fn broken_off(pause: Duration) -> Later {
+        Later { pause, failed: false, calm: true, unseen: true }
     }
 
     pub fn failed(pause: Duration) -> Later {
-        Later { pause, failed: true, calm: false }
+        Later { pause, failed: true, calm: false, unseen: false }
     }
 
     /// What failed may have been done, or be done yet.
     pub fn unsettled(pause: Duration) -> Later {
-        Later { pause, failed: true, calm: true }
+        Later { pause, failed: true, calm: true, unseen: true }
     }
 }
 
@@ -291,11 +318,13 @@ pub trait Journal: Send + Sync {
     async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError>;
 
     /// Sets the object aside, if no record but those `seen` has come; a later record opens it again. If one has
-    /// come, gives it back, due at once. Without effect if the lease is lost.
+    /// come, gives it back, due at once. `unsettled`: for so long may happen what the worker sent. Without effect if the
+    /// lease is lost.
     async fn set_aside(
         &self,
         lease: &Lease,
         standing: Standing,
+        unsettled: Option<Duration>,
         seen: &[WriteId],
         why: &str,
     ) -> Result<(), JournalError>;

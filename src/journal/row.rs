@@ -1,10 +1,13 @@
 //! What an engine with tables keeps of an object and of a write, apart from their names.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Intent, Object, Record, Said, Standing, What, WriteId, rules::is_divergence};
+use super::{
+    Intent, Later, Object, Record, Said, Standing, Unseen, What, WriteId,
+    rules::{is_divergence, millis},
+};
 
 /// The columns of an object that a new record changes.
 #[derive(Debug, Clone)]
@@ -63,6 +66,34 @@ impl Row {
             self.attempts = 0;
         }
     }
+}
+
+/// How an object is given back.
+#[derive(Debug, Clone, Copy)]
+pub struct Back {
+    pub due: i64,
+    /// Before this nobody may decide.
+    pub calm: i64,
+    /// Nobody has seen the end of what the worker sent.
+    pub unseen: bool,
+}
+
+impl Back {
+    pub fn later(later: Later, now: i64) -> Back {
+        let due = now + millis(later.pause);
+        Back { due, calm: if later.calm { due } else { 0 }, unseen: later.unseen }
+    }
+
+    /// `unsettled`: for so long may happen what the worker sent.
+    pub fn aside(unsettled: Option<Duration>, now: i64) -> Back {
+        let calm = unsettled.map_or(0, |unsettled| now + millis(unsettled));
+        Back { due: now, calm, unseen: unsettled.is_some() }
+    }
+}
+
+/// From its columns.
+pub fn unseen(since: Option<i64>, until: Option<i64>) -> Option<Unseen> {
+    since.map(|since| Unseen { since, until: until.unwrap_or(i64::MAX) })
 }
 
 pub fn code(standing: Standing) -> i16 {

@@ -107,7 +107,8 @@ enum End {
 /// What the journal is to be told.
 enum Word {
     Postpone(Later),
-    SetAside(Standing),
+    /// With how long what was sent may still happen.
+    SetAside(Standing, Option<Duration>),
     Nothing,
 }
 
@@ -232,7 +233,7 @@ impl Job {
                 (Word::Nothing, "lost", "the lease ran out, or another worker has it".to_owned())
             }
             End::Repair(Outcome::Again { pause, why }) => (Word::Postpone(Later::again(pause)), "again", why),
-            End::Repair(Outcome::Parked { why }) => (Word::SetAside(Standing::Parked), "parked", why),
+            End::Repair(Outcome::Parked { why }) => (Word::SetAside(Standing::Parked, None), "parked", why),
             End::Repair(Outcome::Failed { why }) => self.failed(told, true, why),
             End::Repair(Outcome::Unsettled { why }) => self.failed(told, false, why),
             End::Postponed(pause, why) => (Word::Postpone(Later::waits(pause)), "postponed", why),
@@ -246,7 +247,11 @@ impl Job {
             // What was sent may still be on its way.
             End::GivenUp => {
                 let pause = shop.rules.settle;
-                (Word::Postpone(Later::again(pause)), "again", "the worker ended in the middle".to_owned())
+                (
+                    Word::Postpone(Later::broken_off(pause)),
+                    "again",
+                    "the worker ended in the middle".to_owned(),
+                )
             }
         };
         told.outcome = outcome;
@@ -260,7 +265,8 @@ impl Job {
         told.attempts = self.case.attempts.saturating_add(1);
         if shop.max_attempts.is_some_and(|most| told.attempts >= most) {
             let why = format!("{} tries failed, the last: {why}", told.attempts);
-            return (Word::SetAside(Standing::Dead), "dead", why);
+            let unsettled = (!is_settled).then_some(shop.rules.settle);
+            return (Word::SetAside(Standing::Dead, unsettled), "dead", why);
         }
         shop.metrics.backoffs.inc();
         let pause = shop.backoff.pause(told.attempts, rand::thread_rng().gen_range(0.0..=1.0));
@@ -278,7 +284,9 @@ impl Job {
                 match word {
                     Word::Nothing => Ok(()),
                     Word::Postpone(later) => shop.journal.postpone(lease, *later, why).await,
-                    Word::SetAside(standing) => shop.journal.set_aside(lease, *standing, &seen, why).await,
+                    Word::SetAside(standing, unsettled) => {
+                        shop.journal.set_aside(lease, *standing, *unsettled, &seen, why).await
+                    }
                 }
             };
             match timeout(self.hold.left(), said).await {

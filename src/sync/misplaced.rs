@@ -21,7 +21,7 @@ use self::step::States;
 pub use self::step::{Step, step};
 use super::{
     Gate, Held, State, StoreError,
-    decide::content,
+    decide::{Known, content},
     limits::Limited,
     places::Places,
     repair::{Outcome, Repair, Undisturbed, new_in, waits},
@@ -223,7 +223,7 @@ impl Move<'_> {
         progress: &mut Progress,
     ) -> Result<Result<Round, Outcome>, JournalError> {
         let at_home = Repair { gate, ..*self.repair };
-        let agreed = match at_home.agree(object, &[]).await {
+        let agreed = match at_home.agree(object, Known::default()).await {
             Ok(agreed) => agreed,
             Err(outcome) => return Ok(Err(outcome)),
         };

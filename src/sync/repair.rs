@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::{
     Gate, Md5, State, StoreError, Stores,
     copies::Copies,
-    decide::{self, Bounds, Decision, decide},
+    decide::{self, Bounds, Decision, Known, decide},
 };
 use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
 
@@ -123,7 +123,7 @@ impl Repair<'_> {
         let undisturbed =
             Undisturbed { journal: self.journal, gate: self.gate, object: &lease.object, seen: &seen };
         let repair = Repair { gate: &undisturbed, ..*self };
-        match repair.agree(&lease.object, &case.records).await {
+        match repair.agree(&lease.object, Known::of(case)).await {
             Ok(agreed) => self.resolve(lease, case, agreed.changed).await,
             Err(outcome) => Ok(outcome),
         }
@@ -132,14 +132,14 @@ impl Repair<'_> {
     /// Makes all backends agree; whatever else it comes to is how the repair ends. Each change goes through the gate, and
     /// so does what leads to one after the first: what was decided by holds no more when another write has come. That
     /// all agree needs no gate, since who forgets the records compares them.
-    pub async fn agree(&self, object: &Object, records: &[Record]) -> Result<Agreed, Outcome> {
+    pub async fn agree(&self, object: &Object, known: Known<'_>) -> Result<Agreed, Outcome> {
         let mut done = Done::default();
         for round in 0..ROUNDS {
             let states = self.ask(object, &done.digests).await;
             if let Some(why) = done.copies.lost(&states) {
                 return Err(Outcome::Parked { why });
             }
-            let decision = decide(records, &states, self.rules.bounds());
+            let decision = decide(known, &states, self.rules.bounds());
             let goes_on = round == 0 || matches!(decision, Decision::Agreed { .. });
             if !goes_on && !self.gate.may_go_on().await {
                 let why = "it is written to, or the lease is lost".into();
@@ -148,7 +148,7 @@ impl Repair<'_> {
             let round = match decision {
                 Decision::Agreed { attributes } => {
                     let mut written = self.attributes(object, &attributes).await?;
-                    let tags = decide::tags(records, &states, self.rules.bounds());
+                    let tags = decide::tags(known, &states, self.rules.bounds());
                     written += self.tags(object, tags, &attributes, &done.copies).await?;
                     if written == 0 {
                         return Ok(Agreed { changed: done.changed, states });

@@ -46,7 +46,10 @@ async fn park(file: &Path, count: usize, standing: Standing) {
         while done < count {
             for (lease, case) in journal.lease("w", Wanted::Diverged, 100, hold, settle).await.unwrap() {
                 let seen: Vec<_> = case.records.iter().map(|record| record.id()).collect();
-                journal.set_aside(&lease, standing, &seen, &format!("because {HOSTILE}\n")).await.unwrap();
+                journal
+                    .set_aside(&lease, standing, None, &seen, &format!("because {HOSTILE}\n"))
+                    .await
+                    .unwrap();
                 done += 1;
             }
         }

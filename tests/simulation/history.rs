@@ -7,7 +7,7 @@ use std::{
 
 use akubra::{
     config::Consistency,
-    journal::{Filter, Journal},
+    journal::{Case, Filter, Journal, Standing},
 };
 
 use crate::{
@@ -196,7 +196,8 @@ async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_safe: bool)
     let is_answered = |key: &[u8]| {
         lock(&world.writes).iter().all(|write| write.key != key || (write.acknowledged && !is_tag(write)))
     };
-    if let Some(case) = parked.iter().find(|case| is_decided && is_answered(&case.object.key)) {
+    let is_parked = |case: &&Case| case.standing == Standing::Parked && is_answered(&case.object.key);
+    if let Some(case) = parked.iter().find(is_parked).filter(|_| is_decided) {
         return Err(format!("parked, with one gateway: {case:?}"));
     }
     let parked: BTreeSet<Vec<u8>> = parked.into_iter().map(|case| case.object.key).collect();

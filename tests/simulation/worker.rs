@@ -235,8 +235,11 @@ async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome) 
         Outcome::Resolved { .. } | Outcome::Lost => Ok(()),
         Outcome::Again { pause, why } => journal.postpone(lease, Later::again(pause), &why).await,
         Outcome::Failed { why } => journal.postpone(lease, Later::failed(Duration::from_secs(1)), &why).await,
+        Outcome::Unsettled { why } if world.is_faulty(100) => {
+            journal.set_aside(lease, Standing::Dead, Some(world.settle), &seen, &why).await
+        }
         Outcome::Unsettled { why } => journal.postpone(lease, Later::unsettled(world.settle), &why).await,
-        Outcome::Parked { why } => journal.set_aside(lease, Standing::Parked, &seen, &why).await,
+        Outcome::Parked { why } => journal.set_aside(lease, Standing::Parked, None, &seen, &why).await,
     };
     told.unwrap();
 }

@@ -271,6 +271,7 @@ mod tests {
             standing: Standing::Parked,
             records: vec![Record { intent, commit: Some(3), ended: 1_000, turn: None, replies }],
             under_way: 0,
+            unseen: None,
             attempts: 1,
             since: 0,
             due: 0,

@@ -18,6 +18,7 @@ use self::tables::{Entry, Gateway, Held, Tables};
 use super::{
     Case, Change, Clock, Counts, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object,
     Record, Resolution, Standing, Unresolved, Wanted, WriteId,
+    row::Back,
     rules::{Batch, Digest, is_divergence, life, millis},
 };
 
@@ -143,9 +144,7 @@ impl Journal for Memory {
         for (_, _, digest) in due {
             let Some(entry) = tables.objects.get_mut(&digest) else { continue };
             let until = now + millis(hold);
-            entry.lease = Some(Held { worker: worker.to_owned(), token, until });
-            entry.due = until + millis(settle);
-            entry.replaced = false;
+            entry.lease(Held { worker: worker.to_owned(), token, until }, until + millis(settle));
             let lease = Lease { object: entry.object.clone(), worker: worker.to_owned(), token };
             if let Some(entry) = tables.objects.get(&digest) {
                 leases.push((lease, tables.case(&digest, entry)));
@@ -185,13 +184,9 @@ impl Journal for Memory {
         let now = self.now();
         let mut tables = self.tables();
         if let Some(entry) = tables.leased(lease, now) {
-            let due = now + millis(later.pause);
             entry.attempts += u32::from(later.failed);
             why.clone_into(&mut entry.reason);
-            if later.calm {
-                entry.calm = entry.calm.max(due);
-            }
-            entry.release(due);
+            entry.release(Back::later(later, now));
         }
         Ok(())
     }
@@ -200,6 +195,7 @@ impl Journal for Memory {
         &self,
         lease: &Lease,
         standing: Standing,
+        unsettled: Option<Duration>,
         seen: &[WriteId],
         why: &str,
     ) -> Result<(), JournalError> {
@@ -210,7 +206,7 @@ impl Journal for Memory {
                 entry.standing = standing;
                 why.clone_into(&mut entry.reason);
             }
-            entry.release(now);
+            entry.release(Back::aside(unsettled, now));
         }
         Ok(())
     }
@@ -250,7 +246,7 @@ impl Journal for Memory {
         entry.attempts = 0;
         entry.reason.clear();
         if !entry.is_taken(now) {
-            entry.release(now);
+            entry.release(Back { due: now, calm: 0, unseen: entry.lease.is_some() });
         }
         Ok(true)
     }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::journal::{
-    Case, Intent, Lease, Object, Record, Standing, WriteId,
+    Case, Intent, Lease, Object, Record, Standing, Unseen, WriteId,
+    row::Back,
     rules::{Digest, KEPT_EVENTS, Part, are_many, millis, stamped, superfluous},
 };
 
@@ -44,6 +45,7 @@ pub struct Entry {
     /// Before this nobody may decide, because of records of unknown outcome.
     pub calm: i64,
     pub lease: Option<Held>,
+    pub unseen: Option<Unseen>,
     pub reason: String,
     /// A record has been replaced by another since the object was leased.
     pub replaced: bool,
@@ -61,10 +63,32 @@ impl Entry {
         self.lease.is_some() && self.due > now
     }
 
+    /// Leases it; what an earlier lease has left, which ran out or whose changes nobody has seen the end of, has come.
+    pub fn lease(&mut self, held: Held, due: i64) {
+        if let Some(lost) = self.lease.take() {
+            self.is_unseen(lost.token);
+        }
+        if let Some(unseen) = &mut self.unseen {
+            unseen.until = unseen.until.min(held.token);
+        }
+        self.lease = Some(held);
+        self.due = due;
+        self.replaced = false;
+    }
+
+    /// Nobody has seen the end of what was changed under a lease.
+    fn is_unseen(&mut self, token: i64) {
+        let since = self.unseen.map_or(token, |unseen| unseen.since);
+        self.unseen = Some(Unseen { since, until: i64::MAX });
+    }
+
     /// Gives it back.
-    pub fn release(&mut self, due: i64) {
-        self.lease = None;
-        self.due = due.max(self.calm);
+    pub fn release(&mut self, back: Back) {
+        if let Some(held) = self.lease.take().filter(|_| back.unseen) {
+            self.is_unseen(held.token);
+        }
+        self.calm = self.calm.max(back.calm);
+        self.due = back.due.max(self.calm);
     }
 
     pub fn knows_only(&self, seen: &[WriteId]) -> bool {
@@ -155,6 +179,7 @@ impl Tables {
                 due: now,
                 calm: now,
                 lease: None,
+                unseen: None,
                 reason: String::new(),
                 replaced: false,
             }
@@ -206,6 +231,7 @@ impl Tables {
             standing: entry.standing,
             records: entry.records.clone(),
             under_way: self.under_way.get(digest).map_or(0, BTreeSet::len),
+            unseen: entry.unseen,
             attempts: entry.attempts,
             since: entry.since,
             due: entry.due,

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use super::session::{Result, Session, first};
 use crate::journal::{
     Case, Counts, Filter, Mark, News, Object, Record, WriteId,
-    row::{Records, Unreadable, standing},
+    row::{Records, Unreadable, standing, unseen},
     rules::KEPT_EVENTS,
 };
 
@@ -23,13 +23,14 @@ pub struct Found {
     case: Case,
 }
 
-/// From a row of `id, cluster, bucket, key, standing, attempts, since, due, reason, digest`.
+/// From a row of `id, cluster, bucket, key, standing, attempts, since, due, reason, digest, unseen_since, unseen_until`.
 pub fn found(row: &Row) -> Result<Found> {
     let case = Case {
         object: Object { cluster: row.try_get(1)?, bucket: row.try_get(2)?, key: row.try_get(3)? },
         standing: standing(row.try_get::<_, i16>(4)?.into()),
         records: Vec::new(),
         under_way: 0,
+        unseen: unseen(row.try_get(10)?, row.try_get(11)?),
         attempts: u32::try_from(row.try_get::<_, i64>(5)?).unwrap_or(u32::MAX),
         since: row.try_get(6)?,
         due: row.try_get(7)?,
@@ -85,7 +86,8 @@ pub async fn under_way(session: &mut Session, digest: &[u8]) -> Result<i64> {
 }
 
 pub async fn show(session: &mut Session, object: &Object) -> Result<Option<Case>> {
-    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest FROM objects
+    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest,
+            unseen_since, unseen_until FROM objects
         WHERE digest = $1";
     let rows = session.query(sql, &[&object.digest().as_slice()]).await?;
     let found = rows.iter().map(found).collect::<Result<Vec<Found>>>()?;
@@ -100,7 +102,8 @@ pub async fn list(
     after: &[u8],
     most: usize,
 ) -> Result<(Vec<Case>, Option<Vec<u8>>)> {
-    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest FROM objects
+    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest,
+            unseen_since, unseen_until FROM objects
         WHERE digest > $1 ORDER BY digest LIMIT $2";
     let rows = session.query(sql, &[&after, &PAGE]).await?;
     let rows = rows.iter().map(found).collect::<Result<Vec<Found>>>()?;
@@ -117,7 +120,8 @@ pub async fn list(
 
 /// Those that are not open, the last first.
 pub async fn aside(session: &mut Session, most: usize) -> Result<Vec<Case>> {
-    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest FROM objects
+    let sql = "SELECT id, cluster, bucket, key, standing, attempts, since, due, reason, digest,
+            unseen_since, unseen_until FROM objects
         WHERE standing <> 0 ORDER BY id DESC LIMIT $1";
     let rows = session.query(sql, &[&i64::try_from(most).unwrap_or(i64::MAX)]).await?;
     let found = rows.iter().map(found).collect::<Result<Vec<Found>>>()?;

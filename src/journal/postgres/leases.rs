@@ -1,5 +1,7 @@
 //! Leases: who repairs which object, and what comes of it.
 
+use std::time::Duration;
+
 use super::{
     cases::{Found, complete, found, records_of, under_way},
     session::{Result, Session},
@@ -7,8 +9,7 @@ use super::{
 };
 use crate::journal::{
     Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
-    row::{self, Unreadable},
-    rules::millis,
+    row::{self, Back, Unreadable},
 };
 
 pub struct Terms<'a> {
@@ -61,10 +62,13 @@ async fn take(
         ), due AS (
             SELECT id, due FROM diverged UNION ALL SELECT id, due FROM misplaced ORDER BY due, id LIMIT $2
         ), token AS MATERIALIZED (SELECT nextval('akubra_journal.tokens') AS token)
-        UPDATE objects o SET worker = $4, token = token.token, held = $5, due = $6, replaced = false
+        UPDATE objects o SET worker = $4, token = token.token, held = $5, due = $6, replaced = false,
+            unseen_since = CASE WHEN o.token IS NULL THEN unseen_since ELSE coalesce(unseen_since, o.token) END,
+            unseen_until = CASE WHEN o.token IS NOT NULL THEN token.token
+                WHEN unseen_since IS NOT NULL THEN coalesce(unseen_until, token.token) END
         FROM due, token WHERE o.id = due.id
         RETURNING o.id, o.cluster, o.bucket, o.key, o.standing, o.attempts, o.since, o.due, o.reason, o.digest,
-            o.token, due.due";
+            o.unseen_since, o.unseen_until, o.token, due.due";
     let most = i64::try_from(terms.most).unwrap_or(i64::MAX);
     let is_misplaced_wanted = terms.wanted == Wanted::Misplaced;
     let until = now + terms.hold;
@@ -72,8 +76,8 @@ async fn take(
     let rows = session.query(sql, &[&now, &most, &is_misplaced_wanted, &terms.worker, &until, &due]).await?;
     let mut leased = Vec::with_capacity(rows.len());
     for row in &rows {
-        let order: (i64, i64) = (row.try_get(11)?, row.try_get(0)?);
-        let token: i64 = row.try_get(10)?;
+        let order: (i64, i64) = (row.try_get(13)?, row.try_get(0)?);
+        let token: i64 = row.try_get(12)?;
         leased.push((order, token, found(row)?));
     }
     leased.sort_by_key(|(order, _, _)| *order);
@@ -115,9 +119,13 @@ impl Leased {
         Ok(!self.replaced)
     }
 
-    async fn release(&self, session: &mut Session, due: i64) -> Result<()> {
-        let sql = "UPDATE objects SET worker = NULL, token = NULL, held = NULL, due = $2 WHERE id = $1";
-        session.execute(sql, &[&self.id, &due.max(self.calm)]).await?;
+    async fn release(&self, session: &mut Session, back: Back) -> Result<()> {
+        let sql = "UPDATE objects SET worker = NULL, token = NULL, held = NULL, due = $2, calm = $3,
+                unseen_since = CASE WHEN $4 THEN coalesce(unseen_since, token) ELSE unseen_since END,
+                unseen_until = CASE WHEN NOT $4 THEN unseen_until END
+            WHERE id = $1";
+        let calm = self.calm.max(back.calm);
+        session.execute(sql, &[&self.id, &back.due.max(calm), &calm, &back.unseen]).await?;
         Ok(())
     }
 }
@@ -153,18 +161,15 @@ async fn remove(session: &mut Session, id: i64) -> Result<()> {
 
 pub async fn postpone(session: &mut Session, lease: &Lease, later: Later, why: &str, now: i64) -> Result<()> {
     let Some(leased) = leased(session, lease, now).await? else { return Ok(()) };
-    let sql =
-        "UPDATE objects SET attempts = attempts + $2, reason = $3, calm = greatest(calm, $4) WHERE id = $1";
-    let due = now + millis(later.pause);
-    let calm = if later.calm { due } else { 0 };
-    session.execute(sql, &[&leased.id, &i64::from(later.failed), &why, &calm]).await?;
-    leased.release(session, due).await
+    let sql = "UPDATE objects SET attempts = attempts + $2, reason = $3 WHERE id = $1";
+    session.execute(sql, &[&leased.id, &i64::from(later.failed), &why]).await?;
+    leased.release(session, Back::later(later, now)).await
 }
 
 pub async fn set_aside(
     session: &mut Session,
     lease: &Lease,
-    standing: Standing,
+    (standing, unsettled): (Standing, Option<Duration>),
     seen: &[WriteId],
     why: &str,
     now: i64,
@@ -174,7 +179,7 @@ pub async fn set_aside(
         let sql = "UPDATE objects SET standing = $2, reason = $3 WHERE id = $1";
         session.execute(sql, &[&leased.id, &row::code(standing), &why]).await?;
     }
-    leased.release(session, now).await
+    leased.release(session, Back::aside(unsettled, now)).await
 }
 
 pub async fn retry(session: &mut Session, object: &Object, now: i64) -> Result<bool> {
@@ -183,6 +188,8 @@ pub async fn retry(session: &mut Session, object: &Object, now: i64) -> Result<b
             worker = CASE WHEN token IS NOT NULL AND due > $2 THEN worker END,
             token = CASE WHEN token IS NOT NULL AND due > $2 THEN token END,
             held = CASE WHEN token IS NOT NULL AND due > $2 THEN held END,
+            unseen_since = CASE WHEN token IS NULL OR due > $2 THEN unseen_since ELSE coalesce(unseen_since, token) END,
+            unseen_until = CASE WHEN token IS NULL OR due > $2 THEN unseen_until END,
             standing = 0, attempts = 0, reason = '' WHERE digest = $1";
     Ok(session.execute(sql, &[&object.digest().as_slice(), &now]).await? > 0)
 }

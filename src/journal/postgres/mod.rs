@@ -128,12 +128,13 @@ impl Journal for Postgres {
         &self,
         lease: &Lease,
         standing: Standing,
+        unsettled: Option<Duration>,
         seen: &[WriteId],
         why: &str,
     ) -> Result<(), JournalError> {
         let why = text(why);
         transaction!(self.pool, LAZY, |session, now| {
-            leases::set_aside(session, lease, standing, seen, &why, now)
+            leases::set_aside(session, lease, (standing, unsettled), seen, &why, now)
         });
         Ok(())
     }

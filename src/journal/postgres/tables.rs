@@ -21,11 +21,10 @@ const SWEEP: i64 = 512;
 
 pub async fn apply(session: &mut Session, batch: &Batch, now: i64, settle: i64) -> Result<()> {
     claim(session, batch).await?;
-    let turn = turn(session).await?;
-    begin(session, batch, turn, now).await?;
+    begin(session, batch, now).await?;
     let contested = contested(session, batch).await?;
     let kept = contested.iter().filter_map(|part| batch.settled.get(part));
-    add(session, batch.diverged.values().chain(kept), turn, now, settle).await?;
+    add(session, batch.diverged.values().chain(kept), now, settle).await?;
     end(session, &batch.ended.iter().copied().collect::<Vec<_>>()).await
 }
 
@@ -39,10 +38,11 @@ async fn claim(session: &mut Session, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-async fn begin(session: &mut Session, batch: &Batch, turn: i64, now: i64) -> Result<()> {
+async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
     if batch.begun.is_empty() {
         return Ok(());
     }
+    let turn = turn(session).await?;
     let gateways: Vec<i64> = batch.gateways().into_iter().collect();
     let sql = "UPDATE gateways SET seen = $2 WHERE id = ANY($1)";
     session.execute(sql, &[&gateways, &now]).await?;
@@ -133,8 +133,7 @@ pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i
             }
         }
     }
-    let turn = turn(session).await?;
-    add(session, unknown.iter(), turn, now, settle).await?;
+    add(session, unknown.iter(), now, settle).await?;
     keep(session, &unreadable).await?;
     end(session, &ended).await?;
     Ok(ended.len())
@@ -161,7 +160,6 @@ struct Changing<'a> {
 async fn add<'a>(
     session: &mut Session,
     records: impl Iterator<Item = &'a Record>,
-    turn: i64,
     now: i64,
     settle: i64,
 ) -> Result<()> {
@@ -175,6 +173,8 @@ async fn add<'a>(
         return Ok(());
     }
     lock(session, &mut objects, now).await?;
+    // After the locks: a lease with a greater number has seen what is written here.
+    let turn = turn(session).await?;
     let known = known(session, &objects).await?;
     let begun = begun(session, &objects).await?;
     let mut written: Vec<(i64, Record, i64)> = Vec::new();
@@ -277,7 +277,7 @@ async fn known(
     Ok(known)
 }
 
-/// The turn of this transaction: not the order of commits, but whatever had a smaller one was asked for earlier.
+/// A turn: not the order of commits, but whatever had a smaller one was asked for earlier.
 async fn turn(session: &mut Session) -> Result<i64> {
     first(&session.query("SELECT nextval('akubra_journal.tokens')", &[]).await?)
 }

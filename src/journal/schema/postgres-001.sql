@@ -31,6 +31,8 @@ CREATE TABLE akubra_journal.objects (
     worker TEXT,
     token BIGINT,
     held BIGINT,
+    unseen_since BIGINT,
+    unseen_until BIGINT,
     replaced BOOLEAN NOT NULL,
     attempts BIGINT NOT NULL,
     since BIGINT NOT NULL,

@@ -31,6 +31,8 @@ CREATE TABLE objects (
     worker TEXT,
     token INTEGER,
     held INTEGER,
+    unseen_since INTEGER,
+    unseen_until INTEGER,
     replaced INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     since INTEGER NOT NULL,

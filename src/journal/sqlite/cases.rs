@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 
 use crate::journal::{
     Case, Counts, Filter, Mark, News, Object, Record, WriteId,
-    row::{Records, Unreadable, standing},
+    row::{Records, Unreadable, standing, unseen},
     rules::KEPT_EVENTS,
 };
 
@@ -12,7 +12,8 @@ use crate::journal::{
 const PAGE: u32 = 256;
 /// Unresolved objects that are read at once: others ask in between, and a deadline is one for each.
 pub const UNRESOLVED: usize = 1000;
-const COLUMNS: &str = "id, cluster, bucket, key, standing, attempts, since, due, reason, digest";
+const COLUMNS: &str =
+    "id, cluster, bucket, key, standing, attempts, since, due, reason, digest, unseen_since, unseen_until";
 
 /// An object's row, and its case but for records and writes under way.
 struct Found {
@@ -27,6 +28,7 @@ fn found(row: &Row<'_>) -> Result<Found> {
         standing: standing(row.get(4)?),
         records: Vec::new(),
         under_way: 0,
+        unseen: unseen(row.get(10)?, row.get(11)?),
         attempts: row.get(5)?,
         since: row.get(6)?,
         due: row.get(7)?,

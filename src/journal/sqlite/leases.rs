@@ -1,5 +1,7 @@
 //! Leases: who repairs which object, and what comes of it.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 
 use super::{
@@ -8,8 +10,7 @@ use super::{
 };
 use crate::journal::{
     Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
-    row::{self, Unreadable},
-    rules::millis,
+    row::{self, Back, Unreadable},
 };
 
 pub struct Terms<'a> {
@@ -40,8 +41,12 @@ fn take(tables: &Transaction<'_>, terms: &Terms<'_>, due: Vec<(i64, i64)>) -> Re
     let until = terms.now + terms.hold;
     let mut leases = Vec::with_capacity(due.len());
     for (_, id) in due {
-        let sql =
-            "UPDATE objects SET worker = ?2, token = ?3, held = ?4, due = ?5, replaced = 0 WHERE id = ?1";
+        // An earlier lease is there still if it ran out.
+        let sql = "UPDATE objects SET worker = ?2, token = ?3, held = ?4, due = ?5, replaced = 0,
+            unseen_since = CASE WHEN token IS NULL THEN unseen_since ELSE coalesce(unseen_since, token) END,
+            unseen_until = CASE WHEN token IS NOT NULL THEN ?3
+                WHEN unseen_since IS NOT NULL THEN coalesce(unseen_until, ?3) END
+            WHERE id = ?1";
         let values = params![id, terms.worker, token, until, until + terms.settle];
         tables.prepare_cached(sql)?.execute(values)?;
         let (case, unreadable) = by_id(tables, id)?;
@@ -115,9 +120,13 @@ impl Leased {
         Ok(!self.replaced)
     }
 
-    fn release(&self, tables: &Transaction<'_>, due: i64) -> Result<()> {
-        let sql = "UPDATE objects SET worker = NULL, token = NULL, held = NULL, due = ?2 WHERE id = ?1";
-        tables.prepare_cached(sql)?.execute(params![self.id, due.max(self.calm)])?;
+    fn release(&self, tables: &Transaction<'_>, back: Back) -> Result<()> {
+        let sql = "UPDATE objects SET worker = NULL, token = NULL, held = NULL, due = ?2, calm = ?3,
+                unseen_since = CASE WHEN ?4 THEN coalesce(unseen_since, token) ELSE unseen_since END,
+                unseen_until = CASE WHEN NOT ?4 THEN unseen_until END
+            WHERE id = ?1";
+        let calm = self.calm.max(back.calm);
+        tables.prepare_cached(sql)?.execute(params![self.id, back.due.max(calm), calm, back.unseen])?;
         Ok(())
     }
 }
@@ -142,17 +151,15 @@ pub fn resolve(tables: &Transaction<'_>, lease: &Lease, seen: &[WriteId], now: i
 
 pub fn postpone(tables: &Transaction<'_>, lease: &Lease, now: i64, later: Later, why: &str) -> Result<()> {
     let Some(leased) = leased(tables, lease, now)? else { return Ok(()) };
-    let sql = "UPDATE objects SET attempts = attempts + ?2, reason = ?3, calm = max(calm, ?4) WHERE id = ?1";
-    let due = now + millis(later.pause);
-    let calm = if later.calm { due } else { 0 };
-    tables.prepare_cached(sql)?.execute(params![leased.id, later.failed, why, calm])?;
-    leased.release(tables, due)
+    let sql = "UPDATE objects SET attempts = attempts + ?2, reason = ?3 WHERE id = ?1";
+    tables.prepare_cached(sql)?.execute(params![leased.id, later.failed, why])?;
+    leased.release(tables, Back::later(later, now))
 }
 
 pub fn set_aside(
     tables: &Transaction<'_>,
     lease: &Lease,
-    standing: Standing,
+    (standing, unsettled): (Standing, Option<Duration>),
     seen: &[WriteId],
     why: &str,
     now: i64,
@@ -162,7 +169,7 @@ pub fn set_aside(
         let sql = "UPDATE objects SET standing = ?2, reason = ?3 WHERE id = ?1";
         tables.prepare_cached(sql)?.execute(params![leased.id, row::code(standing), why])?;
     }
-    leased.release(tables, now)
+    leased.release(tables, Back::aside(unsettled, now))
 }
 
 pub fn retry(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<bool> {
@@ -171,6 +178,8 @@ pub fn retry(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<bool
             worker = CASE WHEN token IS NOT NULL AND due > ?2 THEN worker END,
             token = CASE WHEN token IS NOT NULL AND due > ?2 THEN token END,
             held = CASE WHEN token IS NOT NULL AND due > ?2 THEN held END,
+            unseen_since = CASE WHEN token IS NULL OR due > ?2 THEN unseen_since ELSE coalesce(unseen_since, token) END,
+            unseen_until = CASE WHEN token IS NULL OR due > ?2 THEN unseen_until END,
             standing = 0, attempts = 0, reason = '' WHERE digest = ?1";
     Ok(tables.prepare_cached(sql)?.execute(params![object.digest(), now])? > 0)
 }

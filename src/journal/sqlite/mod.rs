@@ -152,12 +152,13 @@ impl Journal for Sqlite {
         &self,
         lease: &Lease,
         standing: Standing,
+        unsettled: Option<Duration>,
         seen: &[WriteId],
         why: &str,
     ) -> Result<(), JournalError> {
         let (lease, seen, why) = (lease.clone(), seen.to_vec(), why.to_owned());
         let set_aside = move |tables: &Transaction<'_>, now| {
-            leases::set_aside(tables, &lease, standing, &seen, &why, now)
+            leases::set_aside(tables, &lease, (standing, unsettled), &seen, &why, now)
         };
         self.write(Safety::Process, set_aside).await
     }

@@ -30,6 +30,7 @@ fn case(cluster: &str, number: i64, standing: Standing, good: &str) -> Case {
         object,
         standing,
         under_way: 0,
+        unseen: None,
         attempts: 0,
         since: 0,
         due: 0,

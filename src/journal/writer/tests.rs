@@ -84,10 +84,11 @@ impl Journal for Behind {
         &self,
         lease: &Lease,
         standing: Standing,
+        unsettled: Option<Duration>,
         seen: &[WriteId],
         why: &str,
     ) -> Result<(), JournalError> {
-        self.memory.set_aside(lease, standing, seen, why).await
+        self.memory.set_aside(lease, standing, unsettled, seen, why).await
     }
     async fn list(
         &self,

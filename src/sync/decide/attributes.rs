@@ -45,7 +45,9 @@ impl Case<'_> {
         let took =
             |write: usize, backend: &str| matches!(self.writes[write].said(backend), Said::Good { .. });
         let backends = || self.states.iter().map(|(backend, _)| backend);
-        if backends().all(|backend| newest.iter().all(|write| took(*write, backend))) {
+        let took_all = |backend| newest.iter().all(|write| took(*write, backend));
+        let may_be_overwritten = newest.iter().any(|write| self.may_be_overwritten(self.writes[*write]));
+        if !may_be_overwritten && backends().all(|backend| took_all(backend)) {
             return None;
         }
         let changes_tags = |record: &&Record| match &record.intent.what {
@@ -55,7 +57,10 @@ impl Case<'_> {
         };
         let is_sure = |backend: &&String| {
             let mut others = self.records.iter().filter(changes_tags);
-            newest.len() == 1 && took(newest[0], backend) && !others.any(|record| record.may_come(backend))
+            newest.len() == 1
+                && took(newest[0], backend)
+                && !may_be_overwritten
+                && !others.any(|record| record.may_come(backend))
         };
         Some(Attribute { name: TAGGING.to_owned(), source: backends().find(is_sure).cloned() })
     }
@@ -108,7 +113,8 @@ impl Case<'_> {
         // One of unknown outcome may have come after what has replaced it.
         let may_be_late = |record: &Record, backend: &str| record.may_come(backend);
         let backends = || self.states.iter().map(|(backend, _)| backend);
-        if replaced.is_some() && !backends().any(|backend| all.iter().any(|of| may_be_late(of, backend))) {
+        let is_late = || backends().any(|backend| all.iter().any(|of| may_be_late(of, backend)));
+        if replaced.is_some_and(|replaced| !self.may_be_overwritten(replaced)) && !is_late() {
             return Ok(None);
         }
         let may_replace = |write: &usize| self.is_orphan(*write) && !self.is_delete(*write);
@@ -124,6 +130,12 @@ impl Case<'_> {
             None => None,
         };
         Ok(Some(Attribute { name: name.to_owned(), source }))
+    }
+
+    /// Whether a worker may have sent sub-resources of older writes, whose end nobody has seen: nothing tells whether a
+    /// backend still has what it took.
+    fn may_be_overwritten(&self, write: &Record) -> bool {
+        self.unseen.is_some_and(|unseen| unseen.may_be_over(write))
     }
 
     /// A backend that took the last word about a sub-resource, and over which nothing older can have come since.
@@ -160,7 +172,8 @@ impl Case<'_> {
             })
             .collect();
         let is_sure = |backend: &&&String| {
-            !others.iter().any(|other| other.may_come(backend))
+            !self.may_be_overwritten(last)
+                && !others.iter().any(|other| other.may_come(backend))
                 && rivals.iter().all(|rival| took(rival, backend))
         };
         match (took_last.iter().find(is_sure), took_last.first()) {

@@ -30,7 +30,7 @@ mod origins;
 mod winner;
 
 use super::State;
-use crate::journal::{Record, Said, What};
+use crate::journal::{self, Record, Said, Unseen, What};
 use classes::Class;
 use order::Order;
 
@@ -74,8 +74,22 @@ pub struct Bounds {
     pub settle: i64,
 }
 
+/// What the journal knows of an object, apart from where it stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    pub records: &'a [Record],
+    pub unseen: Option<Unseen>,
+}
+
+impl<'a> Known<'a> {
+    pub fn of(case: &'a journal::Case) -> Known<'a> {
+        Known { records: &case.records, unseen: case.unseen }
+    }
+}
+
 /// Decides. `states` has every backend of the cluster once, by its endpoint.
-pub fn decide(records: &[Record], states: &[(String, State)], bounds: Bounds) -> Decision {
+pub fn decide(known: Known<'_>, states: &[(String, State)], bounds: Bounds) -> Decision {
+    let Known { records, .. } = known;
     if let Some(reason) = not_for_machines(records) {
         return Decision::Park(reason);
     }
@@ -85,12 +99,12 @@ pub fn decide(records: &[Record], states: &[(String, State)], bounds: Bounds) ->
             "{count} records are more than the {RECORDS_MOST} that can be put in order"
         ));
     }
-    Case::new(records, states, bounds).decide()
+    Case::new(known, states, bounds).decide()
 }
 
 /// Where all backends hold the same bytes and metadata: whether their tags may differ, and who has the right ones.
-pub fn tags(records: &[Record], states: &[(String, State)], bounds: Bounds) -> Option<Attribute> {
-    Case::new(records, states, bounds).tags()
+pub fn tags(known: Known<'_>, states: &[(String, State)], bounds: Bounds) -> Option<Attribute> {
+    Case::new(known, states, bounds).tags()
 }
 
 /// Sub-resources that can be read from one backend and written to another.
@@ -112,6 +126,7 @@ fn not_for_machines(records: &[Record]) -> Option<String> {
 
 struct Case<'a> {
     records: &'a [Record],
+    unseen: Option<Unseen>,
     /// Of the records, those that made something of the object.
     writes: Vec<&'a Record>,
     order: Order,
@@ -120,11 +135,12 @@ struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    fn new(records: &'a [Record], states: &'a [(String, State)], bounds: Bounds) -> Case<'a> {
+    fn new(known: Known<'a>, states: &'a [(String, State)], bounds: Bounds) -> Case<'a> {
+        let Known { records, unseen } = known;
         let writes: Vec<&Record> =
             records.iter().filter(|record| matches!(record.intent.what, What::Put | What::Delete)).collect();
         let order = Order::new(&writes, bounds.clocks);
-        Case { records, writes, order, states, bounds }
+        Case { records, unseen, writes, order, states, bounds }
     }
 }
 

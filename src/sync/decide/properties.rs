@@ -110,7 +110,7 @@ impl World {
     }
 
     fn decide(&self) -> Decision {
-        decide(&self.records, &self.states(), BOUNDS)
+        decide(known(&self.records), &self.states(), BOUNDS)
     }
 
     fn store(&mut self, name: &str) -> &mut Store {

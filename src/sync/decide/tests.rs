@@ -1,5 +1,6 @@
 //! One row per rule: records and states in, decision out.
 
+mod attributes;
 mod late;
 mod tags;
 
@@ -10,6 +11,10 @@ use crate::{
 };
 
 pub const BOUNDS: Bounds = Bounds { clocks: 5_000, settle: 30_000 };
+
+pub fn known(records: &[Record]) -> Known<'_> {
+    Known { records, unseen: None }
+}
 pub const A: &str = "http://a:80";
 pub const B: &str = "http://b:80";
 pub const C: &str = "http://c:80";
@@ -101,12 +106,12 @@ fn one(record: &Record) -> &[Record] {
 
 #[track_caller]
 fn check(records: &[Record], all: &[(&str, State)], expected: Decision) {
-    assert_eq!(decide(records, &states(all), BOUNDS), expected);
+    assert_eq!(decide(known(records), &states(all), BOUNDS), expected);
 }
 
 #[track_caller]
 fn parked(records: &[Record], all: &[(&str, State)], part: &str) {
-    match decide(records, &states(all), BOUNDS) {
+    match decide(known(records), &states(all), BOUNDS) {
         Decision::Park(reason) if reason.contains(part) => {}
         other => panic!("{other:?}"),
     }
@@ -261,31 +266,6 @@ fn good_replies_that_disagree_are_for_a_human() {
 }
 
 #[test]
-fn sub_resources_are_compared_once_the_object_agrees() {
-    let tags = || What::Attribute("tagging".into());
-    let first = record(1, tags(), T, &[(A, deleted()), (B, Said::NotApplied)]);
-    let attribute = |source: Option<&str>| Decision::Agreed {
-        attributes: vec![Attribute { name: "tagging".into(), source: source.map(str::to_owned) }],
-    };
-    let same = [(A, has(1, T)), (B, has(1, T))];
-    check(one(&first), &same, attribute(Some(A)));
-    let second = record(2, tags(), T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
-    check(&[first.clone(), second], &same, attribute(None));
-    let put = record(3, What::Put, T, &[(A, good(1)), (B, good(1))]);
-    check(&[first, put], &same, agreed());
-}
-
-#[test]
-fn a_target_with_the_last_word_about_a_sub_resource_is_heard_before_it_is_overwritten() {
-    let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied)]);
-    let tags = record(2, What::Attribute("tagging".into()), T, &[(A, Said::NotApplied), (B, deleted())]);
-    let states = [(A, has(1, T)), (B, has(2, T - 100_000))];
-    let attributes = vec![Attribute { name: "tagging".into(), source: Some(B.into()) }];
-    let copy = Decision::Copy { source: A.into(), targets: names(&[B]), attributes };
-    check(&[put, tags], &states, copy);
-}
-
-#[test]
 fn what_cannot_be_brought_to_another_backend_is_for_a_human() {
     parked(&[record(1, What::Bucket("PUT".into()), T, &[])], &[], "PUT of a bucket");
     parked(&[record(1, What::Version("DELETE".into()), T, &[])], &[], "DELETE of one version");
@@ -341,34 +321,4 @@ fn the_most_records_are_decided_soon() {
     let begun = std::time::Instant::now();
     check(&records, &[(A, has(1, end)), (B, State::Absent)], copy(A, &[B]));
     println!("{RECORDS_MOST} records: {:?}", begun.elapsed());
-}
-
-#[test]
-fn a_sub_resource_is_compared_unless_something_certainly_replaced_it() {
-    let tags = record(1, What::Attribute("tagging".into()), T, &[(A, deleted()), (B, Said::NotApplied)]);
-    let attribute = Attribute { name: "tagging".into(), source: Some(A.into()) };
-    let put = |said| record(2, What::Put, T + 2_000, &[(A, said), (B, Said::NotApplied)]);
-    let same = [(A, has(1, T - 100_000)), (B, has(1, T - 100_000))];
-    check(&[tags.clone(), put(Said::Unknown)], &same, Decision::Agreed { attributes: vec![attribute] });
-    check(&[tags, put(good(1))], &[(A, has(1, T)), (B, has(1, T))], agreed());
-}
-
-#[test]
-fn a_sub_resource_that_may_have_come_late_is_compared_with_that_of_the_object_after_it() {
-    let tags =
-        |number, said| record(number, What::Attribute("tagging".into()), T, &[(A, said), (B, deleted())]);
-    let put = record(3, What::Put, T + 2_000, &[(A, good(1)), (B, good(1))]);
-    let put_on_one = record(3, What::Put, T + 2_000, &[(A, good(1)), (B, Said::NotApplied)]);
-    let same = [(A, has(1, T)), (B, has(1, T))];
-    let attribute = |source: Option<&str>| Decision::Agreed {
-        attributes: vec![Attribute { name: "tagging".into(), source: source.map(str::to_owned) }],
-    };
-    check(&[tags(1, Said::Unknown), put], &same, attribute(Some(B)));
-    parked(&[tags(1, Said::Unknown), put_on_one], &same, "?tagging");
-    let earlier = record(0, What::Put, T, &[(A, Said::Unknown), (B, good(1))]);
-    check(&[earlier, tags(1, deleted())], &same, attribute(Some(B)));
-    let orphan = Record::orphaned(record(4, What::Put, T + 5_000, &[]).intent, T + 6_000);
-    parked(&[tags(1, deleted()), orphan], &same, "a gateway died");
-    // Nor is it what a backend took last that something older may have come over.
-    check(&[tags(1, Said::Unknown), tags(2, deleted())], &same, attribute(Some(B)));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akubra::journal::{Later, Lease, Resolution, Standing, Wanted};
+use akubra::journal::{Later, Lease, Object, Resolution, Standing, Wanted};
 
 use super::bench::*;
 
@@ -11,6 +11,7 @@ pub async fn all(engine: &Engine) {
     a_lease_that_ran_out_is_worth_nothing(&engine.empty().await).await;
     what_is_due_longest_is_first(&engine.empty().await).await;
     the_misplaced_are_for_who_wants_them(&engine.empty().await).await;
+    it_is_known_what_nobody_has_seen_the_end_of(&engine.empty().await).await;
     only_what_was_seen_is_resolved(&engine.empty().await).await;
     tries_are_counted(&engine.empty().await).await;
     a_human_sees_what_waits(&engine.empty().await).await;
@@ -36,7 +37,7 @@ async fn a_lease_is_for_one(bench: &Bench<'_>) {
         assert!(!bench.journal.renew(&wrong, HOLD, SETTLE).await.unwrap());
         assert_eq!(bench.journal.resolve(&wrong, &[]).await.unwrap(), Resolution::Lost);
         bench.journal.postpone(&wrong, Later::failed(Duration::ZERO), "").await.unwrap();
-        bench.journal.set_aside(&wrong, Standing::Dead, &[id(1, 1), id(1, 2)], "").await.unwrap();
+        bench.journal.set_aside(&wrong, Standing::Dead, None, &[id(1, 1), id(1, 2)], "").await.unwrap();
     }
     assert_eq!(bench.lease().await, []);
     bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
@@ -55,7 +56,7 @@ async fn a_lease_that_ran_out_is_worth_nothing(bench: &Bench<'_>) {
     assert!(!bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
     assert_eq!(bench.journal.resolve(&lease, &[id(1, 1)]).await.unwrap(), Resolution::Lost);
     bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
-    bench.journal.set_aside(&lease, Standing::Parked, &[id(1, 1)], "").await.unwrap();
+    bench.journal.set_aside(&lease, Standing::Parked, None, &[id(1, 1)], "").await.unwrap();
     assert_eq!(bench.journal.counts().await.unwrap().leased, 0);
     // What its worker sent may be on its way, whatever comes.
     bench.apply(vec![diverged(id(1, 2), &a)]).await;
@@ -72,6 +73,65 @@ async fn a_lease_that_ran_out_is_worth_nothing(bench: &Bench<'_>) {
     let (third, _) = bench.lease_one().await;
     assert_eq!(bench.journal.resolve(&other, &[id(1, 3)]).await.unwrap(), Resolution::Lost);
     assert_eq!(bench.journal.resolve(&third, &[id(1, 3)]).await.unwrap(), Resolution::Resolved);
+}
+
+/// Writes of the object over which a worker's change may have come that nobody has seen the end of.
+async fn overtaken(bench: &Bench<'_>, object: &Object) -> Vec<i64> {
+    let case = bench.journal.show(object).await.unwrap().unwrap();
+    let records = case.records.iter();
+    let overtaken = records.filter(|record| case.unseen.is_some_and(|unseen| unseen.may_be_over(record)));
+    overtaken.map(|record| record.id().number).collect()
+}
+
+async fn it_is_known_what_nobody_has_seen_the_end_of(bench: &Bench<'_>) {
+    let a = object("a");
+    let written = async |number| {
+        bench.apply(vec![begin(id(1, number), &a)]).await;
+        bench.apply(vec![diverged(id(1, number), &a)]).await;
+    };
+    written(1).await;
+    let (lease, _) = bench.lease_one().await;
+    written(2).await;
+    bench.journal.postpone(&lease, Later::failed(SETTLE), "").await.unwrap();
+    assert_eq!(overtaken(bench, &a).await, [0; 0]);
+    bench.pass(SETTLE).await;
+    let (lease, _) = bench.lease_one().await;
+    written(3).await;
+    bench.journal.postpone(&lease, Later::unsettled(SETTLE), "").await.unwrap();
+    written(4).await;
+    assert_eq!(overtaken(bench, &a).await, [3, 4]);
+    // The next lease comes when all that was sent has come.
+    bench.pass(SETTLE).await;
+    let (lease, case) = bench.lease_one().await;
+    assert!(case.unseen.is_some());
+    written(5).await;
+    bench.journal.postpone(&lease, Later::failed(SETTLE), "").await.unwrap();
+    written(6).await;
+    assert_eq!(overtaken(bench, &a).await, [3, 4]);
+    // A lease that ran out may have been worked under to the last.
+    bench.pass(SETTLE).await;
+    let (_, _) = bench.lease_one().await;
+    written(7).await;
+    bench.pass(HOLD + SETTLE).await;
+    let (lease, _) = bench.lease_one().await;
+    written(8).await;
+    assert_eq!(overtaken(bench, &a).await, [3, 4, 5, 6, 7]);
+    bench.journal.postpone(&lease, Later::waits(HOLD), "").await.unwrap();
+    bench.pass(HOLD).await;
+    bench.lease_one().await;
+    bench.pass(HOLD + SETTLE).await;
+    assert!(bench.journal.retry(&a).await.unwrap());
+    written(9).await;
+    assert_eq!(overtaken(bench, &a).await, [3, 4, 5, 6, 7, 8, 9]);
+    // Whatever opens it again, it is not looked at while what was sent before it was given up may come.
+    let (lease, case) = bench.lease_one().await;
+    let seen: Vec<_> = case.records.iter().map(akubra::journal::Record::id).collect();
+    bench.journal.set_aside(&lease, Standing::Dead, Some(SETTLE), &seen, "").await.unwrap();
+    written(10).await;
+    assert_eq!(overtaken(bench, &a).await, [3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(bench.lease().await, []);
+    bench.pass(SETTLE).await;
+    bench.lease_one().await;
 }
 
 async fn what_is_due_longest_is_first(bench: &Bench<'_>) {
@@ -143,7 +203,7 @@ async fn tries_are_counted(bench: &Bench<'_>) {
     }
     let (lease, case) = bench.lease_one().await;
     assert_eq!((case.attempts, case.reason.as_str()), (3, "b is away"));
-    bench.journal.set_aside(&lease, Standing::Dead, &[id(1, 1)], "too often").await.unwrap();
+    bench.journal.set_aside(&lease, Standing::Dead, None, &[id(1, 1)], "too often").await.unwrap();
     let counts = bench.journal.counts().await.unwrap();
     assert_eq!((counts.open, counts.parked, counts.dead, counts.oldest), (0, 0, 1, None));
     bench.apply(vec![diverged(id(1, 2), &a)]).await;
@@ -157,7 +217,7 @@ async fn a_human_sees_what_waits(bench: &Bench<'_>) {
         bench.apply(vec![diverged(id(1, number), object)]).await;
         let (lease, _) = bench.lease_one().await;
         let standing = [Standing::Dead, Standing::Parked][number as usize % 2];
-        bench.journal.set_aside(&lease, standing, &[id(1, number)], "why").await.unwrap();
+        bench.journal.set_aside(&lease, standing, None, &[id(1, number)], "why").await.unwrap();
     }
     bench.apply(vec![diverged(id(1, 9), &objects[1]), begin(id(1, 10), &objects[2])]).await;
     let aside = bench.journal.aside(10).await.unwrap();
@@ -173,7 +233,7 @@ async fn a_human_retries(bench: &Bench<'_>) {
     assert!(!bench.journal.retry(&a).await.unwrap());
     bench.apply(vec![diverged(id(1, 1), &a)]).await;
     let (lease, _) = bench.lease_one().await;
-    bench.journal.set_aside(&lease, Standing::Parked, &[id(1, 1)], "no rule").await.unwrap();
+    bench.journal.set_aside(&lease, Standing::Parked, None, &[id(1, 1)], "no rule").await.unwrap();
     assert_eq!(bench.journal.counts().await.unwrap().parked, 1);
     assert!(bench.journal.retry(&a).await.unwrap());
     let (lease, case) = bench.lease_one().await;

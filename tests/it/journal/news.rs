@@ -44,7 +44,7 @@ async fn lists_are_filtered(bench: &Bench<'_>) {
     let c = Object { cluster: "other".into(), bucket: b"\xff".to_vec(), key: b"a/2".to_vec() };
     bench.apply(vec![diverged(id(1, 1), &a)]).await;
     let (lease, _) = bench.lease_one().await;
-    bench.journal.set_aside(&lease, Standing::Parked, &[id(1, 1)], "").await.unwrap();
+    bench.journal.set_aside(&lease, Standing::Parked, None, &[id(1, 1)], "").await.unwrap();
     bench.apply(vec![diverged(id(1, 2), &b), misplaced(id(1, 3), &c)]).await;
     let all = Filter::default();
     let behind = |backend: &str| Filter { backend: Some(backend.to_owned()), ..Filter::default() };

@@ -1,6 +1,8 @@
 //! Random calls, the same to two engines: whatever these are, they answer alike.
 
-use akubra::journal::{Case, Change, Filter, Later, Lease, Mark, News, Object, Said, Standing, Wanted};
+use akubra::journal::{
+    Case, Change, Filter, Later, Lease, Mark, News, Object, Record, Said, Standing, Wanted, WriteId,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use super::bench::*;
@@ -18,14 +20,19 @@ struct Pair<'a> {
     is_loose: bool,
 }
 
-/// What both must say of an object.
-fn told(mut case: Case, is_loose: bool) -> Case {
+/// What both must say of an object: not by turns, since each engine has numbers of its own, but by what follows from
+/// them.
+fn told(mut case: Case, is_loose: bool) -> (Case, Vec<WriteId>) {
+    let (unseen, records) = (case.unseen, case.records.iter());
+    let over = records.filter(|record| unseen.is_some_and(|unseen| unseen.may_be_over(record)));
+    let over = over.map(Record::id).collect();
+    case.unseen = None;
     clear_turns(&mut case.records);
     if is_loose {
         (case.since, case.due) = (0, 0);
         case.records.iter_mut().for_each(|record| record.ended = 0);
     }
-    case
+    (case, over)
 }
 
 impl Pair<'_> {
@@ -110,7 +117,7 @@ impl Pair<'_> {
             }
             leases.push(leased);
         }
-        let told_by = |leases: &[(Lease, Case)]| -> Vec<Case> {
+        let told_by = |leases: &[(Lease, Case)]| -> Vec<_> {
             leases.iter().map(|(_, case)| told(case.clone(), self.is_loose)).collect()
         };
         assert_eq!(told_by(&leases[0]), told_by(&leases[1]));
@@ -131,7 +138,7 @@ impl Pair<'_> {
         if self.random.gen_bool(0.2) {
             seen.pop();
         }
-        let (failed, calm) = (self.random.gen_bool(0.5), self.random.gen_bool(0.5));
+        let [failed, calm, unseen] = [0.5, 0.5, 0.3].map(|chance| self.random.gen_bool(chance));
         match self.random.gen_range(0..5) {
             0 | 1 => {
                 let resolve =
@@ -140,14 +147,17 @@ impl Pair<'_> {
             }
             2 => {
                 let postpone = async |bench: &Bench<'_>, at: usize| {
-                    bench.journal.postpone(&leases[at], Later { pause: HOLD, failed, calm }, "why").await
+                    bench
+                        .journal
+                        .postpone(&leases[at], Later { pause: HOLD, failed, calm, unseen }, "why")
+                        .await
                 };
                 self.both(postpone).await.unwrap();
             }
             3 => {
                 let standing = if failed { Standing::Dead } else { Standing::Parked };
                 let set_aside = async |bench: &Bench<'_>, at: usize| {
-                    bench.journal.set_aside(&leases[at], standing, &seen, "why").await
+                    bench.journal.set_aside(&leases[at], standing, None, &seen, "why").await
                 };
                 self.both(set_aside).await.unwrap();
             }
@@ -166,10 +176,10 @@ impl Pair<'_> {
             let listed = bench.journal.list(&Filter::default(), None, 100).await.unwrap();
             let mut counts = bench.journal.counts().await.unwrap();
             counts.oldest = counts.oldest.filter(|_| !is_loose);
-            (listed.into_iter().map(|case| told(case, is_loose)).collect::<Vec<Case>>(), counts)
+            (listed.into_iter().map(|case| told(case, is_loose)).collect::<Vec<_>>(), counts)
         };
         let (listed, counts) = self.both(all).await;
-        let count = |standing| listed.iter().filter(|case| case.standing == standing).count() as u64;
+        let count = |standing| listed.iter().filter(|(case, _)| case.standing == standing).count() as u64;
         let counted = [Standing::Open, Standing::Parked, Standing::Dead].map(count);
         assert_eq!([counts.open, counts.parked, counts.dead], counted);
         let mut news = Vec::new();

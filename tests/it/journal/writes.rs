@@ -74,7 +74,7 @@ async fn a_record_opens_what_was_set_aside(bench: &Bench<'_>) {
         let a = object(key);
         bench.apply(vec![diverged(id(1, 1), &a)]).await;
         let (lease, _) = bench.lease_one().await;
-        bench.journal.set_aside(&lease, standing, &[id(1, 1)], "no rule").await.unwrap();
+        bench.journal.set_aside(&lease, standing, None, &[id(1, 1)], "no rule").await.unwrap();
         let case = bench.case(&a).await.unwrap();
         assert_eq!((case.standing, case.reason.as_str()), (standing, "no rule"));
         assert_eq!(bench.lease().await, []);
@@ -83,7 +83,7 @@ async fn a_record_opens_what_was_set_aside(bench: &Bench<'_>) {
         let (lease, case) = bench.lease_one().await;
         assert_eq!(case.records.len(), 2);
         // With a record that was not seen it is not set aside, and due again.
-        bench.journal.set_aside(&lease, standing, &[id(1, 1)], "no rule").await.unwrap();
+        bench.journal.set_aside(&lease, standing, None, &[id(1, 1)], "no rule").await.unwrap();
         let (lease, _) = bench.lease_one().await;
         bench.journal.postpone(&lease, Later::again(1000 * HOLD), "").await.unwrap();
     }
