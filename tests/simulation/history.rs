@@ -73,7 +73,9 @@ async fn history(world: Arc<World>) -> Result<(), String> {
     // second nobody knows which is that of a write of which no backend has said anything.
     let is_decided =
         slots.len() == 1 && is_calm && !world.is_late && world.consistency == Consistency::Strong;
-    check(&world, &keys, is_decided, is_safe).await
+    // Whoever crashes: the successor's writes are behind those of the dead.
+    let is_ordered = slots.len() == 1 && !world.is_late && world.consistency == Consistency::Strong;
+    check(&world, &keys, is_decided, is_ordered, is_safe).await
 }
 
 /// What was there before.
@@ -83,7 +85,7 @@ fn begin(world: &World, key: &[u8]) {
         false => Effect::Delete,
     };
     (0..world.names.len()).for_each(|at| _ = world.store(at, key, &effect));
-    let write = Write { key: key.to_vec(), effect, began: 0, closed: 0, acknowledged: true };
+    let write = Write { key: key.to_vec(), effect, began: 0, closed: 0, acknowledged: true, whole: true };
     lock(&world.writes).push(write);
 }
 
@@ -115,7 +117,7 @@ async fn client(world: Arc<World>, slots: Slots, keys: Vec<Vec<u8>>, _done: crat
                 _ => Effect::Tag(Some(format!("t{at:03}"))),
             };
             let began = world.event();
-            writes.push(Write { key: key.clone(), effect, began, closed: i64::MAX, acknowledged: false });
+            writes.push(Write { key: key.clone(), effect, began, closed: i64::MAX, acknowledged: false, whole: false });
             at
         };
         let effect = lock(&world.writes)[at].effect.clone();
@@ -190,7 +192,7 @@ async fn drain(world: &World, slots: &[Mutex<Option<Arc<Gateway>>>]) -> Result<(
     Err(format!("the journal does not drain: {left:?}"))
 }
 
-async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_safe: bool) -> Result<(), String> {
+async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_ordered: bool, is_safe: bool) -> Result<(), String> {
     let parked = world.journal.list(&Filter::default(), None, 10).await.unwrap();
     let is_tag = |write: &Write| matches!(write.effect, Effect::Tag(_));
     let is_answered = |key: &[u8]| {
@@ -199,6 +201,14 @@ async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_safe: bool)
     let is_parked = |case: &&Case| case.standing == Standing::Parked && is_answered(&case.object.key);
     if let Some(case) = parked.iter().find(is_parked).filter(|_| is_decided) {
         return Err(format!("parked, with one gateway: {case:?}"));
+    }
+    let has_decided = |key: &[u8]| {
+        let writes = lock(&world.writes);
+        has_decided(&writes.iter().filter(|write| write.key == key).collect::<Vec<_>>())
+    };
+    let is_parked = |case: &&Case| case.standing == Standing::Parked && has_decided(&case.object.key);
+    if let Some(case) = parked.iter().find(is_parked).filter(|_| is_ordered) {
+        return Err(format!("parked, though all took the last write: {case:?}"));
     }
     let parked: BTreeSet<Vec<u8>> = parked.into_iter().map(|case| case.object.key).collect();
     for key in keys.iter().filter(|key| is_safe && !parked.contains(*key)) {
@@ -213,6 +223,16 @@ async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_safe: bool)
         }
     }
     Ok(())
+}
+
+/// Whether every backend took the last write, which began when all others were over.
+fn has_decided(writes: &[&Write]) -> bool {
+    let is_whole = |write: &Write| write.whole && write.acknowledged;
+    let is_last = |write: &Write| {
+        writes.iter().all(|other| other.began == write.began || other.closed < write.began)
+    };
+    writes.iter().all(|write| !matches!(write.effect, Effect::Tag(_)))
+        && writes.iter().any(|write| is_whole(write) && is_last(write))
 }
 
 /// Whether what all backends hold is of writes after which no acknowledged one began.

@@ -40,18 +40,22 @@ impl Gate for Hold {
     }
 }
 
-pub struct Backends(pub Arc<World>);
+pub struct Backends(pub Arc<World>, pub Actor);
 
 impl Backends {
-    async fn ask<T: Send + 'static>(
+    /// Sends before this returns.
+    fn ask<T: Send + 'static>(
         &self,
         backend: &str,
         effect: impl FnOnce(&World) -> T + Send + 'static,
-    ) -> Result<T, StoreError> {
-        match self.0.exchange(self.0.at(backend), effect).await {
-            Answer::Done(answer) => Ok(answer),
-            Answer::Away => Err(StoreError::Failed("away".into())),
-            Answer::Broken | Answer::Lost => Err(StoreError::Unknown("lost".into())),
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
+        let answer = self.0.exchange(self.0.at(backend), effect);
+        async move {
+            match answer.await {
+                Answer::Done(answer) => Ok(answer),
+                Answer::Away => Err(StoreError::Failed("away".into())),
+                Answer::Broken | Answer::Lost => Err(StoreError::Unknown("lost".into())),
+            }
         }
     }
 
@@ -87,7 +91,21 @@ impl Backends {
             let now = world.held(at, &key).map(|held| held.etag);
             (!is_conditional || now == over).then(|| world.store(at, &key, &effect))?
         };
-        self.ask(backend, change).await?.ok_or_else(changed)
+        self.send(backend, change).await?.ok_or_else(changed)
+    }
+
+    /// A change, after which the worker may stand still for longer than it has a lease.
+    async fn send<T: Send + 'static>(
+        &self,
+        backend: &str,
+        change: impl FnOnce(&World) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let answer = self.ask(backend, change);
+        if self.0.is_faulty(30) {
+            self.0.sim.note(|| format!("worker {} stalls behind its change", self.1));
+            self.0.sim.stall(self.1, self.0.sim.range(HOLD, 4_000));
+        }
+        answer.await
     }
 }
 
@@ -172,7 +190,7 @@ impl Stores for Backends {
     ) -> Result<(), StoreError> {
         let (at, key) = (self.0.at(backend), object.key.clone());
         let tags = value.map(|value| String::from_utf8(value.to_vec()).unwrap());
-        let set = self.ask(backend, move |world| world.store(at, &key, &Effect::Tag(tags))).await?;
+        let set = self.send(backend, move |world| world.store(at, &key, &Effect::Tag(tags))).await?;
         set.map(|_| ()).ok_or_else(changed)
     }
 }
@@ -192,7 +210,7 @@ pub async fn work(world: Arc<World>, actor: Actor) {
             let until = AtomicI64::new(asked + HOLD);
             let hold = Hold { sim: world.sim.clone(), until, is_ignored: ignored };
             let outcome =
-                match select(pin!(repair(&world, &lease, &case, &hold)), pin!(keep(&world, &lease, &hold)))
+                match select(pin!(repair(&world, actor, &lease, &case, &hold)), pin!(keep(&world, &lease, &hold)))
                     .await
                 {
                     Either::Left((outcome, _)) => outcome,
@@ -204,10 +222,10 @@ pub async fn work(world: Arc<World>, actor: Actor) {
     }
 }
 
-async fn repair(world: &Arc<World>, lease: &Lease, case: &Case, gate: &Hold) -> Outcome {
+async fn repair(world: &Arc<World>, actor: Actor, lease: &Lease, case: &Case, gate: &Hold) -> Outcome {
     let clock_bound = Duration::from_millis(BOUND as u64);
     let rules = Rules { clock_bound, settle: world.settle };
-    let stores = Backends(world.clone());
+    let stores = Backends(world.clone(), actor);
     let journal = &*world.journal;
     let repair = Repair { journal, stores: &stores, backends: &world.names, rules: &rules, gate };
     repair.run(lease, case).await.unwrap()

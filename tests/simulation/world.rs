@@ -31,6 +31,9 @@ const SKEW: i64 = 450;
 /// What is not late has arrived by then.
 pub const LANDED: i64 = 50;
 
+/// What is slow, and not late, has arrived by then.
+const SLOW: i64 = 400;
+
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {
@@ -98,6 +101,8 @@ pub struct Write {
     pub key: Vec<u8>,
     pub effect: Effect,
     pub began: i64,
+    /// Every backend took it.
+    pub whole: bool,
     /// Nothing comes of it any more but what is late.
     pub closed: i64,
     pub acknowledged: bool,
@@ -116,6 +121,8 @@ pub struct World {
     pub journal_fails: bool,
     /// Whether what was sent may arrive after what was sent later.
     pub is_late: bool,
+    /// Whether what is not late takes its time, too.
+    is_slow: bool,
     stores: Mutex<Vec<Store>>,
     pub faults: AtomicBool,
     pub writes: Mutex<Vec<Write>>,
@@ -160,6 +167,7 @@ impl World {
             is_versioned: sim.chance(200),
             journal_fails: sim.chance(300),
             is_late: sim.chance(500),
+            is_slow: sim.chance(500),
             stores: Mutex::new(stores),
             faults: AtomicBool::new(true),
             writes: Mutex::default(),
@@ -280,7 +288,11 @@ impl World {
         let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(50));
         let patience = if is_lost || is_late { sim.range(5, 1500) } else { 60_000 };
         let patience = if self.is_late { patience } else { patience.max(LANDED) };
-        let arrives = if is_late { sim.range(1, SETTLE - 10) } else { sim.range(1, 40) };
+        let arrives = match (is_late, self.is_late && self.is_slow) {
+            (true, _) => sim.range(1, SETTLE - 10),
+            (false, true) => sim.range(1, SLOW),
+            (false, false) => sim.range(1, 40),
+        };
         let never = is_lost && sim.chance(500);
         let is_broken = !is_lost && !is_late && self.is_faulty(20);
         let done = Arc::new((Latch::default(), Mutex::new(None)));

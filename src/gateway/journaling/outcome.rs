@@ -95,7 +95,7 @@ pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Ou
             said.push((endpoint, self::said(part)));
         }
     }
-    let outcome = if !parts.iter().any(may_have_taken) {
+    let outcome = if !parts.iter().any(|part| may_have_taken(part) || part.reply.sent_twice) {
         Outcome::Void
     } else if left_out.is_empty() && own().all(Part::is_settled) {
         Outcome::Settled
@@ -240,6 +240,11 @@ mod tests {
             reply(1, 0, Kind::Good, 200, "\"e\""),
         ];
         let said = vec![good("\"e\""), good("\"e\""), Said::Unknown];
+        assert_eq!(outcomes(&replies), [(Outcome::Diverged, said)]);
+        // Also what it refused the second time: what it said to the first nobody has heard.
+        let refused = reply(0, 0, Kind::NotApplied, 404, "");
+        let replies = [Reply { sent_twice: true, ..refused }, reply(1, 0, Kind::NotApplied, 404, "")];
+        let said = vec![Said::NotApplied, Said::NotApplied, Said::Unknown];
         assert_eq!(outcomes(&replies), [(Outcome::Diverged, said)]);
     }
 

@@ -31,7 +31,7 @@ impl Gateway {
     /// A client's request; `at` is its place among all writes.
     pub async fn write(self: Arc<Self>, at: usize, key: Vec<u8>, effect: Effect, client: Sender<bool>) {
         self.under_way.fetch_add(1, Relaxed);
-        let is_answered = self.clone().try_write(key, &effect, client).await;
+        let is_answered = self.clone().try_write(at, key, &effect, client).await;
         self.under_way.fetch_sub(1, Relaxed);
         let world = &self.world;
         lock(&world.writes)[at].closed = world.event();
@@ -43,6 +43,7 @@ impl Gateway {
     /// `Err` = it came to nothing.
     async fn try_write(
         self: Arc<Self>,
+        at: usize,
         key: Vec<u8>,
         effect: &Effect,
         client: Sender<bool>,
@@ -70,6 +71,7 @@ impl Gateway {
             }
         }
         let replies: Vec<Reply> = replies.into_iter().map(|(_, reply)| reply).collect();
+        lock(&world.writes)[at].whole = replies.iter().all(|reply| reply.kind == Kind::Good);
         begun.end(&replies, commit);
         Ok(())
     }
