@@ -74,7 +74,7 @@ async fn history(world: Arc<World>) -> Result<(), String> {
     let is_decided =
         slots.len() == 1 && is_calm && !world.is_late && world.consistency == Consistency::Strong;
     // Whoever crashes: the successor's writes are behind those of the dead.
-    let is_ordered = slots.len() == 1 && !world.is_late && world.consistency == Consistency::Strong;
+    let is_ordered = slots.len() == 1 && world.consistency == Consistency::Strong;
     check(&world, &keys, is_decided, is_ordered, is_safe).await
 }
 
@@ -117,7 +117,14 @@ async fn client(world: Arc<World>, slots: Slots, keys: Vec<Vec<u8>>, _done: crat
                 _ => Effect::Tag(Some(format!("t{at:03}"))),
             };
             let began = world.event();
-            writes.push(Write { key: key.clone(), effect, began, closed: i64::MAX, acknowledged: false, whole: false });
+            writes.push(Write {
+                key: key.clone(),
+                effect,
+                began,
+                closed: i64::MAX,
+                acknowledged: false,
+                whole: false,
+            });
             at
         };
         let effect = lock(&world.writes)[at].effect.clone();
@@ -192,7 +199,13 @@ async fn drain(world: &World, slots: &[Mutex<Option<Arc<Gateway>>>]) -> Result<(
     Err(format!("the journal does not drain: {left:?}"))
 }
 
-async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_ordered: bool, is_safe: bool) -> Result<(), String> {
+async fn check(
+    world: &World,
+    keys: &[Vec<u8>],
+    is_decided: bool,
+    is_ordered: bool,
+    is_safe: bool,
+) -> Result<(), String> {
     let parked = world.journal.list(&Filter::default(), None, 10).await.unwrap();
     let is_tag = |write: &Write| matches!(write.effect, Effect::Tag(_));
     let is_answered = |key: &[u8]| {
@@ -203,8 +216,14 @@ async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_ordered: bo
         return Err(format!("parked, with one gateway: {case:?}"));
     }
     let has_decided = |key: &[u8]| {
+        let held: Vec<_> = (0..world.names.len()).map(|at| world.text(at, key)).collect();
         let writes = lock(&world.writes);
-        has_decided(&writes.iter().filter(|write| write.key == key).collect::<Vec<_>>())
+        let of_key: Vec<&Write> = writes.iter().filter(|write| write.key == key).collect();
+        // What is late may come over it everywhere, or take away what a DELETE has left.
+        last_of_all(&of_key).is_some_and(|write| match &write.effect {
+            Effect::Put { text, .. } => held.iter().any(|held| held.as_ref() == Some(text)),
+            _ => !world.is_late,
+        })
     };
     let is_parked = |case: &&Case| case.standing == Standing::Parked && has_decided(&case.object.key);
     if let Some(case) = parked.iter().find(is_parked).filter(|_| is_ordered) {
@@ -225,14 +244,14 @@ async fn check(world: &World, keys: &[Vec<u8>], is_decided: bool, is_ordered: bo
     Ok(())
 }
 
-/// Whether every backend took the last write, which began when all others were over.
-fn has_decided(writes: &[&Write]) -> bool {
+/// A write that every backend took, and which began when all others were over; not where tags were written.
+fn last_of_all<'a>(writes: &[&'a Write]) -> Option<&'a Write> {
     let is_whole = |write: &Write| write.whole && write.acknowledged;
-    let is_last = |write: &Write| {
-        writes.iter().all(|other| other.began == write.began || other.closed < write.began)
-    };
-    writes.iter().all(|write| !matches!(write.effect, Effect::Tag(_)))
-        && writes.iter().any(|write| is_whole(write) && is_last(write))
+    let is_last =
+        |write: &Write| writes.iter().all(|other| other.began == write.began || other.closed < write.began);
+    let is_tag = |write: &&Write| matches!(write.effect, Effect::Tag(_));
+    let mut last = writes.iter().copied().filter(|write| is_whole(write) && is_last(write));
+    last.next().filter(|_| !writes.iter().any(is_tag))
 }
 
 /// Whether what all backends hold is of writes after which no acknowledged one began.

@@ -209,13 +209,15 @@ pub async fn work(world: Arc<World>, actor: Actor) {
             world.sim.note(|| format!("{name} leases {}", lease.object));
             let until = AtomicI64::new(asked + HOLD);
             let hold = Hold { sim: world.sim.clone(), until, is_ignored: ignored };
-            let outcome =
-                match select(pin!(repair(&world, actor, &lease, &case, &hold)), pin!(keep(&world, &lease, &hold)))
-                    .await
-                {
-                    Either::Left((outcome, _)) => outcome,
-                    Either::Right(((), _)) => Outcome::Lost,
-                };
+            let outcome = match select(
+                pin!(repair(&world, actor, &lease, &case, &hold)),
+                pin!(keep(&world, &lease, &hold)),
+            )
+            .await
+            {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right(((), _)) => Outcome::Lost,
+            };
             world.sim.note(|| format!("{name}: {outcome:?}"));
             hand_over(&world, &lease, &case, outcome).await;
         }
