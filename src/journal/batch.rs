@@ -10,10 +10,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Change, WriteId};
+use super::{Change, Intent, WriteId};
 
 /// How long an intent that nobody waits for may wait itself: most writes are shorter.
 pub const LINGER: Duration = Duration::from_millis(20);
@@ -80,24 +81,21 @@ impl<T> Waiting<T> {
     }
 
     /// Adds beginnings that nobody waits for; false = there is no room.
-    pub fn begin(&mut self, changes: Vec<Change>, now: Instant) -> bool {
-        if self.len() + changes.len() > BEGINNINGS_MOST {
+    pub fn begin(&mut self, intents: &[Arc<Intent>], now: Instant) -> bool {
+        if self.len() + intents.len() > BEGINNINGS_MOST {
             return false;
         }
-        changes.into_iter().for_each(|change| self.push(change, now, false));
+        intents.iter().for_each(|intent| self.push(Change::Begin(intent.clone()), now, false));
         true
     }
 
     /// Adds beginnings that `token` waits for, in one batch; it comes back if there is no room.
-    pub fn begin_now(&mut self, changes: Vec<Change>, token: T, now: Instant) -> Result<(), T> {
-        if self.len() + changes.len() > BEGINNINGS_MOST {
+    pub fn begin_now(&mut self, intents: &[Arc<Intent>], token: T, now: Instant) -> Result<(), T> {
+        if self.len() + intents.len() > BEGINNINGS_MOST {
             return Err(token);
         }
-        let count = changes.len();
-        for change in changes {
-            self.push(change, now, true);
-        }
-        for (back, entry) in self.entries.iter_mut().rev().take(count).enumerate() {
+        intents.iter().for_each(|intent| self.push(Change::Begin(intent.clone()), now, true));
+        for (back, entry) in self.entries.iter_mut().rev().take(intents.len()).enumerate() {
             entry.joined = back > 0;
         }
         if let Some(last) = self.entries.back_mut() {
@@ -110,7 +108,7 @@ impl<T> Waiting<T> {
     /// no room, and it is lost. `begun` = its beginning was added. `needed` = the journal must hear of it whether it has
     /// heard of the beginning or not.
     pub fn end(&mut self, change: Change, begun: bool, needed: bool, now: Instant) -> Option<u64> {
-        let known = self.withdraw(id(&change));
+        let known = self.withdraw(change.id());
         let heard = begun && known != Beginning::Withdrawn;
         let is_divergence = matches!(change, Change::Diverged(_));
         if !is_divergence && !needed && !heard {
@@ -231,25 +229,17 @@ impl<T> Batch<T> {
     }
 }
 
-fn id(change: &Change) -> WriteId {
-    match change {
-        Change::Begin(intent) => intent.id,
-        Change::Settled(record) | Change::Diverged(record) => record.id(),
-        Change::Void(id) => *id,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Intent, Record, fixture};
+    use crate::journal::{Record, fixture};
 
     fn intent(number: i64) -> Intent {
         fixture::intent("k", number)
     }
 
-    fn begin(number: i64) -> Vec<Change> {
-        vec![Change::Begin(intent(number))]
+    fn begin<const N: usize>(numbers: [i64; N]) -> [Arc<Intent>; N] {
+        numbers.map(|number| Arc::new(intent(number)))
     }
 
     fn record(number: i64) -> Record {
@@ -263,23 +253,23 @@ mod tests {
             Change::Diverged(_) => 'd',
             Change::Void(_) => 'v',
         };
-        batch.changes().map(|change| (kind(change), id(change).number)).collect()
+        batch.changes().map(|change| (kind(change), change.id().number)).collect()
     }
 
     #[test]
     fn a_short_write_that_nobody_waited_for_leaves_no_trace() {
         let now = Instant::now();
         let mut waiting = Waiting::<()>::default();
-        assert!(waiting.begin(begin(1), now) && waiting.begin(begin(2), now));
+        assert!(waiting.begin(&begin([1]), now) && waiting.begin(&begin([2]), now));
         assert_eq!(waiting.due(), Some(now + LINGER));
         assert_eq!(waiting.end(Change::Settled(record(1)), true, false, now), Some(0));
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting.end(Change::Void(intent(2).id), true, false, now), Some(0));
         assert!(waiting.is_empty() && waiting.due().is_none());
         // Of an object with records each write is kept.
-        waiting.begin(begin(3), now);
+        waiting.begin(&begin([3]), now);
         assert_eq!(waiting.end(Change::Settled(record(3)), true, true, now), Some(4));
-        waiting.begin(begin(4), now);
+        waiting.begin(&begin([4]), now);
         waiting.end(Change::Diverged(record(4)), true, false, now);
         assert_eq!(waiting.due().map(|due| due <= now), Some(true), "a divergence does not linger");
         assert_eq!(numbers(&waiting.take()), [('s', 3), ('d', 4)]);
@@ -289,7 +279,7 @@ mod tests {
     fn what_is_on_its_way_is_ended_by_what_follows() {
         let now = Instant::now();
         let mut waiting = Waiting::default();
-        waiting.begin_now([begin(1), begin(2)].concat(), "both", now).unwrap();
+        waiting.begin_now(&begin([1, 2]), "both", now).unwrap();
         assert_eq!(waiting.due(), Some(now));
         let batch = waiting.take();
         assert_eq!((numbers(&batch), waiting.len()), (vec![('b', 1), ('b', 2)], 2));
@@ -306,14 +296,14 @@ mod tests {
     fn a_failed_batch_is_tried_again_but_for_what_somebody_waited_for() {
         let now = Instant::now();
         let mut waiting = Waiting::default();
-        waiting.begin(begin(1), now);
-        waiting.begin_now(begin(2), "waits", now).unwrap();
+        waiting.begin(&begin([1]), now);
+        waiting.begin_now(&begin([2]), "waits", now).unwrap();
         waiting.end(Change::Diverged(record(3)), false, false, now);
         let batch = waiting.take();
         waiting.end(Change::Settled(record(1)), true, false, now);
         assert_eq!(waiting.give_back(batch), ["waits"]);
         // Whether its beginning is there is not known: so its end must be.
-        waiting.begin(begin(4), now);
+        waiting.begin(&begin([4]), now);
         waiting.end(Change::Void(intent(4).id), true, false, now);
         assert_eq!(numbers(&waiting.take()), [('b', 1), ('v', 2), ('d', 3), ('s', 1)]);
     }
@@ -323,10 +313,10 @@ mod tests {
         let now = Instant::now();
         let mut waiting = Waiting::default();
         for number in 0..BATCH_MOST as i64 - 1 {
-            waiting.begin(begin(number), now);
+            waiting.begin(&begin([number]), now);
         }
-        waiting.begin_now([begin(-1), begin(-2), begin(-3)].concat(), 7, now).unwrap();
-        waiting.begin(begin(-4), now);
+        waiting.begin_now(&begin([-1, -2, -3]), 7, now).unwrap();
+        waiting.begin(&begin([-4]), now);
         let batch = waiting.take();
         assert_eq!(numbers(&batch).last(), Some(&('b', -3)));
         assert_eq!((waiting.done(batch), waiting.len()), (vec![7], 1));
@@ -336,10 +326,10 @@ mod tests {
     fn a_full_queue_refuses_beginnings_first_and_never_the_end_of_what_the_journal_knows() {
         let now = Instant::now();
         let mut waiting = Waiting::default();
-        waiting.begin(begin(-1), now);
+        waiting.begin(&begin([-1]), now);
         let batch = waiting.take();
-        while waiting.begin(begin(waiting.len() as i64), now) {}
-        assert_eq!(waiting.begin_now(begin(-9), 1, now), Err(1));
+        while waiting.begin(&begin([waiting.len() as i64]), now) {}
+        assert_eq!(waiting.begin_now(&begin([-9]), 1, now), Err(1));
         while waiting.len() < WAITING_MOST {
             assert!(waiting.end(Change::Settled(record(-9)), false, true, now).is_some());
         }
@@ -355,7 +345,7 @@ mod tests {
         let now = Instant::now();
         let mut waiting = Waiting::<()>::default();
         let first = waiting.end(Change::Diverged(record(1)), false, false, now).unwrap();
-        waiting.begin(begin(2), now);
+        waiting.begin(&begin([2]), now);
         let last = waiting.end(Change::Diverged(record(3)), false, false, now).unwrap();
         waiting.end(Change::Void(intent(2).id), true, false, now);
         let batch = waiting.take();
@@ -363,7 +353,7 @@ mod tests {
         assert!(waiting.taken_up_to() < first, "it is on its way");
         waiting.give_back(batch);
         assert!(waiting.taken_up_to() < first, "it waits again");
-        waiting.begin(begin(4), now);
+        waiting.begin(&begin([4]), now);
         waiting.end(Change::Void(intent(4).id), true, false, now);
         let batch = waiting.take();
         waiting.done(batch);
@@ -374,7 +364,7 @@ mod tests {
     fn a_write_that_gave_up_waiting_leaves_no_trace_either() {
         let now = Instant::now();
         let mut waiting = Waiting::default();
-        waiting.begin_now(begin(1), "gone", now).unwrap();
+        waiting.begin_now(&begin([1]), "gone", now).unwrap();
         assert_eq!(waiting.end(Change::Void(intent(1).id), true, false, now), Some(0));
         let batch = waiting.take();
         assert!(numbers(&batch).is_empty());

@@ -136,8 +136,7 @@ mod tests {
     impl Changes for Told {
         fn begin(&self, intent: &Arc<Intent>) -> bool {
             if !self.is_full.get() {
-                let change = Change::Begin(Arc::unwrap_or_clone(intent.clone()));
-                self.changes.borrow_mut().push((change, false));
+                self.changes.borrow_mut().push((Change::Begin(intent.clone()), false));
             }
             !self.is_full.get()
         }
@@ -186,7 +185,7 @@ mod tests {
             overview.begin(&intent(2), own_told);
             let heard = end(&overview, 2, Outcome::Settled, &told);
             let kept_beside = (Change::Settled(record(2)), true);
-            let introduced = (Change::Begin(Arc::unwrap_or_clone(intent(1))), false);
+            let introduced = (Change::Begin(intent(1)), false);
             let expected = match (other_told, is_full) {
                 (true, _) => vec![kept_beside],
                 (false, false) => vec![introduced, kept_beside],

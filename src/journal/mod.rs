@@ -26,7 +26,7 @@ mod sqlite;
 pub mod survey;
 mod writer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -59,8 +59,8 @@ pub enum JournalError {
 /// One step in the life of a write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// It is about to begin.
-    Begin(Intent),
+    /// It is about to begin. Shared with its request, which needs it to the end.
+    Begin(Arc<Intent>),
     /// All backends are good. The intent goes, unless the object has other records, or intents of other writes: then the record is kept with them, because the order of all of them must be known to whoever repairs.
     Settled(Record),
     /// Backends do not agree, or may not. The record takes the place of the intent, if there is one; a parked
@@ -68,6 +68,17 @@ pub enum Change {
     Diverged(Record),
     /// Nothing reached any backend: the intent goes; with all others, if the write has several.
     Void(WriteId),
+}
+
+impl Change {
+    /// The write that it is about.
+    pub fn id(&self) -> WriteId {
+        match self {
+            Change::Begin(intent) => intent.id,
+            Change::Settled(record) | Change::Diverged(record) => record.id(),
+            Change::Void(id) => *id,
+        }
+    }
 }
 
 /// What the journal thought of a gateway.

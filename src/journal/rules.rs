@@ -44,7 +44,7 @@ pub type Part = (WriteId, Digest);
 /// The changes of a call, by what they need.
 #[derive(Debug, Default)]
 pub struct Batch {
-    pub begun: BTreeMap<Part, Intent>,
+    pub begun: BTreeMap<Part, Arc<Intent>>,
     pub diverged: BTreeMap<Part, Record>,
     pub settled: BTreeMap<Part, Record>,
     /// What is not under way any more: on one object, or on all.

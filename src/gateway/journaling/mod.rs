@@ -119,7 +119,6 @@ impl Journaling {
     /// Lets a write begin, when the journal knows of it as its region asks for. Dropped, it has not begun.
     pub async fn begin(self: &Arc<Self>, writing: &Writing<'_>) -> Result<Begun, Refused> {
         let intents = writing.intents(|| self.writer.next_id());
-        let intents: Vec<_> = intents.into_iter().map(Arc::new).collect();
         let contested = intents.iter().map(|intent| self.overview.may_have_records(&intent.object)).collect();
         let is_strong = writing.consistency() == Consistency::Strong;
         if is_strong {
@@ -218,19 +217,19 @@ impl<'a> Writing<'a> {
         self.route.region.consistency
     }
 
-    fn intents(&self, next_id: impl Fn() -> WriteId) -> Vec<Intent> {
+    fn intents(&self, next_id: impl Fn() -> WriteId) -> Vec<Arc<Intent>> {
         let what = what(&self.route.request, self.method);
         let length = self.route.object_length;
         let strong = self.consistency() == Consistency::Strong;
         let intent =
             |cluster: &Cluster, what| Intent { length, strong, ..self.intent(next_id(), cluster, what) };
         if self.doomed.is_empty() {
-            return self.clusters.iter().map(|cluster| intent(cluster, what.clone())).collect();
+            return self.clusters.iter().map(|cluster| Arc::new(intent(cluster, what.clone()))).collect();
         }
         let one = |cluster, doomed: &Doomed| {
             let mut intent = intent(cluster, doomed.version.clone().map_or(What::Delete, What::Version));
             intent.object.key.clone_from(&doomed.key);
-            Intent { length: None, ..intent }
+            Arc::new(Intent { length: None, ..intent })
         };
         let of_cluster = |cluster| self.doomed.iter().map(move |doomed| one(cluster, doomed));
         self.clusters.iter().flat_map(|cluster| of_cluster(cluster)).collect()

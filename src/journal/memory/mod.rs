@@ -8,7 +8,7 @@ mod tables;
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -100,7 +100,7 @@ impl Journal for Memory {
         }
         let turn = tables.turn();
         for (part, intent) in batch.begun {
-            tables.begin(part, intent, turn);
+            tables.begin(part, Arc::unwrap_or_clone(intent), turn);
         }
         for record in batch.diverged.into_values() {
             tables.add(&record, turn, now, settle);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::session::{Failure, Result, Session, first};
 use crate::journal::{
-    Intent, Object, Record, WriteId,
+    Object, Record, WriteId,
     row::{self, Row},
     rules::{Batch, Digest, KEPT_EVENTS, Part, are_many, stamped, superfluous},
 };
@@ -46,7 +46,7 @@ async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
     let gateways: Vec<i64> = batch.gateways().into_iter().collect();
     let sql = "UPDATE gateways SET seen = $2 WHERE id = ANY($1)";
     session.execute(sql, &[&gateways, &now]).await?;
-    let intents: Vec<&Intent> = batch.begun.values().collect();
+    let intents: Vec<_> = batch.begun.values().collect();
     let gateways: Vec<i64> = intents.iter().map(|intent| intent.id.gateway).collect();
     let numbers: Vec<i64> = intents.iter().map(|intent| intent.id.number).collect();
     let names = Names::of(intents.iter().map(|intent| &intent.object));

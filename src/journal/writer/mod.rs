@@ -140,9 +140,8 @@ impl Writer {
     /// Returns when the intents are on disk. Dropped, or in vain, it leaves none; `Err` says why.
     pub async fn begin_within(&self, intents: &[Arc<Intent>], patience: Duration) -> Result<(), String> {
         let (token, told) = oneshot::channel();
-        let changes = beginnings(intents);
         if self.unavailable.load(Relaxed)
-            || self.put(|queue, now| queue.begin_now(changes, token, now)).is_err()
+            || self.put(|queue, now| queue.begin_now(intents, token, now)).is_err()
         {
             return Err("it is away, or too much waits for it".into());
         }
@@ -163,7 +162,7 @@ impl Writer {
 
     /// The intents will be on disk soon, unless their writes end before; false = they will not.
     pub fn begin_soon(&self, intents: &[Arc<Intent>]) -> bool {
-        !self.unavailable.load(Relaxed) && self.put(|queue, now| queue.begin(beginnings(intents), now))
+        !self.unavailable.load(Relaxed) && self.put(|queue, now| queue.begin(intents, now))
     }
 
     pub fn taken_up_to(&self) -> u64 {
@@ -350,18 +349,14 @@ impl NowAndThen {
     }
 }
 
-fn beginnings(intents: &[Arc<Intent>]) -> Vec<Change> {
-    intents.iter().map(|intent| Change::Begin(Intent::clone(intent))).collect()
-}
-
 /// A change as the journal gets it: one that is older than the process's number there has that one.
 fn named(mut change: Change, gateway: i64) -> Change {
-    let id = match &mut change {
-        Change::Begin(intent) => &mut intent.id,
-        Change::Settled(record) | Change::Diverged(record) => &mut record.intent.id,
-        Change::Void(id) => id,
-    };
-    if id.gateway == 0 {
+    if change.id().gateway == 0 {
+        let id = match &mut change {
+            Change::Begin(intent) => &mut Arc::make_mut(intent).id,
+            Change::Settled(record) | Change::Diverged(record) => &mut record.intent.id,
+            Change::Void(id) => id,
+        };
         id.gateway = gateway;
     }
     change

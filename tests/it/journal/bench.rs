@@ -205,7 +205,7 @@ pub fn record(id: WriteId, object: &Object, other: Said) -> Record {
 }
 
 pub fn begin(id: WriteId, object: &Object) -> Change {
-    Change::Begin(intent(id, object))
+    Change::Begin(intent(id, object).into())
 }
 
 pub fn settled(id: WriteId, object: &Object) -> Change {

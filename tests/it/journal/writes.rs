@@ -216,7 +216,7 @@ async fn names_are_any_bytes(bench: &Bench<'_>) {
         record
             .replies
             .push(("http://c:80".to_owned(), Said::Good { etag: Some("\0'".into()), version: None }));
-        bench.apply(vec![Change::Begin(record.intent.clone())]).await;
+        bench.apply(vec![Change::Begin(record.intent.clone().into())]).await;
         bench.apply(vec![Change::Diverged(record.clone())]).await;
         let (lease, case) = bench.lease_one().await;
         assert_eq!((case.object, case.records), (object.clone(), vec![record.clone()]));
@@ -244,7 +244,7 @@ async fn turns_order_writes(bench: &Bench<'_>) {
     let a = object("a");
     let mut weak = intent(id(next, 1), &a);
     weak.strong = false;
-    bench.apply(vec![begin(id(dead, 1), &a), Change::Begin(weak)]).await;
+    bench.apply(vec![begin(id(dead, 1), &a), Change::Begin(weak.into())]).await;
     bench.journal.leave(dead, SETTLE).await.unwrap();
     bench.apply(vec![begin(id(next, 2), &a)]).await;
     bench.apply(vec![diverged(id(next, 1), &a), diverged(id(next, 2), &a)]).await;

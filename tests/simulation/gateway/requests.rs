@@ -1,11 +1,14 @@
 //! What a gateway does for its clients, with the real intents, verdicts and outcomes.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    slice::from_ref,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use akubra::{
     config::Consistency,
     gateway::journaling::outcome::{outcome, whole},
-    journal::{Change, Ended, Intent, Outcome, Record, Said, What, WriteId},
+    journal::{Ended, Intent, Outcome, Record, Said, What, WriteId},
     mirror::{
         Kind, Reply,
         verdict::{Decision, Event, Rule, Seen, Verdict, divergences},
@@ -102,18 +105,16 @@ impl Gateway {
         Some(begun)
     }
 
-    pub(super) fn begins_soon(&self, intent: &Intent) -> bool {
-        let change = vec![Change::Begin(intent.clone())];
-        !self.is_unavailable.load(Relaxed) && self.put(|waiting, now| waiting.begin(change, now))
+    pub(super) fn begins_soon(&self, intent: &Arc<Intent>) -> bool {
+        !self.is_unavailable.load(Relaxed) && self.put(|waiting, now| waiting.begin(from_ref(intent), now))
     }
 
-    async fn is_on_disk(&self, intent: &Intent) -> bool {
+    async fn is_on_disk(&self, intent: &Arc<Intent>) -> bool {
         let (token, told) = channel();
-        let change = vec![Change::Begin(intent.clone())];
         if self.is_unavailable.load(Relaxed) {
             return false;
         }
-        self.put(|waiting, now| waiting.begin_now(change, token, now)).map_err(drop).unwrap();
+        self.put(|waiting, now| waiting.begin_now(from_ref(intent), token, now)).map_err(drop).unwrap();
         self.world.mutation == Mutation::NobodyWaits || told.recv().await.is_some()
     }
 
