@@ -16,6 +16,7 @@ use std::{
 
 use chrono::{SecondsFormat, Utc};
 use serde_json::json;
+use tokio::{sync::watch, time::timeout};
 
 use super::super::names;
 use crate::{
@@ -39,7 +40,7 @@ struct Totals {
     waiting: AtomicU64,
     left_out: AtomicU64,
     /// Lines that are still to be written.
-    unwritten: AtomicU64,
+    unwritten: watch::Sender<u64>,
 }
 
 /// Cheap to clone.
@@ -81,9 +82,9 @@ impl Progress {
     }
 
     fn offer(&self, line: String) {
-        self.totals.unwritten.fetch_add(1, Relaxed);
+        self.totals.unwritten.send_modify(|lines| *lines += 1);
         if self.lines.try_send(line).is_err() {
-            self.totals.unwritten.fetch_sub(1, Relaxed);
+            self.totals.unwritten.send_modify(|lines| *lines -= 1);
             self.totals.left_out.fetch_add(1, Relaxed);
         }
     }
@@ -135,10 +136,9 @@ impl Progress {
     /// The last words.
     pub async fn end(self, journal: &dyn Journal) {
         self.summary(journal.counts().await.ok().as_ref(), 0.0);
-        let until = Instant::now() + LAST_WORDS;
-        while self.totals.unwritten.load(Relaxed) > 0 && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let mut unwritten = self.totals.unwritten.subscribe();
+        // Where nobody reads, what waits is given up.
+        timeout(LAST_WORDS, unwritten.wait_for(|lines| *lines == 0)).await.map(drop).unwrap_or_default();
         if self.on_terminal {
             writeln!(stdout()).unwrap_or_default();
         }
@@ -184,7 +184,7 @@ fn write(lines: &Receiver<String>, on_terminal: bool, totals: &Totals) {
             false => writeln!(out, "{line}"),
         };
         written.and_then(|()| out.flush()).unwrap_or_default();
-        totals.unwritten.fetch_sub(1, Relaxed);
+        totals.unwritten.send_modify(|lines| *lines -= 1);
     }
 }
 

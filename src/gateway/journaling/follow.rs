@@ -1,9 +1,6 @@
 //! Keeps what the gateway remembers of the journal as the journal is, and the journal told that it lives.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,12 +23,8 @@ impl Journaling {
         tokio::spawn(async move { writing.writer.run().await });
         tokio::spawn(async move { keeping.writer.keep().await });
         tokio::spawn(async move { following.follow().await });
-        let loaded = async {
-            while !self.loaded.load(Relaxed) {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if timeout(AT_START, loaded).await.is_err() {
+        let mut loaded = self.loaded.subscribe();
+        if timeout(AT_START, loaded.wait_for(|loaded| *loaded)).await.is_err() {
             log::error!("journal: starting although it is not there after {AT_START:?}");
         }
     }
@@ -51,7 +44,7 @@ impl Journaling {
         let taken = self.writer.taken_up_to();
         let all = engine.unresolved(self.remembered_most).await?;
         self.overview.remembered.learn_all(&all.objects, all.whole, taken);
-        self.loaded.store(true, Relaxed);
+        self.loaded.send_replace(true);
         let mut mark: Mark = all.mark;
         drop(all.objects);
         let since = Instant::now();

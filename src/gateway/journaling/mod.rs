@@ -13,13 +13,13 @@ pub mod outcome;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use chrono::Utc;
 use http::Method;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use self::outcome::{Parts, outcome};
 use super::{Gateway, route::Route};
@@ -48,7 +48,8 @@ pub struct Journaling {
     writer: Writer,
     overview: Overview,
     remembered_most: usize,
-    loaded: AtomicBool,
+    /// What the journal has is remembered, as far as there is room.
+    loaded: watch::Sender<bool>,
     asked_in_vain: Mutex<Option<Instant>>,
     metrics: JournalMetrics,
 }
@@ -101,7 +102,7 @@ impl Journaling {
             writer: Writer::new(opener(config.engine.clone()), presence, config.settle),
             overview: Overview::new(config.remembered_objects),
             remembered_most: config.remembered_objects,
-            loaded: AtomicBool::new(false),
+            loaded: watch::Sender::new(false),
             asked_in_vain: Mutex::default(),
             metrics: JournalMetrics::of_process(),
         }
