@@ -1,5 +1,8 @@
 //! What tests of the journal's parts have in common.
 
+mod behind;
+
+pub use self::behind::Behind;
 use super::{Intent, Object, What, WriteId};
 
 /// A PUT through gateway 1.

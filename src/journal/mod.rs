@@ -12,7 +12,7 @@
 mod batch;
 mod ends;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod live;
 mod memory;
 mod open;

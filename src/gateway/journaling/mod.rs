@@ -10,6 +10,8 @@
 
 mod follow;
 pub mod outcome;
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::Path,
@@ -98,10 +100,15 @@ impl Journaling {
     /// `state_directory`.
     pub fn of(config: &JournalConfig, state_directory: &Path) -> Journaling {
         let presence = Presence::in_directory(state_directory, &config.engine);
+        let writer = Writer::new(opener(config.engine.clone()), presence, config.settle);
+        Journaling::with(writer, config.remembered_objects)
+    }
+
+    fn with(writer: Writer, remembered_most: usize) -> Journaling {
         Journaling {
-            writer: Writer::new(opener(config.engine.clone()), presence, config.settle),
-            overview: Overview::new(config.remembered_objects),
-            remembered_most: config.remembered_objects,
+            writer,
+            overview: Overview::new(remembered_most),
+            remembered_most,
             loaded: watch::Sender::new(false),
             asked_in_vain: Mutex::default(),
             metrics: JournalMetrics::of_process(),

@@ -1,158 +1,25 @@
 //! The way into the journal in memory, which is away when a test says so.
 
-use std::sync::atomic::AtomicUsize;
-
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::{
-    config::JournalEngine,
-    journal::{
-        Case, Counts, Filter, Later, Lease, Life, Mark, Memory, News, Object, Record, Resolution, Standing,
-        Unresolved, Wanted, What, system_clock,
-    },
+use crate::journal::{
+    Record,
+    fixture::{self, Behind},
 };
 
-/// A journal in memory behind a door.
-struct Behind {
-    memory: Memory,
-    away: AtomicBool,
-    /// What is done while it is away is done all the same, but nobody learns of it.
-    deaf: AtomicBool,
-    batches: AtomicUsize,
-}
-
-impl Behind {
-    fn check(&self) -> Result<(), JournalError> {
-        match self.away.load(Relaxed) {
-            true => Err(JournalError::Unavailable("away".into())),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl Journal for Behind {
-    async fn enrol(&self, name: &str) -> Result<i64, JournalError> {
-        self.check()?;
-        self.memory.enrol(name).await
-    }
-    async fn alive(&self, gateway: i64) -> Result<Life, JournalError> {
-        self.check()?;
-        self.memory.alive(gateway).await
-    }
-    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {
-        self.check()?;
-        self.memory.leave(gateway, settle).await
-    }
-    async fn adopt(&self, silent: Duration, settle: Duration) -> Result<usize, JournalError> {
-        self.memory.adopt(silent, settle).await
-    }
-    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError> {
-        // Others come meanwhile.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        if self.deaf.load(Relaxed) {
-            self.memory.apply(changes, settle).await?;
-            return Err(JournalError::Unavailable("no answer".into()));
-        }
-        self.check()?;
-        self.batches.fetch_add(1, Relaxed);
-        self.memory.apply(changes, settle).await
-    }
-    async fn lease(
-        &self,
-        worker: &str,
-        wanted: Wanted,
-        most: usize,
-        hold: Duration,
-        settle: Duration,
-    ) -> Result<Vec<(Lease, Case)>, JournalError> {
-        self.memory.lease(worker, wanted, most, hold, settle).await
-    }
-    async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError> {
-        self.memory.renew(lease, hold, settle).await
-    }
-    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
-        self.memory.resolve(lease, seen).await
-    }
-    async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
-        self.memory.postpone(lease, later, why).await
-    }
-    async fn set_aside(
-        &self,
-        lease: &Lease,
-        standing: Standing,
-        unsettled: Option<Duration>,
-        seen: &[WriteId],
-        why: &str,
-    ) -> Result<(), JournalError> {
-        self.memory.set_aside(lease, standing, unsettled, seen, why).await
-    }
-    async fn list(
-        &self,
-        filter: &Filter,
-        after: Option<&Object>,
-        most: usize,
-    ) -> Result<Vec<Case>, JournalError> {
-        self.memory.list(filter, after, most).await
-    }
-    async fn aside(&self, most: usize) -> Result<Vec<Case>, JournalError> {
-        self.memory.aside(most).await
-    }
-    async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError> {
-        self.memory.show(object).await
-    }
-    async fn retry(&self, object: &Object) -> Result<bool, JournalError> {
-        self.memory.retry(object).await
-    }
-    async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError> {
-        self.memory.drop_object(object, reason).await
-    }
-    async fn counts(&self) -> Result<Counts, JournalError> {
-        self.memory.counts().await
-    }
-    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
-        self.memory.unresolved(most).await
-    }
-    async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError> {
-        self.memory.news(mark, patience).await
-    }
-}
-
 fn gateway() -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir) {
-    let behind = Arc::new(Behind {
-        memory: Memory::new(system_clock()),
-        away: AtomicBool::new(false),
-        deaf: AtomicBool::new(false),
-        batches: AtomicUsize::new(0),
-    });
-    let opened: Arc<dyn Journal> = behind.clone();
-    let open: Opener = Box::new(move || {
-        let opened = opened.clone();
-        Box::pin(async move { Ok(opened) })
-    });
+    let behind = Arc::<Behind>::default();
     let folder = tempfile::tempdir().unwrap();
-    let presence = Presence::in_directory(folder.path(), &JournalEngine::Sqlite("/j".into()));
-    let writer = Arc::new(Writer::new(open, presence, Duration::ZERO));
+    let writer = Arc::new(behind.writer(folder.path()));
     let running = writer.clone();
     tokio::spawn(async move { running.run().await });
     (writer, behind, folder)
 }
 
 fn intent(writer: &Writer, key: &str) -> Arc<Intent> {
-    Arc::new(Intent {
-        id: writer.next_id(),
-        object: Object { cluster: "c".into(), bucket: b"b".into(), key: key.into() },
-        what: What::Put,
-        region: "r".into(),
-        req_id: String::new(),
-        length: None,
-        begun: 0,
-        strong: true,
-        turn: None,
-    })
+    Arc::new(Intent { id: writer.next_id(), strong: true, ..fixture::intent(key, 0) })
 }
 
 async fn until(what: &str, so: impl AsyncFn() -> bool) {
@@ -175,7 +42,7 @@ async fn those_that_come_together_go_together() {
     });
     assert!(futures_util::future::join_all(all).await.iter().all(Result::is_ok));
     assert_eq!(behind.counts().await.unwrap().intents, 100);
-    assert!(behind.batches.load(Relaxed) < 10, "{behind}", behind = behind.batches.load(Relaxed));
+    assert!(behind.taken.load(Relaxed) < 10, "{behind}", behind = behind.taken.load(Relaxed));
     // One that nobody waits for ends before it is there.
     let short = intent(&writer, "short");
     assert!(writer.begin_soon(std::slice::from_ref(&short)));
@@ -192,7 +59,7 @@ async fn what_comes_soon_after_a_batch_gathers() {
     // Where the machine is busy, the rest may be over before the second comes.
     until("two that go together", async || {
         writer.begin(&[intent(&writer, "first")]).await.unwrap();
-        let before = behind.batches.load(Relaxed);
+        let before = behind.taken.load(Relaxed);
         let (one, other) = ([intent(&writer, "one")], [intent(&writer, "other")]);
         let late = async {
             for _ in 0..10 {
@@ -202,7 +69,7 @@ async fn what_comes_soon_after_a_batch_gathers() {
         };
         let (one, other) = tokio::join!(writer.begin(&one), late);
         assert!(one.is_ok() && other.is_ok());
-        behind.batches.load(Relaxed) == before + 1
+        behind.taken.load(Relaxed) == before + 1
     })
     .await;
 }
