@@ -61,12 +61,13 @@ pub enum JournalError {
 pub enum Change {
     /// It is about to begin. Shared with its request, which needs it to the end.
     Begin(Arc<Intent>),
-    /// All backends are good. The intent goes, unless the object has other records, or intents of other writes: then the record is kept with them, because the order of all of them must be known to whoever repairs.
+    /// All backends are good: the intent goes. If the object has other records, or intents of other writes, the record is
+    /// kept with them, because the order of all of them must be known to whoever repairs.
     Settled(Record),
     /// Backends do not agree, or may not. The record takes the place of the intent, if there is one; a parked
     /// object is open again.
     Diverged(Record),
-    /// Nothing reached any backend: the intent goes; with all others, if the write has several.
+    /// No backend took it: the intent goes. Were there several of this id, on different objects, all would.
     Void(WriteId),
 }
 
@@ -301,8 +302,8 @@ pub trait Journal: Send + Sync {
 
     /// All of the changes or none, on disk when this returns. A record with unknown replies makes its object due
     /// after `settle`, another at once, but no sooner than those before it allow; a record whose write is known
-    /// already replaces it. All changes happen at one moment: of two of one write the last counts, and an intent of
-    /// another gateway that goes in the same call still makes a settled record be kept.
+    /// already replaces it. All changes happen at one moment: of two records of one write the last counts, and an
+    /// intent of another gateway that goes in the same call still makes a settled record be kept.
     /// A gateway that was taken for dead may still bring what it has.
     async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError>;
 

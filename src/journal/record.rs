@@ -39,7 +39,8 @@ impl fmt::Display for Object {
     }
 }
 
-/// One write, unique for ever: the gateway that made it and its number there. It may concern several objects.
+/// One write to one object on one cluster, unique for ever: the gateway that made it and its number there. A request that
+/// names several objects, or is for several clusters, is as many writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WriteId {
     pub gateway: i64,

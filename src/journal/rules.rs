@@ -38,7 +38,8 @@ pub fn millis(duration: Duration) -> i64 {
 /// See [`Object::digest`](super::Object::digest).
 pub type Digest = [u8; 32];
 
-/// What a write makes of one object: an id alone may stand for a write to several.
+/// How intents and records are found. Gateways give the write of each object an id of its own; engines would take one for
+/// several.
 pub type Part = (WriteId, Digest);
 
 /// The changes of a call, by what they need.
@@ -47,12 +48,12 @@ pub struct Batch {
     pub begun: BTreeMap<Part, Arc<Intent>>,
     pub diverged: BTreeMap<Part, Record>,
     pub settled: BTreeMap<Part, Record>,
-    /// What is not under way any more: on one object, or on all.
+    /// What is not under way any more: on one object, or on whichever.
     pub ended: BTreeSet<(WriteId, Option<Digest>)>,
 }
 
 impl Batch {
-    /// Of several changes of a write to an object the last one counts.
+    /// Of several records of a write to an object the last one counts.
     pub fn of(changes: Vec<Change>) -> Batch {
         let mut batch = Batch::default();
         for change in changes {
