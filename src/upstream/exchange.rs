@@ -13,88 +13,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{StatusCode, Version, header};
-use pingora_core::protocols::{
-    Stream, http::v1::client::HttpSession, http::v1::client::http_req_header_to_wire,
-};
-use pingora_http::{RequestHeader, ResponseHeader};
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_core::protocols::{Stream, UniqueID, http::v1::client::HttpSession};
 use pingora_timeout::timeout;
 
 use super::{
     failure::{Cause, Failure, Phase, cause_of},
-    observer::{Observed, Observer},
+    head::{Framing, Head},
+    incoming::{Answer, Incoming, joined, says_keep_alive},
     peer::Lease,
     probe::Probe,
-    wire::{READ_AHEAD, Sent, Step, Wire},
+    wire::{Sent, Step, Wire},
 };
 use crate::{
     config::{Config, Transport},
     topology::Backend,
 };
-
-/// Bodies up to this size are joined, as far as they are here: a copy costs less than another write to the client.
-const JOINED_MOST: usize = 128 * 1024;
-
-/// How a request's body is delimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// No body, or one of this many bytes.
-    Length(u64),
-    Chunked,
-}
-
-/// A request's head in the form in which it is sent, shared by all sub-requests of one client request.
-#[derive(Debug, Clone)]
-pub struct Head {
-    wire: Bytes,
-    pub framing: Framing,
-    /// HEAD: the answer has no body whatever its headers say.
-    is_head: bool,
-    observer: Option<Arc<dyn Observer>>,
-}
-
-impl Head {
-    /// Serialises a head. `header` carries the framing headers that `framing` says.
-    pub fn new(header: &RequestHeader, framing: Framing) -> Result<Head, Cause> {
-        let length = header.headers.get(header::CONTENT_LENGTH).map(|value| value.as_bytes());
-        let consistent = match framing {
-            Framing::Length(0) => length.is_none_or(|length| length == b"0"),
-            Framing::Length(expected) => {
-                length.is_some_and(|length| length == expected.to_string().as_bytes())
-            }
-            Framing::Chunked => length.is_none(),
-        };
-        if !consistent {
-            // The backend would take the next request for this one's body.
-            return Err(Cause::Unsendable("its Content-Length is not that of its body".into()));
-        }
-        let wire = http_req_header_to_wire(header)
-            .ok_or_else(|| Cause::Unsendable("the request target holds forbidden bytes".into()))?;
-        Ok(Head {
-            wire: wire.freeze(),
-            framing,
-            is_head: header.method == http::Method::HEAD,
-            observer: None,
-        })
-    }
-
-    /// The same, with somebody who is told of each exchange.
-    pub fn observed_by(self, observer: Option<Arc<dyn Observer>>) -> Head {
-        Head { observer, ..self }
-    }
-
-    /// Who is told of an exchange with this backend, if anybody is.
-    pub(super) fn observed(&self, backend: &Backend, started: Instant, reused: bool) -> Option<Observed> {
-        let observer = self.observer.as_ref()?;
-        Some(Observed::new(observer, &backend.url, started, reused))
-    }
-
-    /// Whether the request is complete with its head.
-    pub fn has_no_body(&self) -> bool {
-        self.framing == Framing::Length(0)
-    }
-}
 
 /// Deadlines and limits of exchanges.
 pub(super) struct Limits {
@@ -242,7 +177,7 @@ impl Connection {
         let has_body = framing != Framing::Length(0);
         let reused = wire.is_reused();
         let asked = Instant::now();
-        let mut probe = Probe::new(pingora_core::protocols::UniqueID::id(&*wire));
+        let mut probe = Probe::new(UniqueID::id(&*wire));
         let mut session = HttpSession::new(wire as Stream);
         let failure = |session: &HttpSession, cause: Cause| {
             let alive = session.stream().as_any().downcast_ref::<Wire>().is_none_or(Wire::has_shown_life);
@@ -278,9 +213,6 @@ impl Connection {
         let turned_down = has_body && !head.status.is_success();
         let reusable = phase == Phase::Await && !turned_down && lease.is_for_requests();
         let bodiless = is_head.then(|| says_keep_alive(&head));
-        let length = head.headers.get(header::CONTENT_LENGTH);
-        let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let joined = length.filter(|length| *length <= JOINED_MOST);
         let body = Incoming {
             session: Box::new(session),
             lease,
@@ -288,7 +220,7 @@ impl Connection {
             started,
             bodiless,
             reusable,
-            joined,
+            joined: joined(&head),
             wait,
             failed: None,
         };
@@ -309,173 +241,5 @@ impl Connection {
         let stale = self.wire.is_reused() && !self.wire.has_shown_life() && matches!(cause, Cause::Closed(_));
         let failure = Failure::new(self.backend(), phase, cause, self.started.elapsed());
         self.lease.failed(Failure { stale, ..failure })
-    }
-}
-
-/// A backend's final answer.
-pub struct Answer {
-    pub head: Box<ResponseHeader>,
-    pub body: Incoming,
-}
-
-/// The body of an answer as it comes in: the receiving half of an exchange.
-pub struct Incoming {
-    session: Box<HttpSession>,
-    lease: Lease,
-    limits: Arc<Limits>,
-    started: Instant,
-    /// The answer to HEAD, which has no body whatever its head says; whether the connection may go on after it.
-    bodiless: Option<bool>,
-    /// Not after an early answer, or one that turned a body down: the backend may wait for the rest of it.
-    reusable: bool,
-    /// Length of a body that is given in one piece if it comes in one.
-    joined: Option<usize>,
-    /// How long the head was waited for.
-    wait: Duration,
-    /// What is wrong behind the piece that was given last.
-    failed: Option<Failure>,
-}
-
-impl Incoming {
-    /// The next piece of the body, `None` at its proper end. What came together is one piece: Pingora's session
-    /// parts it where its buffer for heads ends.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        if let Some(failure) = self.failed.take() {
-            return Err(failure);
-        }
-        let Some(piece) = self.next().await? else { return Ok(None) };
-        let joined = self.joined.filter(|length| piece.len() < *length);
-        if joined.is_none() && !self.has_read_ahead() {
-            return Ok(Some(piece));
-        }
-        let mut whole = BytesMut::with_capacity(joined.unwrap_or(READ_AHEAD));
-        whole.extend_from_slice(&piece);
-        while joined.is_some_and(|length| whole.len() < length) || self.has_read_ahead() {
-            let next = tokio::select! {
-                biased;
-                next = self.next() => next.unwrap_or_else(|failure| {
-                    self.failed = Some(failure);
-                    None
-                }),
-                // Not here yet; or a part of a chunk's head was all that was left.
-                () = std::future::ready(()) => None,
-            };
-            let Some(piece) = next else { break };
-            whole.extend_from_slice(&piece);
-        }
-        Ok(Some(whole.freeze()))
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        if self.is_done() {
-            return Ok(None);
-        }
-        match timeout(self.limits.stall, self.session.read_body_bytes()).await {
-            Ok(Ok(piece)) => Ok(piece),
-            Ok(Err(error)) => Err(self.failure(cause_of(&error))),
-            Err(_) => Err(self.failure(Cause::Deadline)),
-        }
-    }
-
-    fn has_read_ahead(&self) -> bool {
-        self.session.stream().as_any().downcast_ref::<Wire>().is_some_and(Wire::has_read_ahead)
-    }
-
-    /// Whether the body has been read to its end.
-    pub fn is_done(&mut self) -> bool {
-        self.failed.is_none() && (self.bodiless.is_some() || self.session.is_body_done())
-    }
-
-    /// Reads the body whole if it is no longer than `limit` bytes, and returns the connection to its pool.
-    pub async fn collect(mut self, limit: usize) -> Body {
-        let mut whole = BytesMut::new();
-        loop {
-            match self.chunk().await {
-                Ok(None) => {
-                    self.release().await;
-                    return Body::Whole(whole.freeze());
-                }
-                Ok(Some(piece)) => whole.extend_from_slice(&piece),
-                Err(failure) => return Body::Broken(whole.freeze(), failure),
-            }
-            if whole.len() > limit {
-                self.lease.peer.metrics.long_answers.inc();
-                return Body::Long(whole.freeze(), Box::new(self));
-            }
-        }
-    }
-
-    /// Returns the connection to its pool, if the exchange ended so that it can carry another.
-    pub async fn release(mut self) {
-        if !self.is_done() {
-            return;
-        }
-        self.lease.answered(self.session.get_status(), self.wait);
-        if !self.reusable {
-            return;
-        }
-        let wire = match self.bodiless {
-            None => {
-                self.session.respect_keepalive();
-                self.session.reuse().await
-            }
-            // The session does not know that the answer to HEAD has no body.
-            Some(keep_alive) => {
-                let exact = self.delivered() == self.session.get_headers_raw_bytes().len() as u64;
-                (exact && keep_alive).then(|| self.session.into_inner())
-            }
-        };
-        if let Some(wire) = wire.and_then(|stream| stream.into_any().downcast::<Wire>().ok()) {
-            self.lease.peer.keep(wire, &self.limits.transport);
-        }
-    }
-
-    /// Bytes that the session has read, informational answers included.
-    fn delivered(&self) -> u64 {
-        self.session.stream().as_any().downcast_ref::<Wire>().map_or(0, Wire::delivered)
-    }
-
-    fn failure(&self, cause: Cause) -> Failure {
-        let failure = Failure::new(&self.lease.peer.backend, Phase::Receive, cause, self.started.elapsed());
-        self.lease.failed(failure)
-    }
-}
-
-/// The body of an answer, as far as [`Incoming::collect`] read it.
-pub enum Body {
-    Whole(Bytes),
-    /// Longer than the limit: what was read, and the rest to be read.
-    Long(Bytes, Box<Incoming>),
-    /// The answer broke off after these bytes.
-    Broken(Bytes, Failure),
-}
-
-fn says_keep_alive(head: &ResponseHeader) -> bool {
-    let close = head.headers.get_all(header::CONNECTION).iter().any(|value| {
-        value
-            .to_str()
-            .is_ok_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close")))
-    });
-    head.version == Version::HTTP_11 && !close
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_whose_length_is_not_its_bodys_is_not_sent() {
-        let head = |length: Option<&str>, framing| {
-            let mut header = RequestHeader::build("PUT", b"/b/k", None).unwrap();
-            if let Some(length) = length {
-                header.insert_header("Content-Length", length).unwrap();
-            }
-            Head::new(&header, framing).is_ok()
-        };
-        assert!(head(Some("5"), Framing::Length(5)));
-        assert!(head(Some("0"), Framing::Length(0)) && head(None, Framing::Length(0)));
-        assert!(!head(Some("36"), Framing::Length(0)));
-        assert!(!head(None, Framing::Length(5)));
-        assert!(!head(Some("5"), Framing::Chunked));
     }
 }

@@ -10,7 +10,9 @@
 
 mod exchange;
 mod failure;
+mod head;
 mod health;
+mod incoming;
 mod observer;
 mod peer;
 mod probe;
@@ -31,18 +33,20 @@ use http::{Method, StatusCode};
 use pingora_core::{connectors::TransportConnector, upstreams::peer::BasicPeer};
 use pingora_error::{ErrorType, OrErr};
 
+pub use self::{
+    exchange::Connection,
+    failure::{Cause, Failure, Phase},
+    head::{Framing, Head},
+    health::{HealthPolicy, State, Status},
+    incoming::{Answer, Body, Incoming},
+    observer::{Exchange, Observer},
+    peer::Peer,
+    wire::Sent,
+};
 use self::{
     exchange::Limits,
     health::{SharedPolicy, Wards},
     wire::Wire,
-};
-pub use self::{
-    exchange::{Answer, Body, Connection, Framing, Head, Incoming},
-    failure::{Cause, Failure, Phase},
-    health::{HealthPolicy, State, Status},
-    observer::{Exchange, Observer},
-    peer::Peer,
-    wire::Sent,
 };
 use crate::{
     config::Config,
