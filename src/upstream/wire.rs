@@ -6,9 +6,11 @@
 //! bytes together; whatever arrives meanwhile is kept, and handed to Pingora's `HttpSession` through
 //! [`AsyncRead`] when the answer is read. All polling keeps its state here and may be cancelled at any point.
 
+mod early;
+mod stream;
+
 use std::{
     collections::VecDeque,
-    fmt,
     io::{self, IoSlice},
     mem::MaybeUninit,
     pin::Pin,
@@ -16,16 +18,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType,
+    Stream,
     l4::ext::{TCP_INFO, get_tcp_info},
-    raw_connect::ProxyDigest,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::early::{First, first_answer};
 use crate::telemetry::metrics::BackendMetrics;
 
 /// Bytes of early answers that are kept; what is longer is left to the answer's parser to refuse.
@@ -311,108 +311,6 @@ fn unread(window: u64, sent: u64, segment: u64) -> u64 {
     window.min(sent.saturating_sub(2 * segment))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum First {
-    /// Too little to tell.
-    Incomplete,
-    /// An informational head of this many bytes.
-    Informational(usize),
-    /// Anything else, garbage included: the parser will judge it.
-    Final,
-}
-
-/// What stands at the front of the bytes that came back.
-fn first_answer(bytes: &[u8]) -> First {
-    const PREFIX: &[u8] = b"HTTP/1.";
-    const STATUS_AT: usize = 9;
-    let known = bytes.len().min(PREFIX.len());
-    if bytes[..known] != PREFIX[..known] {
-        return First::Final;
-    }
-    match bytes.get(STATUS_AT) {
-        None => First::Incomplete,
-        Some(b'1') if !bytes[STATUS_AT..].starts_with(b"101") => {
-            match bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-                Some(at) => First::Informational(at + 4),
-                None => First::Incomplete,
-            }
-        }
-        Some(_) => First::Final,
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        if self.inbound.is_empty() && !self.ended && buf.remaining() < READ_AHEAD {
-            ready!(self.poll_read_ahead(cx))?;
-        }
-        if !self.inbound.is_empty() {
-            let length = self.inbound.len().min(buf.remaining());
-            buf.put_slice(&self.inbound.split_to(length));
-        } else if !self.ended {
-            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-            self.taken += (buf.filled().len() - before) as u64;
-        }
-        self.delivered += (buf.filled().len() - before) as u64;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-impl fmt::Debug for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire")
-            .field("fd", &self.io.id())
-            .field("reused", &self.reused)
-            .finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Shutdown for Wire {
-    async fn shutdown(&mut self) {
-        self.io.shutdown().await
-    }
-}
-impl UniqueID for Wire {
-    fn id(&self) -> UniqueIDType {
-        self.io.id()
-    }
-}
-impl Ssl for Wire {}
-impl GetTimingDigest for Wire {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-impl GetProxyDigest for Wire {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-impl GetSocketDigest for Wire {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-impl Peek for Wire {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,24 +323,5 @@ mod tests {
         assert_eq!(unread(1 << 20, 262_144, 1448), 262_144 - 2 * 1448);
         // One byte is all that can be asked for.
         assert_eq!(unread(65_536, 2_000, 1448), 0);
-    }
-
-    #[test]
-    fn informational_answers_are_told_from_final_ones() {
-        let cases: &[(&[u8], First)] = &[
-            (b"", First::Incomplete),
-            (b"HTTP/1.", First::Incomplete),
-            (b"HTTP/1.1 ", First::Incomplete),
-            (b"HTTP/1.1 2", First::Final),
-            (b"HTTP/1.1 100 Continue\r\n", First::Incomplete),
-            (b"HTTP/1.1 100 Continue\r\n\r\n", First::Informational(25)),
-            (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200", First::Informational(37)),
-            (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", First::Final),
-            (b"garbage", First::Final),
-            (b"HTTQ", First::Final),
-        ];
-        for (bytes, expected) in cases {
-            assert_eq!(first_answer(bytes), *expected, "{}", bytes.escape_ascii());
-        }
     }
 }
