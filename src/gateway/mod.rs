@@ -1,7 +1,7 @@
 //! The gateway: the Pingora `ProxyHttp` service that clients talk to.
 //!
 //! The spine of a request, each step one call into one module:
-//! admit ([`admit`]) -> region and operation ([`route`]) -> home cluster -> read ([`read`]) or mirror ([`mod@write`],
+//! admit ([`admit`]) -> region and operation ([`route`]) -> home cluster -> read ([`read`]) or mirror ([`mirrored`],
 //! [`crate::mirror`]) -> verdict -> respond ([`respond`]) -> record ([`write::Recorder`], access log).
 //!
 //! Everything happens in `request_filter`, which then tells Pingora that the answer was sent. An `Err` from there
@@ -18,6 +18,7 @@ mod find;
 mod follow;
 mod head;
 pub mod journaling;
+mod mirrored;
 mod read;
 mod respond;
 mod route;
@@ -36,20 +37,12 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use self::{
-    begin::Beginning,
-    body::{BodyError, ClientBody},
-    context::Context,
-    drain::Activity,
-    follow::Followed,
-    journaling::{Begun, Journaling},
-    respond::Responder,
-    route::Route,
-    snapshot::Current,
-    write::{Plan, Recorder},
+    context::Context, drain::Activity, follow::Followed, journaling::Journaling, respond::Responder,
+    route::Route, snapshot::Current, write::Recorder,
 };
 use crate::{
     config::Config,
-    mirror::{Job, Kind, Mirror, Outcome, Rest},
+    mirror::Mirror,
     s3::{Operation, S3Error},
     telemetry::{
         Logs,
@@ -206,113 +199,10 @@ impl Gateway {
         outcome
     }
 
-    /// All backends at once.
-    async fn write(&self, session: &mut Session, context: &mut Context, route: Route) -> Result<()> {
-        let config = context.snapshot.config.clone();
-        let method = session.req_header().method.clone();
-        let header = self.header(session, context, method, route.framing)?;
-        let head = match Head::new(&header, route.framing) {
-            Ok(head) => head.observed_by(context.observer()),
-            Err(cause) => return self.unsendable(session, context, cause).await,
-        };
-        let request = session.req_header();
-        let usable = |backend: &Backend| self.upstream.is_usable(backend);
-        let plan: Plan =
-            write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
-        context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
-        let Some(Beginning { begun, gathered }) = self.begin_write(session, context, &route, &plan).await?
-        else {
-            return Ok(());
-        };
-        context.asked = plan.targets.len();
-        let object = write::object_name(&route.request.target);
-        let left_out = plan.left_out.clone();
-        let mut recorder = self.recorder(session, context, route, plan.clusters, plan.left_out);
-        recorder.recorded = plan.recorded;
-        recorder.begun = begun;
-        let job = Job {
-            id: context.id.as_str().into(),
-            header: Arc::new(header),
-            head,
-            targets: plan.targets,
-            rule: plan.rule,
-            judge: plan.judge,
-            object: object.clone().filter(|_| plan.ordered),
-            whole_object: plan.whole_object,
-            reuse: plan.reuse,
-            config: config.mirror.clone(),
-        };
-        let mut body = ClientBody::new(session, config.body_max_size, gathered);
-        let outcome = self.mirror.run(job, &mut body).await;
-        context.bytes_in = body.received;
-        match outcome {
-            Ok(outcome) => {
-                context.good = outcome.rest.replies().filter(|reply| reply.kind == Kind::Good).count();
-                let applied = outcome.rest.replies().any(|reply| reply.kind != Kind::NotApplied);
-                if let (true, Some(object)) = (applied, &object) {
-                    left_out.iter().for_each(|backend| self.mirror.order().note(object, backend.id, false));
-                }
-                self.answer_write(session, context, outcome, recorder).await
-            }
-            Err(error) => {
-                recorder.begun.take().map(Begun::nothing_was_sent).unwrap_or_default();
-                self.broken_off(session, context, error).await
-            }
-        }
-    }
-
-    /// Ends a request whose body did not end properly.
-    async fn broken_off(&self, session: &mut Session, context: &mut Context, error: BodyError) -> Result<()> {
-        match error {
-            BodyError::Refused(refusal) => self.responder(session, context).refuse(&refusal, false).await,
-            BodyError::Broken(error) => Err(error.into_down()),
-        }
-    }
-
     async fn unsendable(&self, session: &mut Session, context: &mut Context, cause: Cause) -> Result<()> {
         let body_read = session.downstream_session.is_body_done();
         let refusal = S3Error::bad_request(cause.to_string());
         self.responder(session, context).refuse(&refusal, body_read).await
-    }
-
-    /// Answers a write and records what its replies say, each without waiting for the other.
-    async fn answer_write(
-        &self,
-        session: &mut Session,
-        context: &mut Context,
-        outcome: Outcome,
-        recorder: Recorder,
-    ) -> Result<()> {
-        let Outcome { answer, body_read, rest } = outcome;
-        let done = rest.is_done();
-        let recording = self.record_write(rest, recorder);
-        let mut responder = self.responder(session, context);
-        let answering = async {
-            match answer {
-                Some(answer) => responder.backend(answer, body_read).await,
-                None => {
-                    let refusal = S3Error::service_unavailable("no backend took the request");
-                    responder.refuse(&refusal, body_read).await
-                }
-            }
-        };
-        if done {
-            return tokio::join!(answering, recording).0;
-        }
-        // What still runs goes on while the client takes its answer, and after.
-        tokio::spawn(recording);
-        answering.await
-    }
-
-    /// Waits for the replies that are still to come and records what they say.
-    fn record_write(&self, rest: Rest, recorder: Recorder) -> impl Future<Output = ()> + Send + use<> {
-        let running = self.activity.background();
-        async move {
-            let committed = rest.committed();
-            let replies = rest.finish().await;
-            recorder.write(&replies, committed).await;
-            drop(running);
-        }
     }
 
     fn header(
