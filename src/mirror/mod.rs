@@ -22,6 +22,7 @@ mod latch;
 mod order;
 mod pace;
 mod reply;
+mod rest;
 mod subrequest;
 mod subs;
 pub mod verdict;
@@ -32,7 +33,7 @@ use bytes::Bytes;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use self::{
-    background::{Background, Place},
+    background::Background,
     body::Queue,
     pace::Pace,
     reply::{End, Progress},
@@ -44,6 +45,7 @@ pub use self::{
     latch::Latch,
     order::{MISSED_MOST, Object, Order},
     reply::{Judge, Reply},
+    rest::Rest,
     verdict::{Decision, Kind, Rule},
 };
 use crate::{
@@ -346,72 +348,4 @@ impl Run<'_> {
 
 async fn sleep(duration: Option<std::time::Duration>) {
     tokio::time::sleep(duration.unwrap_or_default()).await;
-}
-
-/// What is left of a request when its client is answered.
-pub struct Rest {
-    subs: Subs,
-    replies: Vec<Option<Reply>>,
-    background: Arc<Background>,
-    config: MirrorConfig,
-    stop: Arc<Latch>,
-    committed: Option<i64>,
-}
-
-impl Rest {
-    /// Its number among the writes of objects that this process has committed; `None` if it was not committed, or is of
-    /// no object.
-    pub fn committed(&self) -> Option<i64> {
-        self.committed
-    }
-
-    /// Whether all replies are in.
-    pub fn is_done(&self) -> bool {
-        self.subs.live().next().is_none()
-    }
-
-    /// The replies so far.
-    pub fn replies(&self) -> impl Iterator<Item = &Reply> {
-        self.replies.iter().flatten()
-    }
-
-    /// Drives what is left to its end and gives the replies of all backends, in the order of the job's targets.
-    pub async fn finish(mut self) -> Vec<Reply> {
-        let mut places = self.admit();
-        let stop = self.stop.clone();
-        while !self.is_done() {
-            tokio::select! {
-                biased;
-                () = stop.wait() => self.cut_pending(),
-                happened = self.subs.next(None) => if let Happened::Ended(sub, end) = happened {
-                    self.replies[sub] = Some(end.reply);
-                    self.subs.note_refusals(&self.replies);
-                    places[sub] = None;
-                },
-            }
-        }
-        self.replies.into_iter().flatten().collect()
-    }
-
-    /// Takes a place in the background for each sub-request; those for which there is none are aborted.
-    fn admit(&mut self) -> Vec<Option<Place>> {
-        let mut places: Vec<_> = self.subs.all.iter().map(|_| None).collect();
-        for sub in self.subs.pending() {
-            let pending = &self.subs.all[sub];
-            pending.progress.detached.store(true, std::sync::atomic::Ordering::Relaxed);
-            places[sub] = self.background.admit(pending.backend.id, pending.queue.waiting(), &self.config);
-            if places[sub].is_none() {
-                let end = self.subs.cut(sub, Cut::Background);
-                self.replies[sub] = Some(end.reply);
-            }
-        }
-        places
-    }
-
-    fn cut_pending(&mut self) {
-        for sub in self.subs.pending() {
-            let end = self.subs.cut(sub, Cut::Stopping);
-            self.replies[sub] = Some(end.reply);
-        }
-    }
 }
