@@ -3,6 +3,7 @@
 //! It opens the journal that the configuration names, beside gateways and sync processes that work with it. Whatever it
 //! prints of keys and of what backends said is escaped: a terminal would obey control characters in them.
 
+mod meant;
 mod text;
 
 use std::{
@@ -12,18 +13,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
-use clap::{Args, Subcommand, ValueEnum};
-use percent_encoding::percent_decode_str;
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
 use tokio::{
     runtime,
     time::{Instant, timeout_at},
 };
 
+use self::meant::{Filters, Named, filter, object};
 use super::{names, sync::asking, tell};
 use crate::{
     config::{Config, JournalEngine},
-    journal::{self, Case, Filter, Journal, Object, Standing, survey::behind_in},
+    journal::{self, Case, Filter, Journal, Object, survey::behind_in},
     sync::{State, Stores},
     topology::Topology,
 };
@@ -68,39 +69,6 @@ pub struct List {
     /// A JSON object per line, with the records
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Args)]
-pub struct Filters {
-    #[arg(long, value_enum)]
-    standing: Option<Stands>,
-    #[arg(long)]
-    cluster: Option<String>,
-    /// Percent-encoded
-    #[arg(long)]
-    bucket: Option<String>,
-    /// What keys begin with, percent-encoded
-    #[arg(long)]
-    prefix: Option<String>,
-    /// The URL of a backend that has not taken a write
-    #[arg(long, value_name = "URL")]
-    backend: Option<String>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Stands {
-    Open,
-    Parked,
-    Dead,
-}
-
-#[derive(Args)]
-pub struct Named {
-    /// The object's cluster
-    #[arg(long)]
-    cluster: Option<String>,
-    /// /bucket/key, percent-encoded as clients send it
-    path: String,
 }
 
 #[derive(Args)]
@@ -202,79 +170,6 @@ fn reachable(file: &Path) -> anyhow::Result<()> {
             bail!("{}: {error}; run this as the gateway's user, or as root", file.display())
         }
         Err(error) => bail!("{}: {error}", file.display()),
-    }
-}
-
-fn filter(config: &Config, filters: &Filters) -> anyhow::Result<Filter> {
-    let decoded = |text: &String| percent_decode_str(text).collect::<Vec<u8>>();
-    if let Some(cluster) = &filters.cluster {
-        known_cluster(config, cluster)?;
-    }
-    let behind = match &filters.backend {
-        Some(url) => Some(backend(config, url)?),
-        None => None,
-    };
-    // Of another cluster's objects it has taken nothing, and is not meant to.
-    let (backend, clusters) = behind.unzip();
-    let clusters = match (&filters.cluster, clusters) {
-        (Some(cluster), Some(having)) if !having.contains(cluster) => {
-            bail!("cluster {cluster:?} does not have this backend")
-        }
-        (Some(cluster), _) => Some(vec![cluster.clone()]),
-        (None, having) => having,
-    };
-    Ok(Filter {
-        standing: filters.standing.map(|standing| match standing {
-            Stands::Open => Standing::Open,
-            Stands::Parked => Standing::Parked,
-            Stands::Dead => Standing::Dead,
-        }),
-        clusters,
-        bucket: filters.bucket.as_ref().map(decoded),
-        prefix: filters.prefix.as_ref().map(decoded),
-        backend,
-    })
-}
-
-/// A cluster that has gone from the configuration may still have objects in the journal; a name that is none is told.
-fn known_cluster(config: &Config, name: &str) -> anyhow::Result<()> {
-    let names: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-    if !names.contains(&name) {
-        let names = names.iter().map(|name| names::printable(name)).collect::<Vec<_>>().join(", ");
-        eprintln!("akubra: the configuration has no cluster {name:?}; it has {names}");
-    }
-    Ok(())
-}
-
-/// A backend's endpoint, and the clusters that have it.
-fn backend(config: &Config, url: &str) -> anyhow::Result<(String, Vec<String>)> {
-    let topology = Topology::new(config);
-    let backend = topology.backend(url).with_context(|| format!("{url:?} is no backend of a cluster"))?;
-    let clusters = topology.regions.iter().flat_map(|region| &region.clusters);
-    let having = clusters.filter(|cluster| cluster.backends.iter().any(|one| one.id == backend.id));
-    Ok((backend.endpoint(), having.map(|cluster| cluster.name.clone()).collect()))
-}
-
-/// The object that is named. Without a cluster it is the only one with this name in the journal.
-async fn object(config: &Config, journal: &dyn Journal, named: &Named) -> anyhow::Result<Object> {
-    let mut clusters: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-    if let Some(cluster) = &named.cluster {
-        clusters = vec![cluster];
-    }
-    let mut found = Vec::new();
-    for cluster in &clusters {
-        let object = names::object(cluster, &named.path)?;
-        if journal.show(&object).await?.is_some() {
-            found.push(object);
-        }
-    }
-    match found.len() {
-        0 => Err(anyhow!("the journal has no {} on {}", named.path, clusters.join(", "))),
-        1 => Ok(found.remove(0)),
-        _ => {
-            let clusters = found.iter().map(|object| object.cluster.as_str()).collect::<Vec<_>>().join(", ");
-            Err(anyhow!("it is in the journal for the clusters {clusters}; name one with --cluster"))
-        }
     }
 }
 
