@@ -1,6 +1,6 @@
 //! The status page: what it says, to whom, and what a browser makes of it.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -9,66 +9,6 @@ use crate::fixture::*;
 const HOSTILE: &str = "<script>alert(1)</script>";
 /// The same in a request's target.
 const HOSTILE_TARGET: &str = "/bucket/%3Cscript%3Ealert(1)%3C%2Fscript%3E";
-
-async fn json(technical: SocketAddr) -> Value {
-    let reply = request(technical, "GET", "/status.json", &[], b"").await;
-    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
-    serde_json::from_slice(&reply.body).unwrap()
-}
-
-/// The status once it is so.
-async fn json_until(technical: SocketAddr, what: &str, so: impl Fn(&Value) -> bool) -> Value {
-    let until = async {
-        loop {
-            let status = json(technical).await;
-            if so(&status) {
-                return status;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    soon(what, until).await
-}
-
-/// A stream of events.
-struct Events(Client);
-
-impl Events {
-    async fn open(technical: SocketAddr) -> Events {
-        let mut client = Client::connect(technical).await;
-        client.head("GET", "/status/events", &[("Accept", "text/event-stream")]).await;
-        let (status, headers) = client.read_head().await.unwrap();
-        assert_eq!(status, 200);
-        let header = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-        assert_eq!(header("content-type"), Some("text/event-stream"));
-        assert_eq!(
-            (header("cache-control"), header("transfer-encoding")),
-            (Some("no-store"), Some("chunked"))
-        );
-        Events(client)
-    }
-
-    /// The next event of this kind; others are passed over.
-    async fn next(&mut self, kind: &str) -> Value {
-        let next = async {
-            loop {
-                let piece = self.0.read_chunk().await.expect("another event");
-                let text = std::str::from_utf8(&piece).unwrap().to_owned();
-                assert!(text.ends_with("\n\n"), "{text}");
-                for event in text.split_terminator("\n\n") {
-                    let mut lines = event.lines().filter(|line| !line.starts_with("retry: "));
-                    let name = lines.next().unwrap().strip_prefix("event: ").unwrap();
-                    let data = lines.next().unwrap().strip_prefix("data: ").unwrap();
-                    assert_eq!(lines.next(), None, "{event}");
-                    if name == kind {
-                        return serde_json::from_str(data).unwrap();
-                    }
-                }
-            }
-        };
-        soon(kind, next).await
-    }
-}
 
 #[test]
 fn the_page_may_load_nothing_and_is_kept_by_nobody() {
@@ -132,7 +72,7 @@ fn the_json_says_what_there_is_and_what_goes_on() {
                 .sum::<u64>()
                 == 20
         };
-        let status = json_until(technical, "twenty requests", done).await;
+        let status = status_until(technical, "twenty requests", done).await;
 
         let process = &status["process"];
         assert_eq!((&process["pid"], &process["draining"]), (&gateway.pid().into(), &false.into()));
@@ -208,7 +148,7 @@ fn events_come_as_they_happen() {
         };
         let status = soon("the divergence to be counted", counted).await;
         assert_eq!(status["process"]["viewers"], 1);
-        assert_eq!(json(technical).await["events"], serde_json::json!([divergence]));
+        assert_eq!(status_json(technical).await["events"], serde_json::json!([divergence]));
     });
 }
 
@@ -252,7 +192,7 @@ fn viewers_beyond_the_bound_are_refused_and_harm_nobody() {
         assert_eq!(metrics.value("akubra_status_viewers", &[]), 16.0);
         assert_eq!(metrics.value("akubra_limit", &[("bound", "status_viewers")]), 16.0);
         // The endpoint does all else meanwhile.
-        json(technical).await;
+        status_json(technical).await;
         let checked = request(
             technical,
             "POST",

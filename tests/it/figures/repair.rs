@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use akubra::sync::{State, Stores, stores::Settings};
-
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
