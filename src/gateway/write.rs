@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use md5::{Digest, Md5};
 
 use super::{
@@ -172,40 +172,22 @@ impl Recorder {
             return;
         };
         for backend in &self.left_out {
-            let reply = Reply {
-                backend: backend.clone(),
-                kind: Kind::NotApplied,
-                status: None,
-                etag: None,
-                comparable: false,
-                version: None,
-                result: None,
-                sent_twice: false,
-                error: format!("{}: the multipart upload went to one backend only", backend.url),
-                ..taken_by.clone()
-            };
+            let error = format!("{}: the multipart upload went to one backend only", backend.url);
+            let reply = Reply::without_answer(backend.clone(), taken_by.cluster, Kind::NotApplied, error);
             self.diverged(&reply, good).await;
         }
     }
 
     /// Records backends that said 404 while another of their cluster has the object.
     pub async fn read(&self, absent: &[Arc<Backend>], found: &Arc<Backend>) {
-        let reply = |backend: &Arc<Backend>, kind, status: u16, error: String| Reply {
-            backend: backend.clone(),
-            cluster: 0,
-            kind,
-            status: http::StatusCode::from_u16(status).ok(),
-            etag: None,
-            comparable: false,
-            version: None,
-            result: None,
-            sent_twice: false,
-            error,
+        let reply = |backend: &Arc<Backend>, kind, status, error| Reply {
+            status: Some(status),
+            ..Reply::without_answer(backend.clone(), 0, kind, error)
         };
-        let good = reply(found, Kind::Good, 200, String::new());
+        let good = reply(found, Kind::Good, StatusCode::OK, String::new());
         for backend in absent {
             let error = format!("{}: has no such object, {} has it", backend.url, found.url);
-            let missing = reply(backend, Kind::NotApplied, 404, error);
+            let missing = reply(backend, Kind::NotApplied, StatusCode::NOT_FOUND, error);
             self.diverged(&missing, Some(&good)).await;
         }
     }

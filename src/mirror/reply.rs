@@ -41,6 +41,22 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Of a backend that gave no answer, or was not asked.
+    pub fn without_answer(backend: Arc<Backend>, cluster: usize, kind: Kind, error: String) -> Reply {
+        Reply {
+            backend,
+            cluster,
+            kind,
+            status: None,
+            etag: None,
+            comparable: false,
+            version: None,
+            result: None,
+            sent_twice: false,
+            error,
+        }
+    }
+
     /// Whether the backend turned the request down with a 3xx or 4xx. Where all do, nobody has missed anything.
     pub(super) fn is_refusal(&self) -> bool {
         self.kind == Kind::NotApplied
@@ -119,18 +135,7 @@ impl End {
     /// A sub-request that ended without an answer.
     pub fn without_answer(backend: Arc<Backend>, cluster: usize, kind: Kind, error: String) -> End {
         End {
-            reply: Reply {
-                backend,
-                cluster,
-                kind,
-                status: None,
-                etag: None,
-                comparable: false,
-                version: None,
-                result: None,
-                sent_twice: false,
-                error,
-            },
+            reply: Reply::without_answer(backend, cluster, kind, error),
             seen: Seen { kind, answered: false, absent: false, broken: false, refused: false },
             answer: None,
         }
