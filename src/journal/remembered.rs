@@ -242,28 +242,17 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Intent;
+    use crate::journal::{Intent, fixture};
 
     fn object(key: &str) -> Object {
         Object { cluster: "c".into(), bucket: b"b".into(), key: key.into() }
     }
 
     fn record(number: i64, what: What, commit: Option<i64>, good: &[&str]) -> Record {
-        let id = WriteId { gateway: 1, number };
         let said = |endpoint: &&str| ((*endpoint).to_owned(), Said::Good { etag: None, version: None });
         let mut replies: Vec<_> = good.iter().map(said).collect();
         replies.push(("http://failed:80".to_owned(), Said::NotApplied));
-        let intent = Intent {
-            id,
-            object: object("k"),
-            what,
-            region: "r".into(),
-            req_id: String::new(),
-            length: None,
-            begun: 0,
-            strong: false,
-            turn: None,
-        };
+        let intent = Intent { what, ..fixture::intent("k", number) };
         Record { intent, commit, ended: number, turn: None, replies }
     }
 
