@@ -5,6 +5,43 @@ use std::time::Duration;
 
 use crate::fixture::*;
 
+const CHUNKED: (&str, &str) = ("Transfer-Encoding", "chunked");
+
+/// A PUT that both backends have seen begin, and of whose body so much has been sent.
+async fn begun(gateway: &Gateway, backends: [&Misbehaving; 2], framing: (&str, &str), body: &[u8]) -> Client {
+    let mut client = gateway.client().await;
+    client.head("PUT", "/bucket/key", &[framing]).await;
+    match framing == CHUNKED {
+        true => client.chunk(body).await,
+        false => client.send(body).await,
+    }
+    for backend in backends {
+        backend.wait_for_requests(1).await;
+    }
+    client
+}
+
+/// A PUT of five bytes, all of which both backends have.
+async fn whole(gateway: &Gateway, backends: [&Misbehaving; 2]) -> Client {
+    let mut client = gateway.client().await;
+    client.head("PUT", "/bucket/key", &[("Content-Length", "5")]).await;
+    client.send(b"hello").await;
+    for backend in backends {
+        backend.wait_for_request("the body", Received::is_complete).await;
+    }
+    client
+}
+
+fn leave(client: Client, reset: bool) {
+    if reset { client.reset() } else { drop(client) }
+}
+
+async fn assert_refused_or_cut_off(mut client: Client) {
+    if let Some(reply) = client.reply_or_end("PUT").await {
+        assert!(reply.status >= 400, "{reply:?}");
+    }
+}
+
 /// Both backends saw the body break off, neither stored anything.
 async fn assert_nothing_stored(a: &Misbehaving, b: &Misbehaving) {
     for backend in [a, b] {
@@ -22,16 +59,9 @@ fn a_client_that_leaves_in_the_middle_of_the_body_leaves_nothing_behind() {
             for reset in [true, false] {
                 let (a, b) = pair().await;
                 let mut gateway = Gateway::over(&[&a, &b]).start().await;
-                let mut client = gateway.client().await;
-                client.head("PUT", "/bucket/key", &[("Content-Length", &size.to_string())]).await;
-                client.send(&noise(sent)).await;
-                a.wait_for_requests(1).await;
-                b.wait_for_requests(1).await;
-                if reset {
-                    client.reset()
-                } else {
-                    drop(client)
-                }
+                let length = size.to_string();
+                let client = begun(&gateway, [&a, &b], ("Content-Length", &length), &noise(sent)).await;
+                leave(client, reset);
                 assert_nothing_stored(&a, &b).await;
                 let logs = gateway.stop_in_sync().await;
                 assert_eq!(logs.access.len(), 1);
@@ -50,16 +80,10 @@ fn a_client_that_sends_less_than_announced_leaves_nothing_behind() {
     run(async {
         let (a, b) = pair().await;
         let mut gateway = Gateway::over(&[&a, &b]).start().await;
-        let mut client = gateway.client().await;
-        client.head("PUT", "/bucket/key", &[("Content-Length", "1000")]).await;
-        client.send(&noise(999)).await;
-        a.wait_for_requests(1).await;
-        b.wait_for_requests(1).await;
+        let mut client = begun(&gateway, [&a, &b], ("Content-Length", "1000"), &noise(999)).await;
         client.finish_sending().await;
         assert_nothing_stored(&a, &b).await;
-        if let Some(reply) = client.reply_or_end("PUT").await {
-            assert!(reply.status >= 400, "{reply:?}");
-        }
+        assert_refused_or_cut_off(client).await;
         gateway.stop_in_sync().await;
     });
 }
@@ -70,16 +94,7 @@ fn a_chunked_body_without_its_last_chunk_leaves_nothing_behind() {
         for reset in [true, false] {
             let (a, b) = pair().await;
             let mut gateway = Gateway::over(&[&a, &b]).start().await;
-            let mut client = gateway.client().await;
-            client.head("PUT", "/bucket/key", &[("Transfer-Encoding", "chunked")]).await;
-            client.chunk(&noise(100_000)).await;
-            a.wait_for_requests(1).await;
-            b.wait_for_requests(1).await;
-            if reset {
-                client.reset()
-            } else {
-                drop(client)
-            }
+            leave(begun(&gateway, [&a, &b], CHUNKED, &noise(100_000)).await, reset);
             assert_nothing_stored(&a, &b).await;
             gateway.stop_in_sync().await;
         }
@@ -91,16 +106,10 @@ fn a_broken_chunk_leaves_nothing_behind() {
     run(async {
         let (a, b) = pair().await;
         let mut gateway = Gateway::over(&[&a, &b]).start().await;
-        let mut client = gateway.client().await;
-        client.head("PUT", "/bucket/key", &[("Transfer-Encoding", "chunked")]).await;
-        client.chunk(&noise(1000)).await;
-        a.wait_for_requests(1).await;
-        b.wait_for_requests(1).await;
+        let mut client = begun(&gateway, [&a, &b], CHUNKED, &noise(1000)).await;
         client.send(b"this is no chunk size\r\n").await;
         assert_nothing_stored(&a, &b).await;
-        if let Some(reply) = client.reply_or_end("PUT").await {
-            assert!(reply.status >= 400, "{reply:?}");
-        }
+        assert_refused_or_cut_off(client).await;
         gateway.stop_in_sync().await;
     });
 }
@@ -131,17 +140,7 @@ fn a_client_that_leaves_after_the_body_changes_nothing() {
                 backend.will(Behaviour::hangs(Phase::AfterBody));
             }
             let mut gateway = Gateway::over(&[&a, &b]).start().await;
-            let mut client = gateway.client().await;
-            client.head("PUT", "/bucket/key", &[("Content-Length", "5")]).await;
-            client.send(b"hello").await;
-            for backend in [&a, &b] {
-                backend.wait_for_request("the body", Received::is_complete).await;
-            }
-            if reset {
-                client.reset()
-            } else {
-                drop(client)
-            }
+            leave(whole(&gateway, [&a, &b]).await, reset);
             tokio::time::sleep(Duration::from_millis(50)).await;
             for backend in [&a, &b] {
                 backend.release();
@@ -159,13 +158,7 @@ fn a_failure_after_the_client_has_left_is_recorded() {
         a.will(Behaviour::answers(500).and_hangs(Phase::AfterBody));
         b.will(Behaviour::hangs(Phase::AfterBody));
         let mut gateway = Gateway::over(&[&a, &b]).start().await;
-        let mut client = gateway.client().await;
-        client.head("PUT", "/bucket/key", &[("Content-Length", "5")]).await;
-        client.send(b"hello").await;
-        for backend in [&a, &b] {
-            backend.wait_for_request("the body", Received::is_complete).await;
-        }
-        client.reset();
+        whole(&gateway, [&a, &b]).await.reset();
         a.release();
         b.release();
         record_of(&gateway.wait_for_records(1).await, &a);
@@ -181,12 +174,7 @@ fn the_next_request_on_the_connection_loses_no_byte() {
             backend.will_once(Behaviour::hangs(Phase::AfterBody));
         }
         let mut gateway = Gateway::over(&[&a, &b]).start().await;
-        let mut client = gateway.client().await;
-        client.head("PUT", "/bucket/one", &[("Content-Length", "5")]).await;
-        client.send(b"hello").await;
-        for backend in [&a, &b] {
-            backend.wait_for_request("the body", Received::is_complete).await;
-        }
+        let mut client = whole(&gateway, [&a, &b]).await;
         // It comes while the gateway waits for the backends and watches the client.
         client.head("PUT", "/bucket/two", &[("Content-Length", "5")]).await;
         client.send(b"world").await;

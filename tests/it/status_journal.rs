@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::*;
 
+const JOURNAL: &str = "state/journal.sqlite";
 const TOKEN: &str = "a-token-for-tests";
 /// What a worker heard of a backend, and a key that a client chose.
 const HOSTILE: &str = "<script>alert(1)</script>";
@@ -19,22 +20,11 @@ fn operated(backends: &[&dyn Endpoint]) -> Setup {
 }
 
 async fn journal(technical: SocketAddr) -> Value {
-    let reply = request(technical, "GET", "/status.json", &[], b"").await;
-    let status: Value = serde_json::from_slice(&reply.body).unwrap();
-    status["journal"].clone()
+    status_json(technical).await["journal"].take()
 }
 
 async fn journal_until(technical: SocketAddr, what: &str, so: impl Fn(&Value) -> bool) -> Value {
-    let until = async {
-        loop {
-            let journal = journal(technical).await;
-            if so(&journal) {
-                return journal;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    soon(what, until).await
+    status_until(technical, what, |status| so(&status["journal"])).await["journal"].take()
 }
 
 /// A worker that leases all that is due, and sets it aside.
@@ -55,6 +45,17 @@ async fn park(file: &Path, count: usize, standing: Standing) {
         }
     };
     soon("the objects to be due", leased).await;
+}
+
+/// A gateway with two objects that the second backend has missed, and that are set aside.
+async fn with_two(a: &Misbehaving, b: &Misbehaving, standing: Standing) -> Gateway {
+    let gateway = operated(&[a, b]).start().await;
+    b.will(Behaviour::answers(503));
+    for target in [HOSTILE_TARGET, "/bucket/other"] {
+        assert_eq!(gateway.put(target, b"hello").await.status, 200);
+    }
+    park(&gateway.log_file(JOURNAL), 2, standing).await;
+    gateway
 }
 
 async fn decide(technical: SocketAddr, token: &str, decision: &Value) -> Reply {
@@ -111,14 +112,8 @@ fn the_json_says_what_waits_of_which_backend_and_the_metrics_do() {
 fn what_is_parked_is_shown_and_decided_with_the_token_only() {
     run(async {
         let (a, b) = pair().await;
-        let gateway = operated(&[&a, &b]).start().await;
+        let gateway = with_two(&a, &b, Standing::Parked).await;
         let technical = gateway.technical().await;
-        b.will(Behaviour::answers(503));
-        for target in [HOSTILE_TARGET, "/bucket/other"] {
-            assert_eq!(gateway.put(target, b"hello").await.status, 200);
-        }
-        let file = gateway.log_file("state/journal.sqlite");
-        park(&file, 2, Standing::Parked).await;
         let parked = journal_until(technical, "what is parked", |journal| journal["parked"] == 2).await;
         let aside = parked["aside"].as_array().unwrap();
         let one = aside.iter().find(|one| one["path"] == HOSTILE_PATH).unwrap();
@@ -146,7 +141,7 @@ fn what_is_parked_is_shown_and_decided_with_the_token_only() {
         gateway.wait_for_log("is forgotten, by the technical endpoint: is right\\u{1b}[2J").await;
 
         // One that is being repaired is not dropped.
-        let journal = Sqlite::open(&file).unwrap();
+        let journal = Sqlite::open(&gateway.log_file(JOURNAL)).unwrap();
         let leased =
             journal.lease("w", Wanted::Diverged, 1, Duration::from_secs(60), Duration::ZERO).await.unwrap();
         assert_eq!(leased.len(), 1);
@@ -158,13 +153,8 @@ fn what_is_parked_is_shown_and_decided_with_the_token_only() {
 fn a_browser_shows_the_journal_and_decides_in_it() {
     run(async {
         let (a, b) = pair().await;
-        let gateway = operated(&[&a, &b]).start().await;
+        let gateway = with_two(&a, &b, Standing::Dead).await;
         let technical = gateway.technical().await;
-        b.will(Behaviour::answers(503));
-        for target in [HOSTILE_TARGET, "/bucket/other"] {
-            assert_eq!(gateway.put(target, b"hello").await.status, 200);
-        }
-        park(&gateway.log_file("state/journal.sqlite"), 2, Standing::Dead).await;
         assert_eq!(gateway.put("/bucket/open", b"hello").await.status, 200);
         let mut browser = Browser::open(&format!("http://{technical}/status")).await;
         let tile = |at: usize| format!("document.querySelectorAll('#journal-tiles li')[{at}].innerText");

@@ -30,23 +30,38 @@ impl Impostor {
         assert_eq!(offer["sockets"][0], "gateway 127.0.0.1:0");
         stream
     }
+
+    /// The same, after it has said that it is ready and has been told that the sockets are its own.
+    async fn that_is_given_the_sockets(&self) -> UnixStream {
+        let mut stream = self.meet().await;
+        stream.write_all(b"ready\n").await.unwrap();
+        let mut yours = [0; 6];
+        soon("the sockets", stream.read_exact(&mut yours)).await.unwrap();
+        assert_eq!(&yours, b"yours\n");
+        stream
+    }
+}
+
+/// A gateway serves after a try that failed, and is taken over from once its file is `good` again.
+async fn assert_goes_on_until_another_comes(mut gateway: Gateway, good: &str) {
+    assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+    std::fs::write(gateway.log_file("akubra.yaml"), good).unwrap();
+    let mut successor = gateway.hand_over().await;
+    gateway.ended().await;
+    successor.stop_in_sync().await;
 }
 
 #[test]
 fn a_successor_with_a_bad_configuration_harms_nothing() {
     run(async {
         let (a, b) = pair().await;
-        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        let gateway = Gateway::over(&[&a, &b]).start().await;
         let file = gateway.log_file("akubra.yaml");
-        let good = std::fs::read(&file).unwrap();
+        let good = std::fs::read_to_string(&file).unwrap();
         std::fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"Lisen: x\n").unwrap();
         let output = akubra(&["-u", "-c", file.to_str().unwrap()]).await;
         assert_eq!(output.status.code(), Some(20), "{output:?}");
-        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
-        std::fs::write(&file, good).unwrap();
-        let mut successor = gateway.hand_over().await;
-        gateway.ended().await;
-        successor.stop_in_sync().await;
+        assert_goes_on_until_another_comes(gateway, &good).await;
     });
 }
 
@@ -54,7 +69,7 @@ fn a_successor_with_a_bad_configuration_harms_nothing() {
 fn a_successor_that_cannot_listen_says_why_and_the_gateway_goes_on() {
     run(async {
         let (a, b) = pair().await;
-        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        let gateway = Gateway::over(&[&a, &b]).start().await;
         let file = gateway.log_file("akubra.yaml");
         let good = std::fs::read_to_string(&file).unwrap();
         let taken = a.address().to_string();
@@ -64,11 +79,7 @@ fn a_successor_that_cannot_listen_says_why_and_the_gateway_goes_on() {
         let why = gateway.wait_for_log("not handed over").await;
         assert!(why.contains(&format!("it failed: cannot listen on {taken}")), "{why}");
         assert_eq!(successor.exit_status().await.code(), Some(1));
-        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
-        std::fs::write(&file, good).unwrap();
-        let mut successor = gateway.hand_over().await;
-        gateway.ended().await;
-        successor.stop_in_sync().await;
+        assert_goes_on_until_another_comes(gateway, &good).await;
     });
 }
 
@@ -107,12 +118,7 @@ fn a_successor_that_dies_when_it_should_begin_costs_nothing() {
         let mut gateway = Gateway::over(&[&a, &b]).start().await;
         let impostor = Impostor::of(&gateway);
         gateway.signal("QUIT");
-        let mut stream = impostor.meet().await;
-        stream.write_all(b"ready\n").await.unwrap();
-        let mut yours = [0; 6];
-        soon("the sockets", stream.read_exact(&mut yours)).await.unwrap();
-        assert_eq!(&yours, b"yours\n");
-        drop(stream);
+        drop(impostor.that_is_given_the_sockets().await);
         gateway.wait_for_log("not handed over").await;
         assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
         gateway.stop_in_sync().await;
@@ -141,10 +147,7 @@ fn sigterm_waits_until_it_is_known_who_serves() {
             let mut gateway = Gateway::over(&[&a, &b]).start().await;
             let impostor = Impostor::of(&gateway);
             gateway.signal("QUIT");
-            let mut stream = impostor.meet().await;
-            stream.write_all(b"ready\n").await.unwrap();
-            let mut yours = [0; 6];
-            soon("the sockets", stream.read_exact(&mut yours)).await.unwrap();
+            let mut stream = impostor.that_is_given_the_sockets().await;
             gateway.signal("TERM");
             for _ in 0..20 {
                 assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
