@@ -53,6 +53,24 @@ async fn those_that_come_together_go_together() {
 }
 
 #[tokio::test]
+async fn an_intent_is_shared_on_its_way_and_belongs_to_its_write_alone_from_then_on() {
+    let (writer, behind, _folder) = gateway();
+    until("the journal", async || writer.is_available()).await;
+    behind.held.send_replace(true);
+    let intents = [intent(&writer, "k")];
+    let mut begun = std::pin::pin!(writer.begin(&intents));
+    tokio::select! {
+        biased;
+        _ = &mut begun => panic!("it was held"),
+        () = behind.until_came(1) => {}
+    }
+    assert!(Arc::strong_count(&intents[0]) > 1, "it was copied");
+    behind.held.send_replace(false);
+    begun.await.unwrap();
+    assert_eq!(Arc::strong_count(&intents[0]), 1, "its record would be a copy");
+}
+
+#[tokio::test]
 async fn what_comes_soon_after_a_batch_gathers() {
     let (writer, behind, _folder) = gateway();
     until("the journal", async || writer.is_available()).await;
