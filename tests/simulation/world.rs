@@ -121,6 +121,8 @@ pub struct World {
     pub journal_fails: bool,
     /// Whether what was sent may arrive after what was sent later.
     pub is_late: bool,
+    /// How often it does, of 1000 times.
+    lateness: i64,
     /// Whether what is not late takes its time, too.
     is_slow: bool,
     stores: Mutex<Vec<Store>>,
@@ -167,6 +169,7 @@ impl World {
             is_versioned: sim.chance(200),
             journal_fails: sim.chance(300),
             is_late: sim.chance(500),
+            lateness: sim.pick(&[50, 50, 250]),
             is_slow: sim.chance(500),
             stores: Mutex::new(stores),
             faults: AtomicBool::new(true),
@@ -285,7 +288,7 @@ impl World {
     ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
         let sim = self.sim.clone();
         let is_down = lock(&self.stores)[at].down_until > sim.now() && self.faults.load(Relaxed);
-        let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(50));
+        let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(self.lateness));
         let patience = if is_lost || is_late { sim.range(5, 1500) } else { 60_000 };
         let patience = if self.is_late { patience } else { patience.max(LANDED) };
         let arrives = match (is_late, self.is_late && self.is_slow) {

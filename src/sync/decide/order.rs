@@ -71,18 +71,23 @@ impl Order {
     }
 }
 
-/// Whether one write is known to be before another.
+/// Whether one write is known to be before another, or may be taken for it: where neither was over when the other began,
+/// no client can tell.
 pub(super) fn is_before(a: &Record, b: &Record, clock_bound: i64) -> bool {
     // The journal saw the end of the one before the other began.
-    if a.turn.zip(b.intent.turn).is_some_and(|(ended, begun)| ended < begun) {
+    let is_seen = |a: &Record, b: &Record| a.turn.zip(b.intent.turn).is_some_and(|(end, begin)| end < begin);
+    if is_seen(a, b) {
         return true;
     }
-    // When a dead gateway's write ended is told by another clock than its own.
-    if a.intent.id.gateway != b.intent.id.gateway || a.replies.is_empty() {
+    if a.id().gateway != b.id().gateway {
         return a.ended.saturating_add(clock_bound) < b.intent.begun;
     }
+    // When a dead gateway's write ended is told by another clock than its own.
+    let was_over = |a: &Record, b: &Record| !a.replies.is_empty() && a.ended < b.intent.begun;
     match (a.commit, b.commit) {
         (Some(one), Some(other)) => one < other,
-        _ => a.ended < b.intent.begun,
+        _ if was_over(a, b) => true,
+        // The gateway told nobody which it sent first.
+        _ => a.id().number < b.id().number && !is_seen(b, a) && !was_over(b, a),
     }
 }

@@ -297,6 +297,26 @@ fn order_goes_on_from_one_to_the_next() {
     assert!(order.is_newest(0) && !order.is_newest(1) && !order.is_newest(2));
 }
 
+#[test]
+fn of_what_a_dead_gateway_had_under_way_the_greater_number_is_later() {
+    let write = |number, begun, replies: &[(&str, Said)]| record(number, What::Put, begun, replies);
+    let ended = |number, begun| Record { commit: None, ..write(number, begun, &[(A, Said::Unknown)]) };
+    let orphan = |number, begun| Record::orphaned(write(number, begun, &[]).intent, T + 60_000);
+    let order = |a: &Record, b: &Record| {
+        let order = Order::new(&[a, b], BOUNDS.clocks);
+        (order.before(0, 1), order.before(1, 0))
+    };
+    assert_eq!(order(&orphan(1, T), &orphan(2, T + 10)), (true, false));
+    assert_eq!(order(&write(1, T, &[(A, Said::Unknown)]), &orphan(2, T)), (true, false));
+    // Of another gateway nobody knows.
+    assert_eq!(order(&orphan(1, T), &by_gateway(2, orphan(2, T + 10))), (false, false));
+    // It had its number early, and began late.
+    assert_eq!(order(&orphan(1, T + 5_000), &ended(2, T)), (false, true));
+    let (mut one, mut other) = (orphan(1, T), orphan(2, T));
+    (one.intent.turn, one.turn, other.intent.turn, other.turn) = (Some(5), Some(6), Some(3), Some(4));
+    assert_eq!(order(&one, &other), (false, true));
+}
+
 /// Writes that the others have to be compared with one by one, and the time at which they are over.
 fn many(count: usize) -> (Vec<Record>, i64) {
     let write = |number: i64| {
