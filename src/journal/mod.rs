@@ -179,6 +179,11 @@ impl Later {
 }
 
 impl Case {
+    /// Of its records.
+    pub fn ids(&self) -> Vec<WriteId> {
+        self.records.iter().map(Record::id).collect()
+    }
+
     /// Whether a backend of the object's cluster, by its endpoint, is not known to have taken one of the writes.
     pub fn is_behind(&self, backend: &str) -> bool {
         self.records.iter().any(|record| !matches!(record.said(backend), Said::Good { .. }))

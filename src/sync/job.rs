@@ -5,27 +5,26 @@
 //! of the object. A journal that cannot be asked gets the outcome later, as long as the lease lasts; after that it will
 //! be found out anew.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use rand::Rng;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 
 use super::{
     backoff::Backoff,
     hold::{Asked, Hold},
-    limits::Limited,
-    misplaced::Move,
-    places::Places,
+    limits::{Limited, Pass},
+    misplaced::{Elsewhere, Move, Moved, Sent, found_on},
+    places::{Place, Places, backends_of},
     repair::{Outcome, Repair, Rules},
+    slots::{Slot, Slots},
     worker::Trouble,
 };
 use crate::{
-    journal::{
-        Case, Change, Journal, JournalError, Later, Lease, Object, Record, Standing, Wanted, What, WriteId,
-    },
+    journal::{Case, Change, Journal, JournalError, Later, Lease, Object, Record, Standing, Wanted},
     telemetry::metrics::SyncMetrics,
 };
 
@@ -33,6 +32,8 @@ use crate::{
 const SPREAD: Duration = Duration::from_secs(30);
 /// Until it is looked again whether a backend is under maintenance still.
 const MAINTENANCE: Duration = Duration::from_secs(30);
+/// For a DELETE that is under way behind a copy: so many looks, so long apart.
+const UNDER_WAY: (u32, Duration) = (120, Duration::from_millis(500));
 /// Before the journal is told again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -118,7 +119,7 @@ impl Job {
         Job { shop, lease, case, hold }
     }
 
-    pub async fn run(self, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) {
+    pub async fn run(self, slots: Arc<Slots>, stop: watch::Receiver<bool>) {
         let mut given_up = self.shop.given_up.subscribe();
         let begun = Instant::now();
         let end = tokio::select! {
@@ -132,59 +133,100 @@ impl Job {
         self.hand_over(end, begun.elapsed()).await;
     }
 
-    async fn work(&self, slots: &Semaphore, mut stop: watch::Receiver<bool>) -> End {
+    async fn work(&self, slots: &Slots, mut stop: watch::Receiver<bool>) -> End {
         let slot = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return End::Untouched,
-            slot = slots.acquire() => slot,
+            slot = slots.take() => slot,
         };
-        if slot.is_err() {
-            return End::Untouched;
-        }
-        self.shop.metrics.running.inc();
-        let _running = Running(&self.shop.metrics);
-        self.repair().await
+        self.repair(slot).await
     }
 
-    async fn repair(&self) -> End {
+    async fn repair(&self, mut slot: Slot<'_>) -> End {
         let (shop, object) = (&self.shop, &self.lease.object);
-        let Some(place) = shop.places.get(&object.cluster) else {
+        let Some(home) = shop.places.get(&object.cluster) else {
             let why = format!("the configuration has no cluster {:?} in a region", object.cluster);
             return End::Repair(Outcome::Parked { why });
         };
-        if let Some(backend) = place.closed.first() {
-            return End::Postponed(shop.backoff.max, format!("{backend}: there are no credentials for it"));
-        }
-        if let Some(backend) = shop.places.maintained(place) {
-            let pause = MAINTENANCE + SPREAD.mul_f64(rand::thread_rng().gen_range(0.0..1.0));
-            return End::Postponed(pause, format!("{backend} is under maintenance"));
-        }
-        let pass = match shop.stores.admit(&place.backends) {
+        let sightings: Vec<&Record> =
+            self.case.records.iter().filter(|record| found_on(record).is_some()).collect();
+        let is_to_move = sightings.len() == self.case.records.len() && shop.wanted == Wanted::Misplaced;
+        let elsewhere = match is_to_move {
+            true => Elsewhere::of(&shop.places, home, object, &self.case),
+            false => Elsewhere::default(),
+        };
+        let places: Vec<&Place> = iter::once(home).chain(elsewhere.places()).collect();
+        let backends = backends_of(&places);
+        let pass = match self.admit(&places, &backends) {
             Ok(pass) => pass,
-            Err((pause, why)) => {
-                let pause = pause + SPREAD.mul_f64(rand::thread_rng().gen_range(0.0..1.0));
-                return End::Postponed(pause, format!("a backend is left alone for a while: {why}"));
-            }
+            Err((pause, why)) => return End::Postponed(pause, why),
         };
         let repair = Repair {
             journal: &*shop.journal,
             stores: &shop.stores,
-            backends: &place.backends,
+            backends: &home.backends,
             rules: &shop.rules,
             gate: &self.hold,
         };
-        let is_elsewhere = |record: &&Record| matches!(record.intent.what, What::Misplaced(_));
-        let sightings: Vec<&Record> = self.case.records.iter().filter(is_elsewhere).collect();
-        let outcome = match sightings.len() == self.case.records.len() && shop.wanted == Wanted::Misplaced {
-            true => {
-                Move { repair: &repair, places: &shop.places, stores: &shop.stores }
-                    .run(&self.lease, &self.case)
-                    .await
-            }
+        let outcome = match is_to_move {
+            true => self.bring_home(&repair, &elsewhere, pass, &mut slot).await,
             false => self.keeping(&sightings, repair.run(&self.lease, &self.case).await).await,
         };
-        drop(pass);
         outcome.map_or_else(End::Journal, End::Repair)
+    }
+
+    /// Whether the backends of these clusters may be asked now; else after which pause, and why.
+    fn admit<'a>(
+        &'a self,
+        places: &[&Place],
+        backends: &'a [String],
+    ) -> Result<Pass<'a>, (Duration, String)> {
+        let shop = &self.shop;
+        let spread = |pause: Duration| pause + SPREAD.mul_f64(rand::thread_rng().gen_range(0.0..1.0));
+        if let Some(backend) = places.iter().find_map(|place| place.closed.first()) {
+            return Err((shop.backoff.max, format!("{backend}: there are no credentials for it")));
+        }
+        if let Some(backend) = places.iter().find_map(|place| shop.places.maintained(place)) {
+            return Err((spread(MAINTENANCE), format!("{backend} is under maintenance")));
+        }
+        let left_alone =
+            |(pause, why)| (spread(pause), format!("a backend is left alone for a while: {why}"));
+        shop.stores.admit(backends).map_err(left_alone)
+    }
+
+    /// What has to be waited for is waited for without a place, and without keeping others from a backend.
+    async fn bring_home(
+        &self,
+        repair: &Repair<'_>,
+        elsewhere: &Elsewhere<'_>,
+        pass: Pass<'_>,
+        slot: &mut Slot<'_>,
+    ) -> Result<Outcome, JournalError> {
+        match (Move { repair, elsewhere }).run(&self.lease, &self.case).await? {
+            Moved::Ended(outcome) => Ok(outcome),
+            Moved::Sent(sent) => {
+                drop(pass);
+                let case = slot.aside(self.calm(&sent)).await?;
+                Ok(sent.look_back(repair, &self.lease.object, &self.case.ids(), case.as_ref()).await)
+            }
+        }
+    }
+
+    /// The object's records once no copy can arrive any more and no write is under way, or a long time has passed.
+    async fn calm(&self, sent: &Sent) -> Result<Option<Case>, JournalError> {
+        if sent.may_arrive() {
+            sleep(self.shop.rules.settle).await;
+        }
+        let show = || self.shop.journal.show(&self.lease.object);
+        let mut case = show().await?;
+        for _ in 0..UNDER_WAY.0 {
+            if case.as_ref().is_none_or(|case| case.under_way == 0) {
+                break;
+            }
+            sleep(UNDER_WAY.1).await;
+            case = show().await?;
+        }
+        Ok(case)
     }
 
     /// That the object is elsewhere too stays to be said, when nothing else has to be said of it any more.
@@ -278,7 +320,7 @@ impl Job {
     /// Says it to the journal, as long as the lease lasts.
     async fn say(&self, word: &Word, why: &str) {
         let (shop, lease) = (&self.shop, &self.lease);
-        let seen: Vec<WriteId> = self.case.records.iter().map(|record| record.id()).collect();
+        let seen = self.case.ids();
         loop {
             let said = async {
                 match word {
@@ -296,14 +338,5 @@ impl Job {
             }
             sleep(RETRY).await;
         }
-    }
-}
-
-/// Counted among those that run.
-struct Running<'a>(&'a SyncMetrics);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.dec();
     }
 }

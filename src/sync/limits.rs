@@ -1,7 +1,8 @@
 //! The backends, not more at once than they can stand.
 //!
-//! Each has so many slots for requests; a copy takes one of both ends. Whoever could not be asked several times in a
-//! row is left alone ([`Circuit`]); what a backend answered that is no refusal says nothing of others' objects.
+//! Each has so many slots for requests; a copy takes one of both ends. Whoever could not be asked, or left it unknown what
+//! came of a change, several times in a row is left alone ([`Circuit`]); what else a backend answered that is no refusal
+//! says nothing of others' objects.
 //!
 //! A refusal may be about one object, which is for a human then, or about the account, and then it would be about all of
 //! them. It is taken to be about the object only if the last that was heard of the backend was good. Else it counts as
@@ -215,6 +216,11 @@ impl Limited {
                 }),
                 None => Err(StoreError::Refused(why)),
             },
+            Err(StoreError::Unknown(why)) => {
+                let changed = known().filter(|(_, kind, _)| *kind == Kind::Change);
+                changed.for_each(|(name, kind, backend)| backend.failed(name, kind, &why));
+                Err(StoreError::Unknown(why))
+            }
             Err(error) => Err(error),
         }
     }
@@ -303,5 +309,43 @@ impl Stores for Limited {
             &[(backend, Kind::Change)],
             self.inner.set_attribute(backend, object, name, value).await,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::sync::fixture::{A, B, EPOCH, Fake, Unheard};
+
+    struct Open;
+
+    #[async_trait]
+    impl Gate for Open {
+        async fn may_go_on(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_leaves_changes_unknown_is_left_alone_and_their_source_is_not() {
+        let stores = Arc::new(Fake::default());
+        stores.put(A, "key", "text", EPOCH);
+        let held = stores.holds(A, "key").unwrap();
+        let limited = Limited::new(stores.clone(), [A, B], 1, &SyncMetrics::of_process());
+        let object = Object { cluster: "main".into(), bucket: b"bucket".into(), key: b"key".into() };
+        for _ in 0..5 {
+            assert!(limited.admit(&[A.into(), B.into()]).is_ok());
+            stores.unheard.lock().unwrap().insert(B, Unheard::NotDone);
+            let copied = limited.copy(&object, (A, &held), (B, &State::Absent), &Open).await;
+            assert!(matches!(copied, Err(StoreError::Unknown(_))), "{copied:?}");
+            // It answers questions.
+            assert_eq!(limited.state(B, &object).await, State::Absent);
+        }
+        assert!(limited.admit(&[A.into()]).is_ok());
+        let why = limited.admit(&[B.into()]).err().map(|(_, why)| why);
+        assert_eq!(why.as_deref(), Some("http://b:80: no answer"));
+        assert_eq!(stores.most_at_once.load(Relaxed), 1);
     }
 }

@@ -9,39 +9,56 @@
 //! one where a region would look for the object and not on any of the home's. Nothing is changed once a write to the
 //! object is in the journal that was not when it was leased, be it on the home or on another cluster that has one of
 //! these backends. A copy that a DELETE overtook is taken back, also one of which nobody knows whether it arrived: that
-//! is waited for until it cannot any more.
+//! is waited for until it cannot any more, by whoever has the object ([`Moved::Sent`]).
+//!
+//! | file | |
+//! |---|---|
+//! | `elsewhere.rs` | where it may be beside its home, and whether that is quiet |
+//! | `step.rs` | what is next, by what backends hold |
+//! | `sent.rs` | copies of which nobody knows yet whether they may stay |
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use futures_util::future::join_all;
-use tokio::time::sleep;
-
-use self::step::States;
-pub use self::step::{Step, step};
+use self::{elsewhere::Quiet, sent::Copy, step::States};
+pub use self::{
+    elsewhere::{Elsewhere, found_on},
+    sent::Sent,
+    step::{Step, step},
+};
 use super::{
-    Gate, Held, State, StoreError,
-    decide::{Known, content},
-    limits::Limited,
-    places::Places,
+    Gate, Md5, State, StoreError,
+    decide::Known,
     repair::{Outcome, Repair, Undisturbed, new_in, waits},
 };
-use crate::journal::{Case, JournalError, Lease, Object, Record, Resolution, What, WriteId};
+use crate::journal::{Case, JournalError, Lease, Object, Resolution, WriteId};
 
+mod elsewhere;
+mod sent;
 mod step;
 
 /// Each begins with asking everybody.
 const ROUNDS: usize = 6;
 /// Before an object is looked at again of which somebody else has work to do first.
 const OTHERS: Duration = Duration::from_secs(10);
-/// For a DELETE that is under way behind a copy.
-const UNDER_WAY: (u32, Duration) = (120, Duration::from_millis(500));
 
 /// One object on its way home.
 pub struct Move<'a> {
     pub repair: &'a Repair<'a>,
-    pub places: &'a Places,
-    pub stores: &'a Limited,
+    pub elsewhere: &'a Elsewhere<'a>,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub enum Moved {
+    Ended(Outcome),
+    /// It has to be waited for, until nothing of this can arrive, and nobody writes; then it is looked back at.
+    Sent(Sent),
+}
+
+impl From<Outcome> for Moved {
+    fn from(outcome: Outcome) -> Moved {
+        Moved::Ended(outcome)
+    }
 }
 
 /// What a round came to.
@@ -50,233 +67,89 @@ enum Round {
     Next,
 }
 
-/// Where the object may be beside its home.
-struct Elsewhere<'a> {
-    /// By cluster, without the home's backends.
-    clusters: Vec<(&'a str, Vec<&'a String>)>,
-    /// Backends where it stays.
-    stays: HashSet<String>,
-    /// The object as other clusters have it that share a backend with any of these, or with the home.
-    others: Vec<Object>,
-}
-
-impl Elsewhere<'_> {
-    /// Backends with their clusters; more than once, if they are of several.
-    fn all(&self) -> impl Iterator<Item = (&str, &String)> {
-        self.clusters
-            .iter()
-            .flat_map(|(name, backends)| backends.iter().map(move |backend| (*name, *backend)))
-    }
-}
-
 /// What one attempt has found out and done.
 #[derive(Default)]
 struct Progress {
-    digests: Vec<(String, String, super::Md5)>,
+    digests: Vec<(String, String, Md5)>,
     changed: usize,
-}
-
-/// A copy that was sent to a backend of the home, which had nothing.
-struct Sent<'a> {
-    backend: &'a str,
-    source: &'a Held,
-    /// `None` = nobody knows whether it arrived.
-    copied: Option<super::Copied>,
-}
-
-impl Sent<'_> {
-    /// Whether what a backend holds is this.
-    fn is(&self, held: &Held) -> bool {
-        match &self.copied {
-            Some(copied) => held.etag == copied.etag && held.version == copied.version,
-            None => content(held, self.source) != Some(false),
-        }
-    }
-}
-
-/// Open as long as nobody writes to the object, by whatever cluster.
-struct Quiet<'a> {
-    home: Undisturbed<'a>,
-    others: &'a [Object],
-}
-
-#[async_trait]
-impl Gate for Quiet<'_> {
-    async fn may_go_on(&self) -> bool {
-        if !self.home.may_go_on().await {
-            return false;
-        }
-        for other in self.others {
-            if !matches!(self.home.journal.show(other).await, Ok(case) if is_quiet(case.as_ref())) {
-                return false;
-            }
-        }
-        true
-    }
-}
-
-/// Whether nothing has to be done with an object before it can be moved.
-fn is_quiet(case: Option<&Case>) -> bool {
-    case.is_none_or(|case| {
-        case.under_way == 0 && case.records.iter().all(|record| found_on(record).is_some())
-    })
 }
 
 impl Move<'_> {
     /// As [`Repair::run`].
-    pub async fn run(&self, lease: &Lease, case: &Case) -> Result<Outcome, JournalError> {
+    pub async fn run(&self, lease: &Lease, case: &Case) -> Result<Moved, JournalError> {
         if case.under_way > 0 {
-            return Ok(Outcome::Again { pause: OTHERS, why: "a write is under way".into() });
+            return Ok(Outcome::Again { pause: OTHERS, why: "a write is under way".into() }.into());
         }
-        let seen: Vec<WriteId> = case.records.iter().map(Record::id).collect();
-        let elsewhere = self.elsewhere(&lease.object, case);
-        let changed = match self.fetch(&elsewhere, &lease.object, &seen).await? {
+        if let Some(why) = self.elsewhere.is_busy(self.repair.journal).await? {
+            return Ok(Outcome::Again { pause: OTHERS, why }.into());
+        }
+        let seen = case.ids();
+        let changed = match self.fetch(&lease.object, &seen).await? {
             Ok(changed) => changed,
-            Err(outcome) => return Ok(outcome),
+            Err(moved) => return Ok(moved),
         };
-        Ok(match self.repair.journal.resolve(lease, &seen).await? {
+        let outcome = match self.repair.journal.resolve(lease, &seen).await? {
             Resolution::Resolved => Outcome::Resolved { changed },
             Resolution::Changed => again("it was written to meanwhile"),
             Resolution::Lost => Outcome::Lost,
-        })
-    }
-
-    fn elsewhere(&self, object: &Object, case: &Case) -> Elsewhere<'_> {
-        let mut names = self.places.looked_on(object);
-        for record in &case.records {
-            // A cluster that is not there any more has nothing to move.
-            names.extend(found_on(record).and_then(|name| self.places.named(name)));
-        }
-        let mut clusters: Vec<(&str, Vec<&String>)> = Vec::new();
-        for name in names.into_iter().filter(|name| *name != object.cluster) {
-            let Some(place) =
-                self.places.get(name).filter(|_| !clusters.iter().any(|(known, _)| *known == name))
-            else {
-                continue;
-            };
-            let is_other = |backend: &&String| !self.repair.backends.contains(backend);
-            clusters.push((name, place.backends.iter().filter(is_other).collect()));
-        }
-        let backends: Vec<&String> =
-            clusters.iter().flat_map(|(_, backends)| backends.iter().copied()).collect();
-        let mut stays = HashSet::new();
-        for backend in &backends {
-            if let Some(why) = self.places.is_needed(backend, object) {
-                log::debug!("{object} stays on {backend} too: {why}");
-                stays.insert((*backend).clone());
-            }
-        }
-        let all = backends.into_iter().chain(self.repair.backends);
-        let others = self.places.sharing(all).into_iter().filter(|name| *name != object.cluster);
-        let others = others.map(|name| Object { cluster: name.to_owned(), ..object.clone() }).collect();
-        Elsewhere { clusters, stays, others }
+        };
+        Ok(outcome.into())
     }
 
     /// Moves it home; how many backends were changed.
-    async fn fetch(
-        &self,
-        elsewhere: &Elsewhere<'_>,
-        object: &Object,
-        seen: &[WriteId],
-    ) -> Result<Result<usize, Outcome>, JournalError> {
-        for place in elsewhere.clusters.iter().filter_map(|(name, _)| self.places.get(name)) {
-            if let Some(backend) = place.closed.first() {
-                let why = format!("{backend}: there are no credentials for it");
-                return Ok(Err(Outcome::Failed { why }));
-            }
-            if let Some(backend) = self.places.maintained(place) {
-                let why = format!("{backend} is under maintenance");
-                return Ok(Err(Outcome::Again { pause: OTHERS, why }));
-            }
-        }
-        for other in &elsewhere.others {
-            if !is_quiet(self.repair.journal.show(other).await?.as_ref()) {
-                let why = format!("{} has to agree on it first: it has records of its own", other.cluster);
-                return Ok(Err(Outcome::Again { pause: OTHERS, why }));
-            }
-        }
-        let names: Vec<String> = elsewhere.all().map(|(_, backend)| backend.clone()).collect();
-        let _pass = match self.stores.admit(&names) {
-            Ok(pass) => pass,
-            Err((pause, why)) => return Ok(Err(Outcome::Again { pause, why })),
-        };
+    async fn fetch(&self, object: &Object, seen: &[WriteId]) -> Result<Result<usize, Moved>, JournalError> {
         let Repair { journal, gate, .. } = *self.repair;
         let home = Undisturbed { journal, gate, object, seen };
-        let gate = Quiet { home, others: &elsewhere.others };
+        let gate = Quiet { home, others: &self.elsewhere.others };
         let mut progress = Progress::default();
         for _ in 0..ROUNDS {
-            match self.round(object, elsewhere, seen, &gate, &mut progress).await? {
+            match self.round(object, &gate, &mut progress).await? {
                 Ok(Round::Done) => return Ok(Ok(progress.changed)),
                 Ok(Round::Next) => {}
-                Err(outcome) => return Ok(Err(outcome)),
+                Err(moved) => return Ok(Err(moved)),
             }
         }
-        Ok(Err(Outcome::Again { pause: OTHERS, why: "it changed again and again".into() }))
+        let why = "it changed again and again".into();
+        Ok(Err(Outcome::Again { pause: OTHERS, why }.into()))
     }
 
     async fn round(
         &self,
         object: &Object,
-        elsewhere: &Elsewhere<'_>,
-        seen: &[WriteId],
         gate: &Quiet<'_>,
         progress: &mut Progress,
-    ) -> Result<Result<Round, Outcome>, JournalError> {
+    ) -> Result<Result<Round, Moved>, JournalError> {
         let at_home = Repair { gate, ..*self.repair };
         let agreed = match at_home.agree(object, Known::default()).await {
             Ok(agreed) => agreed,
-            Err(outcome) => return Ok(Err(outcome)),
+            Err(outcome) => return Ok(Err(outcome.into())),
         };
         progress.changed += agreed.changed;
-        let mut there = self.ask(object, elsewhere).await;
+        let mut there = self.elsewhere.ask(self.repair.stores, object).await;
         let mut home = agreed.states;
-        for (name, state) in there.iter_mut().flatten().chain(&mut home) {
-            if let State::Present(held) = state {
-                let known =
-                    progress.digests.iter().find(|(backend, etag, _)| backend == name && *etag == held.etag);
-                held.md5 = held.md5.or(known.map(|(_, _, md5)| *md5));
-            }
-        }
-        let next = step(&home, &there, &elsewhere.stays);
+        there.iter_mut().flatten().chain(&mut home).for_each(|state| progress.remind(state));
+        let next = step(&home, &there, &self.elsewhere.stays);
         let there = there.concat();
         let done = match next {
             Step::Done => return Ok(Ok(Round::Done)),
-            Step::Wait(why) => return Ok(Err(waits(&there, why))),
-            Step::Park(why) => return Ok(Err(Outcome::Parked { why })),
+            Step::Wait(why) => return Ok(Err(waits(&there, why).into())),
+            Step::Park(why) => return Ok(Err(Outcome::Parked { why }.into())),
             Step::Digest(names) => self.read(object, &[there, home].concat(), &names, progress).await,
             Step::Copy { source } => {
-                let (copied, sent) = self.copy(object, (&source, &there), &home, gate, progress).await;
-                if let Err(outcome) = self.overtaken(object, seen, &sent).await? {
-                    return Ok(Err(outcome));
+                let sent = self.copy(object, (&source, &there), &home, gate, progress).await;
+                // Whatever the journal says, or does not.
+                if sent.may_arrive() {
+                    return Ok(Err(Moved::Sent(sent)));
                 }
-                copied
+                let case = self.repair.journal.show(object).await?;
+                if case.is_some_and(|case| is_written_to(&case, gate.home.seen)) {
+                    return Ok(Err(Moved::Sent(sent)));
+                }
+                sent.ended
             }
             Step::Delete { targets } => self.delete(object, &targets, &there, gate, progress).await,
         };
-        Ok(done.map(|()| Round::Next).map_err(|error| self.ends(error)))
-    }
-    /// What the other clusters' backends hold; each is asked once.
-    async fn ask(&self, object: &Object, elsewhere: &Elsewhere<'_>) -> Vec<Vec<(String, State)>> {
-        let mut wanted: Vec<(&str, &String)> = Vec::new();
-        for (cluster, backend) in elsewhere.all() {
-            if !wanted.iter().any(|(_, known)| *known == backend) {
-                wanted.push((cluster, backend));
-            }
-        }
-        let ask = wanted.iter().map(|(cluster, backend)| {
-            let there = Object { cluster: (*cluster).to_owned(), ..object.clone() };
-            async move { self.repair.stores.state(backend, &there).await }
-        });
-        let states = join_all(ask).await;
-        let state_of = |backend: &&String| {
-            let at = wanted.iter().position(|(_, known)| known == backend);
-            at.map(|at| ((*backend).clone(), states[at].clone()))
-        };
-        elsewhere
-            .clusters
-            .iter()
-            .map(|(_, backends)| backends.iter().filter_map(state_of).collect())
-            .collect()
+        Ok(done.map(|()| Round::Next).map_err(|error| ends(self.repair, error).into()))
     }
 
     async fn read(
@@ -294,70 +167,36 @@ impl Move<'_> {
         Ok(())
     }
 
-    /// Copies it to all backends of the home; and what was sent, whatever came of it. What may have arrived is waited
-    /// for until it cannot any more.
-    async fn copy<'b>(
+    /// Copies it to all backends of the home, up to the first that cannot be done.
+    async fn copy(
         &self,
         object: &Object,
-        from: (&str, &'b States),
-        home: &'b States,
+        from: (&str, &States),
+        home: &States,
         gate: &dyn Gate,
         progress: &mut Progress,
-    ) -> (Result<(), StoreError>, Vec<Sent<'b>>) {
-        let mut sent = Vec::new();
+    ) -> Sent {
+        let mut sent = Sent { copies: Vec::new(), ended: Ok(()) };
         let Some((_, State::Present(source))) = from.1.iter().find(|(name, _)| name == from.0) else {
-            return (Ok(()), sent);
+            return sent;
         };
         for (target, over) in home {
-            match self.repair.stores.copy(object, (from.0, source), (target, over), gate).await {
-                Ok(copied) => {
-                    progress.changed += 1;
-                    sent.push(Sent { backend: target, source, copied: Some(copied) });
+            let copied = match self.repair.stores.copy(object, (from.0, source), (target, over), gate).await {
+                Ok(copied) => Some(copied),
+                Err(error) => {
+                    sent.ended = Err(error);
+                    None
                 }
-                Err(StoreError::Unknown(why)) => {
-                    sent.push(Sent { backend: target, source, copied: None });
-                    sleep(self.repair.rules.settle).await;
-                    return (Err(StoreError::Failed(why)), sent);
-                }
-                Err(error) => return (Err(error), sent),
+            };
+            if matches!(sent.ended, Ok(()) | Err(StoreError::Unknown(_))) {
+                progress.changed += 1;
+                sent.copies.push(Copy { backend: target.clone(), source: source.clone(), copied });
             }
-        }
-        (Ok(()), sent)
-    }
-
-    /// Takes copies back if the object was deleted while they were made.
-    async fn overtaken(
-        &self,
-        object: &Object,
-        seen: &[WriteId],
-        sent: &[Sent<'_>],
-    ) -> Result<Result<(), Outcome>, JournalError> {
-        let Some(case) = self.calm(object).await? else { return Ok(Ok(())) };
-        let new: Vec<&What> = new_in(&case, seen).map(|record| &record.intent.what).collect();
-        let deleted = new.contains(&&What::Delete) && !new.contains(&&What::Put);
-        for one in sent.iter().filter(|_| deleted) {
-            let State::Present(held) = self.repair.stores.state(one.backend, object).await else { continue };
-            if one.is(&held) {
-                let undone = self.repair.stores.delete(object, (one.backend, &held), self.repair.gate).await;
-                if let Err(error) = undone {
-                    return Ok(Err(self.ends(error)));
-                }
-            }
-        }
-        Ok(if new.is_empty() { Ok(()) } else { Err(again("it was written to meanwhile")) })
-    }
-
-    /// The object's records once no write is under way, or a long time has passed.
-    async fn calm(&self, object: &Object) -> Result<Option<Case>, JournalError> {
-        let mut case = self.repair.journal.show(object).await?;
-        for _ in 0..UNDER_WAY.0 {
-            if case.as_ref().is_none_or(|case| case.under_way == 0) {
+            if sent.ended.is_err() {
                 break;
             }
-            sleep(UNDER_WAY.1).await;
-            case = self.repair.journal.show(object).await?;
         }
-        Ok(case)
+        sent
     }
 
     async fn delete(
@@ -380,17 +219,27 @@ impl Move<'_> {
         }
         Ok(())
     }
+}
 
-    fn ends(&self, error: StoreError) -> Outcome {
-        self.repair.problem(error).unwrap_or_else(|| again("it changed while it was moved"))
+impl Progress {
+    /// The digest of what a backend holds, if that was read.
+    fn remind(&self, (name, state): &mut (String, State)) {
+        if let State::Present(held) = state {
+            let mut known =
+                self.digests.iter().filter(|(backend, etag, _)| backend == name && *etag == held.etag);
+            held.md5 = held.md5.or_else(|| known.next().map(|(_, _, md5)| *md5));
+        }
     }
 }
 
-fn found_on(record: &Record) -> Option<&String> {
-    match &record.intent.what {
-        What::Misplaced(cluster) => Some(cluster),
-        _ => None,
-    }
+/// How an object ends that could not be worked with.
+fn ends(repair: &Repair<'_>, error: StoreError) -> Outcome {
+    repair.problem(error).unwrap_or_else(|| again("it changed while it was moved"))
+}
+
+/// Whether somebody writes to an object, or has since these records.
+fn is_written_to(case: &Case, seen: &[WriteId]) -> bool {
+    case.under_way > 0 || new_in(case, seen).next().is_some()
 }
 
 fn again(why: &str) -> Outcome {

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod misplaced;
 pub mod places;
 pub mod repair;
+mod slots;
 pub mod worker;
 
 pub mod sign;

@@ -121,6 +121,17 @@ impl Places {
     }
 }
 
+/// The backends of several clusters, each once.
+pub fn backends_of(places: &[&Place]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for backend in places.iter().flat_map(|place| &place.backends) {
+        if !all.contains(backend) {
+            all.push(backend.clone());
+        }
+    }
+    all
+}
+
 /// What the ring of a region may hash for an object: by the style of its clients' requests.
 fn ring_keys(region: &Region, object: &Object) -> Vec<Vec<u8>> {
     let unified = [b"/", object.bucket.as_slice(), b"/", &object.key].concat();

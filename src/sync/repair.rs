@@ -119,7 +119,7 @@ impl Repair<'_> {
         if case.under_way > 0 {
             return Ok(Outcome::Again { pause: WRITING, why: "a write is under way".into() });
         }
-        let seen: Vec<WriteId> = case.records.iter().map(|record| record.id()).collect();
+        let seen = case.ids();
         let undisturbed =
             Undisturbed { journal: self.journal, gate: self.gate, object: &lease.object, seen: &seen };
         let repair = Repair { gate: &undisturbed, ..*self };
@@ -187,7 +187,7 @@ impl Repair<'_> {
     }
 
     async fn resolve(&self, lease: &Lease, case: &Case, changed: usize) -> Result<Outcome, JournalError> {
-        let seen: Vec<WriteId> = case.records.iter().map(|record| record.id()).collect();
+        let seen = case.ids();
         Ok(match self.journal.resolve(lease, &seen).await? {
             Resolution::Resolved => Outcome::Resolved { changed },
             Resolution::Changed => {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     hold::Asked,
     job::{Job, Shop},
+    slots::Slots,
 };
 use crate::{
     journal::{Filter, JournalError, Standing, Wanted, What},
@@ -76,7 +77,7 @@ struct Pace {
 
 impl Worker {
     pub async fn run(self) -> Result<Ended, JournalError> {
-        let slots = Arc::new(Semaphore::new(self.concurrency.min(Semaphore::MAX_PERMITS)));
+        let slots = Arc::new(Slots::new(self.concurrency, self.shop.metrics.running.clone()));
         let mut jobs = JoinSet::new();
         let outcome = self.work(&slots, &mut jobs).await;
         self.finish(jobs).await;
@@ -86,7 +87,7 @@ impl Worker {
         }
     }
 
-    async fn work(&self, slots: &Arc<Semaphore>, jobs: &mut JoinSet<()>) -> Result<Ended, JournalError> {
+    async fn work(&self, slots: &Arc<Slots>, jobs: &mut JoinSet<()>) -> Result<Ended, JournalError> {
         let now = Instant::now();
         let mut pace = Pace { look: now, adopt: now, journal_pause: JOURNAL_AWAY.0 };
         let (mut stop, mut paused) = (self.wishes.stop.clone(), self.wishes.paused.clone());
@@ -99,7 +100,7 @@ impl Worker {
             if self.once && is_paused && jobs.is_empty() {
                 return Ok(Ended::Paused);
             }
-            let wants = jobs.len() <= self.concurrency * 2;
+            let wants = slots.room(jobs.len()) >= self.concurrency;
             let hurries = self.once && jobs.is_empty();
             if !is_paused && wants && (hurries || Instant::now() >= pace.look) {
                 let found = self.lease(slots, jobs, &mut pace).await?;
@@ -112,6 +113,7 @@ impl Worker {
                 Ok(()) = stop.changed() => {}
                 Ok(()) = paused.changed() => {}
                 Some(_) = jobs.join_next() => {}
+                () = slots.left() => {}
                 () = sleep_until(if is_paused { Instant::now() + IDLE } else { pace.look }), if waits => {}
             }
         }
@@ -120,12 +122,12 @@ impl Worker {
     /// Leases what is due and begins with it; how many, `None` = the journal cannot be asked now.
     async fn lease(
         &self,
-        slots: &Arc<Semaphore>,
+        slots: &Arc<Slots>,
         jobs: &mut JoinSet<()>,
         pace: &mut Pace,
     ) -> Result<Option<usize>, JournalError> {
         let shop = &self.shop;
-        let room = (self.concurrency * 3).saturating_sub(jobs.len());
+        let room = slots.room(jobs.len());
         let asked = Asked::now();
         let leased = async {
             if Instant::now() >= pace.adopt {

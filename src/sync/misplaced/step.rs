@@ -126,3 +126,6 @@ fn unread<'a>(pairs: impl Iterator<Item = ((&'a String, &'a Held), &'a Held)>) -
     let unsure = pairs.filter(|((_, held), other)| content(held, other).is_none());
     unsure.filter(|((_, held), _)| held.md5.is_none()).map(|((name, _), _)| name.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
-//! Which step is next, by tables; and whole moves over backends in memory.
+//! Whole moves over backends in memory.
 
 use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::time::sleep;
 
 use super::{
     super::{
@@ -11,88 +13,11 @@ use super::{
     *,
 };
 use crate::{
-    journal::{Change, Journal, Said, Wanted},
+    journal::{Change, Counts, Journal, Said, Wanted, What},
     topology::fixture,
 };
 
 const D: &str = "http://d:80";
-
-fn held(text: &str, modified: i64) -> Held {
-    Held {
-        etag: text.into(),
-        version: None,
-        modified,
-        length: 1,
-        object_version: None,
-        md5: Some([text.as_bytes()[0]; 16]),
-        metadata: Vec::new(),
-    }
-}
-
-fn states(all: &[(&str, Option<Held>)]) -> Vec<(String, State)> {
-    let state = |held: &Option<Held>| held.clone().map_or(State::Absent, State::Present);
-    all.iter().map(|(name, held)| ((*name).to_owned(), state(held))).collect()
-}
-
-#[test]
-fn what_home_lacks_comes_from_a_cluster_that_agrees_on_it() {
-    let home = states(&[("a", None), ("b", None)]);
-    let next = |there: &[(&str, Option<Held>)]| step(&home, &[states(there)], &HashSet::new());
-    let x = || Some(held("x", 0));
-    assert_eq!(next(&[("c", x()), ("d", x())]), Step::Copy { source: "c".into() });
-    assert_eq!(next(&[("c", None), ("d", None)]), Step::Done);
-    assert!(matches!(next(&[("c", x()), ("d", None)]), Step::Wait(_)));
-    assert!(matches!(next(&[("c", x()), ("d", Some(held("y", 0)))]), Step::Wait(_)));
-    let mut unread = held("z", 0);
-    unread.md5 = None;
-    assert_eq!(next(&[("c", x()), ("d", Some(unread))]), Step::Digest(vec!["d".into()]));
-    let mut there = states(&[("c", x())]);
-    there.push(("d".into(), State::Unknown("refused".into())));
-    assert_eq!(step(&home, &[there], &HashSet::new()), Step::Wait("refused".into()));
-    // Several clusters.
-    let several = |there: &[&[(&str, Option<Held>)]]| {
-        let there: Vec<_> = there.iter().map(|one| states(one)).collect();
-        step(&home, &there, &HashSet::new())
-    };
-    assert_eq!(
-        several(&[&[("c", None)], &[("d", x()), ("c", None)], &[("e", x())]]),
-        Step::Wait("d has it, and not all other backends of that cluster do".into())
-    );
-    assert_eq!(several(&[&[("c", None)], &[("d", x())], &[("e", x())]]), Step::Copy { source: "d".into() });
-    assert!(matches!(several(&[&[("d", x())], &[("e", Some(held("y", 0)))]]), Step::Park(_)));
-}
-
-#[test]
-fn only_what_home_has_or_had_before_is_deleted_elsewhere() {
-    let home =
-        |held: Held| states(&[("a", Some(held.clone())), ("b", Some(Held { modified: 900_000, ..held }))]);
-    let none = HashSet::new();
-    let next = |ours: Held, theirs: Held| step(&home(ours), &[states(&[("c", Some(theirs))])], &none);
-    let gone = Step::Delete { targets: vec!["c".into()] };
-    assert_eq!(next(held("x", 0), held("x", 100_000)), gone);
-    // What is at home may be a copy, and then it is later than what it is a copy of.
-    assert!(matches!(next(held("x", 100_000), held("y", 0)), Step::Park(_)));
-    assert!(matches!(next(held("x", 100_000), held("y", 200_000)), Step::Park(_)));
-    // Its version tells, whatever the clocks do.
-    let version = |held: Held, version| Held { object_version: Some(version), ..held };
-    assert_eq!(next(version(held("x", 0), 7), version(held("y", 100_000), 6)), gone);
-    assert!(matches!(next(version(held("x", 100_000), 7), version(held("y", 0), 8)), Step::Park(_)));
-    let other = Held { metadata: vec![("content-type".into(), "text/plain".into())], ..held("x", 100_000) };
-    assert!(matches!(next(held("x", 0), other), Step::Park(_)));
-    let stays = HashSet::from(["c".to_owned()]);
-    let both = |text| {
-        vec![
-            states(&[("c", Some(held("y", 0)))]),
-            states(&[("d", Some(held(text, 0))), ("c", Some(held("y", 0)))]),
-        ]
-    };
-    assert_eq!(step(&home(held("x", 0)), &both("x"), &stays), Step::Delete { targets: vec!["d".into()] });
-    assert!(matches!(step(&home(held("x", 0)), &both("z"), &stays), Step::Park(_)));
-    assert_eq!(step(&home(held("x", 0)), &both("x")[..1], &stays), Step::Done);
-    assert_eq!(step(&home(held("x", 0)), &[states(&[("c", None)])], &none), Step::Done);
-    let unread = |text| Held { md5: None, ..held(text, 0) };
-    assert_eq!(next(unread("x"), unread("y")), Step::Digest(vec!["c".into(), "a".into()]));
-}
 
 /// With a sighting of "key" on "old".
 async fn world() -> World {
@@ -293,4 +218,54 @@ async fn a_copy_of_unknown_outcome_is_waited_for_and_taken_back_after_a_delete()
         assert_eq!(world.once().await, Ended::Done { left: false });
         assert_eq!(there_are(&world), if deleted { [false; 3] } else { [true, true, false] });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_copy_of_unknown_outcome_keeps_nobody_from_moving() {
+    let mut world = world().await;
+    world.concurrency = 1;
+    world.stores.put(C, "key", "text", EPOCH);
+    world.stores.unheard.lock().unwrap().insert(A, Unheard::NotDone);
+    let running = tokio::spawn(world.worker(true).run());
+    sleep(SETTLE / 4).await;
+    assert_eq!(world.stores.holds(A, "key"), None);
+    // More than are leased ahead of those that are repaired.
+    for number in 0..10 {
+        let key = format!("other{number}");
+        world.stores.put(C, &key, "text", EPOCH);
+        let absent = [A, B].map(|backend| (backend, Said::NotApplied));
+        world.record(&key, What::Misplaced("old".into()), &absent).await;
+    }
+    sleep(SETTLE / 4).await;
+    assert_eq!(world.outcomes(), ["resolved"; 10]);
+    let counts = world.journal.counts().await.unwrap();
+    assert_eq!((counts.leased, counts.open), (1, 1), "it is still waited for");
+    assert_eq!(there_are(&world), [false, false, true]);
+    assert_eq!(running.await.unwrap(), Ok(Ended::Done { left: true }));
+    assert_eq!(world.last().outcome, "failed");
+    sleep(SETTLE).await;
+    assert_eq!(world.once().await, Ended::Done { left: false });
+    assert_eq!(there_are(&world), [true, true, false]);
+    assert_eq!(world.journal.counts().await.unwrap(), Counts { resolved: 11, ..Counts::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_since_is_not_taken_back_with_a_copy() {
+    let world = world().await;
+    world.stores.put(C, "key", "text", EPOCH);
+    world.stores.unheard.lock().unwrap().insert(A, Unheard::Done);
+    let running = tokio::spawn(world.worker(true).run());
+    sleep(SETTLE / 2).await;
+    world.stores.forget(C, "key");
+    world.stores.forget(A, "key");
+    let good = |backend| (backend, Said::Good { etag: None, version: None });
+    world.record("key", What::Delete, &[A, B, C].map(good)).await;
+    // Answers take long enough for a client to write the same while the copy is looked for.
+    world.stores.slow.store(10_000, Relaxed);
+    sleep(SETTLE / 2 + Duration::from_secs(5)).await;
+    world.stores.put(A, "key", "text", EPOCH + 150_000);
+    world.record("key", What::Put, &[good(A), (B, Said::NotApplied)]).await;
+    world.stores.slow.store(0, Relaxed);
+    running.await.unwrap().unwrap();
+    assert!(world.stores.holds(A, "key").is_some(), "{:#?}", world.told);
 }
