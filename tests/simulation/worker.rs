@@ -10,9 +10,10 @@ use std::{
 };
 
 use akubra::{
-    journal::{Case, Journal, Later, Lease, Object, Standing, Wanted},
+    journal::{Case, Change, Journal, Later, Lease, Object, Record, Standing, Wanted},
     sync::{
         Copied, Gate, Held, Md5, State, StoreError, Stores,
+        misplaced::{Elsewhere, Move, Moved, Sent, found_on},
         repair::{Outcome, Repair, Rules},
     },
 };
@@ -20,7 +21,7 @@ use async_trait::async_trait;
 use futures_util::future::{Either, select};
 
 use crate::{
-    exec::{Actor, Sim},
+    exec::{Actor, Sim, lock},
     world::{Answer, BOUND, Effect, Mutation, World, digest},
 };
 
@@ -120,6 +121,13 @@ fn changed() -> StoreError {
 #[async_trait]
 impl Stores for Backends {
     async fn state(&self, backend: &str, object: &Object) -> State {
+        let is_unseen =
+            self.0.mutation == Mutation::HomeUnseen && self.0.at_home().contains(&self.0.at(backend));
+        if let Some(held) =
+            self.0.elsewhere().find_map(|at| self.0.held(at, &object.key)).filter(|_| is_unseen)
+        {
+            return State::Present(held);
+        }
         match self.held(backend, object).await {
             Ok(held) => held.map_or(State::Absent, State::Present),
             Err(error) => State::Unknown(error.to_string()),
@@ -199,12 +207,13 @@ impl Stores for Backends {
 pub async fn work(world: Arc<World>, actor: Actor) {
     let name = format!("worker {actor}");
     let ignored = world.mutation == Mutation::LeaseIgnored;
+    let wanted = if world.is_moving() { Wanted::Misplaced } else { Wanted::Diverged };
     let lease_settle = if ignored { Duration::ZERO } else { world.settle };
     loop {
         world.sim.pause(10, 500).await;
         let asked = world.sim.now();
         let hold = Duration::from_millis(HOLD as u64);
-        let leases = world.journal.lease(&name, Wanted::Diverged, 1, hold, lease_settle).await.unwrap();
+        let leases = world.journal.lease(&name, wanted, 1, hold, lease_settle).await.unwrap();
         for (lease, case) in leases {
             world.sim.note(|| format!("{name} leases {}", lease.object));
             let until = AtomicI64::new(asked + HOLD);
@@ -228,9 +237,57 @@ async fn repair(world: &Arc<World>, actor: Actor, lease: &Lease, case: &Case, ga
     let clock_bound = Duration::from_millis(BOUND as u64);
     let rules = Rules { clock_bound, settle: world.settle };
     let stores = Backends(world.clone(), actor);
+    let place = world.places.get(&lease.object.cluster).unwrap();
     let journal = &*world.journal;
-    let repair = Repair { journal, stores: &stores, backends: &world.names, rules: &rules, gate };
-    repair.run(lease, case).await.unwrap()
+    let repair = Repair { journal, stores: &stores, backends: &place.backends, rules: &rules, gate };
+    let sightings: Vec<&Record> = case.records.iter().filter(|record| found_on(record).is_some()).collect();
+    if !sightings.is_empty() {
+        lock(&world.sighted).insert(lease.object.key.clone());
+    }
+    if world.is_moving() && sightings.len() == case.records.len() {
+        return bring_home(world, lease, case, &repair).await;
+    }
+    let outcome = repair.run(lease, case).await.unwrap();
+    if matches!(outcome, Outcome::Resolved { .. }) && world.mutation != Mutation::SightingsForgotten {
+        let again = sightings.iter().map(|record| Change::Diverged((*record).clone())).collect();
+        journal.apply(again, world.settle).await.unwrap();
+    }
+    outcome
+}
+
+async fn bring_home(world: &Arc<World>, lease: &Lease, case: &Case, repair: &Repair<'_>) -> Outcome {
+    let home = world.places.get(&lease.object.cluster).unwrap();
+    let elsewhere = Elsewhere::of(&world.places, home, &lease.object, case);
+    let moved = Move { repair, elsewhere: &elsewhere }.run(lease, case).await.unwrap();
+    let sent = match moved {
+        Moved::Ended(outcome) => return outcome,
+        Moved::Sent(sent) => sent,
+    };
+    let now = calm(world, lease, &sent).await;
+    if world.mutation == Mutation::CopiesForgotten {
+        return Outcome::Again { pause: Duration::ZERO, why: "it is not looked back".into() };
+    }
+    sent.look_back(repair, &lease.object, &case.ids(), now.as_ref()).await
+}
+
+/// Waits until no copy can arrive any more and no write is under way.
+async fn calm(world: &World, lease: &Lease, sent: &Sent) -> Option<Case> {
+    let show = || async { world.journal.show(&lease.object).await.unwrap() };
+    if world.mutation == Mutation::CopiesUnawaited {
+        return show().await;
+    }
+    if sent.may_arrive() {
+        world.sim.sleep(world.settle.as_millis() as i64).await;
+    }
+    let mut now = show().await;
+    for _ in 0..20 {
+        if now.as_ref().is_none_or(|case| case.under_way == 0) {
+            break;
+        }
+        world.sim.sleep(500).await;
+        now = show().await;
+    }
+    now
 }
 
 async fn keep(world: &World, lease: &Lease, hold: &Hold) {

@@ -5,7 +5,8 @@
 //! asked. So may the journal.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
@@ -14,10 +15,10 @@ use std::{
 };
 
 use akubra::{
-    config::Consistency,
+    config::{Config, Consistency},
     journal::{JournalError, Memory, Object},
-    sync::{Held, Md5},
-    topology::Backend,
+    sync::{Held, Md5, places::Places},
+    topology::{Backend, Topology},
 };
 use md5::Digest;
 
@@ -60,6 +61,14 @@ pub enum Mutation {
     BatchesLost,
     /// A gateway begins writes before those of its dead predecessor are records.
     HeirsTooEarly,
+    /// What is elsewhere is deleted whatever home holds.
+    HomeUnseen,
+    /// What was copied home of a misplaced object is not waited for.
+    CopiesUnawaited,
+    /// What was copied home of a misplaced object is not looked back at.
+    CopiesForgotten,
+    /// That an object is misplaced is not said again when its other records are resolved.
+    SightingsForgotten,
 }
 
 /// What is asked of a backend.
@@ -111,8 +120,11 @@ pub struct Write {
 pub struct World {
     pub sim: Sim,
     pub journal: Arc<Memory>,
+    /// Of the home cluster.
     pub names: Vec<String>,
+    /// Of the home cluster, then of the older one, if there is one.
     pub backends: Vec<Arc<Backend>>,
+    pub places: Arc<Places>,
     pub consistency: Consistency,
     pub mutation: Mutation,
     pub settle: Duration,
@@ -128,6 +140,8 @@ pub struct World {
     stores: Mutex<Vec<Store>>,
     pub faults: AtomicBool,
     pub writes: Mutex<Vec<Write>>,
+    /// Keys of objects that a worker knew to be misplaced.
+    pub sighted: Mutex<BTreeSet<Vec<u8>>>,
     events: AtomicI64,
 }
 
@@ -143,8 +157,10 @@ pub enum Answer<T> {
 }
 
 impl World {
-    pub fn new(sim: Sim, mutation: Mutation) -> Arc<World> {
-        let count = sim.range(2, 3) as usize;
+    /// `is_moving` = objects may be on an older cluster, beside their home.
+    pub fn new(sim: Sim, mutation: Mutation, is_moving: bool) -> Arc<World> {
+        let at_home = sim.range(2, 3) as usize;
+        let count = at_home + if is_moving { sim.range(1, 2) as usize } else { 0 };
         let clock = sim.clone();
         let store = |_| Store {
             skew: sim.range(-SKEW, SKEW),
@@ -161,7 +177,8 @@ impl World {
             sim.pick(&[Consistency::Strong, Consistency::Strong, Consistency::Weak, Consistency::None]);
         Arc::new(World {
             journal: Arc::new(Memory::new(Arc::new(move || clock.now()))),
-            names: backends.iter().map(|backend| backend.endpoint()).collect(),
+            names: backends[..at_home].iter().map(|backend| backend.endpoint()).collect(),
+            places: places(at_home, count),
             backends,
             consistency,
             mutation,
@@ -174,6 +191,7 @@ impl World {
             stores: Mutex::new(stores),
             faults: AtomicBool::new(true),
             writes: Mutex::default(),
+            sighted: Mutex::default(),
             events: AtomicI64::new(0),
             sim,
         })
@@ -192,8 +210,21 @@ impl World {
         self.sim.range(-SKEW, SKEW)
     }
 
+    /// By their places among the backends.
+    pub fn at_home(&self) -> Range<usize> {
+        0..self.names.len()
+    }
+
+    pub fn elsewhere(&self) -> Range<usize> {
+        self.names.len()..self.backends.len()
+    }
+
+    pub fn is_moving(&self) -> bool {
+        !self.elsewhere().is_empty()
+    }
+
     pub fn at(&self, name: &str) -> usize {
-        self.names.iter().position(|known| known == name).unwrap_or(0)
+        self.backends.iter().position(|known| known.endpoint() == name).unwrap_or(0)
     }
 
     pub fn take_down(&self, at: usize, duration: i64) {
@@ -335,5 +366,29 @@ pub fn digest(text: &str) -> Md5 {
 }
 
 pub fn object(key: &[u8]) -> Object {
-    Object { cluster: "main".into(), bucket: b"b".into(), key: key.to_vec() }
+    object_on("main", key)
+}
+
+pub fn object_on(cluster: &str, key: &[u8]) -> Object {
+    Object { cluster: cluster.into(), bucket: b"b".into(), key: key.to_vec() }
+}
+
+/// A home cluster of so many backends, and an older one of the others, if there are any.
+fn places(at_home: usize, count: usize) -> Arc<Places> {
+    static KNOWN: Mutex<BTreeMap<(usize, usize), Arc<Places>>> = Mutex::new(BTreeMap::new());
+    let new = || {
+        let urls = |from: Range<usize>| from.map(|id| format!("http://b{id}")).collect::<Vec<_>>();
+        let (main, old) = (urls(0..at_home), urls(at_home..count));
+        let (cluster, before) = match old.is_empty() {
+            true => (String::new(), ""),
+            false => (format!(", old: {{Backends: {old:?}}}"), "{Cluster: old, Weight: 0}, "),
+        };
+        let yaml = format!(
+            "Listen: '127.0.0.1:80'\nClusters: {{main: {{Backends: {main:?}}}{cluster}}}\n\
+             Regions: {{r: {{Default: true, Clusters: [{before}{{Cluster: main, Weight: 1}}]}}}}\n"
+        );
+        let config = Config::parse(&yaml, &|_| None).unwrap_or_else(|errors| panic!("{errors:?}"));
+        Arc::new(Places::new(&Topology::new(&config), |_| true))
+    };
+    lock(&KNOWN).entry((at_home, count)).or_insert_with(new).clone()
 }

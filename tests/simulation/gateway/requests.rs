@@ -1,6 +1,7 @@
 //! What a gateway does for its clients, with the real intents, verdicts and outcomes.
 
 use std::{
+    ops::Range,
     slice::from_ref,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -20,14 +21,14 @@ use http::StatusCode;
 use super::Gateway;
 use crate::{
     exec::{Latch, Sender, channel, lock},
-    world::{Answer, Effect, Mutation, World, object},
+    world::{Answer, Effect, Mutation, World, object, object_on},
 };
 
 /// A write that has begun; dropped, nobody knows what became of it.
 struct Begun {
     gateway: Arc<Gateway>,
-    intent: Option<Arc<Intent>>,
-    contested: bool,
+    /// One for each cluster, with whether its object had records.
+    intents: Vec<(Arc<Intent>, bool)>,
 }
 
 impl Gateway {
@@ -52,7 +53,7 @@ impl Gateway {
         client: Sender<bool>,
     ) -> Result<(), Sender<bool>> {
         let world = self.world.clone();
-        let Some(begun) = self.begin(Arc::new(self.intent(&key, effect))).await else { return Err(client) };
+        let Some(begun) = self.begin(self.intents(&key, effect)).await else { return Err(client) };
         world.sim.pause(0, if world.sim.chance(100) { 2_000 } else { 20 }).await;
         if world.is_faulty(30) {
             begun.nothing_was_sent();
@@ -60,7 +61,7 @@ impl Gateway {
         }
         let commit = self.commits.fetch_add(1, Relaxed) + 1;
         let rule = if *effect == Effect::Delete { Rule::EveryCluster } else { Rule::FirstGood };
-        let mut verdict = Verdict::new(rule, vec![0; world.names.len()]);
+        let mut verdict = Verdict::new(rule, reached(&world, effect).map(|at| cluster(&world, at)).collect());
         verdict.on(Event::BodyEnded);
         let mut client = Some(client);
         let mut subs: FuturesUnordered<_> = self.sends(&key, effect).into_iter().collect();
@@ -80,42 +81,68 @@ impl Gateway {
     }
 
     /// `None` = the journal cannot be told.
-    async fn begin(self: &Arc<Self>, intent: Arc<Intent>) -> Option<Begun> {
+    async fn begin(self: &Arc<Self>, intents: Vec<Arc<Intent>>) -> Option<Begun> {
         if self.world.mutation == Mutation::MemoryLost {
             self.overview.remembered.learn_all(&[], true, u64::MAX);
         }
-        let contested = self.overview.may_have_records(&intent.object);
+        let with_contested =
+            |intent: &Arc<Intent>| (intent.clone(), self.overview.may_have_records(&intent.object));
+        let contested = intents.iter().map(with_contested).collect();
         let consistency = self.world.consistency;
         let is_strong = consistency == Consistency::Strong;
-        if is_strong && !self.is_on_disk(&intent).await {
+        if is_strong && !self.are_on_disk(&intents).await {
             return None;
         }
-        self.overview.begin(&intent, is_strong);
-        let begun = Begun { gateway: self.clone(), intent: Some(intent.clone()), contested };
-        let is_known = self.overview.may_have_records(&intent.object);
-        if !is_strong && (is_known || consistency == Consistency::Weak) && !self.overview.claim(&intent) {
-            let is_told = match is_known && self.world.mutation != Mutation::KnownUnseen {
-                true => self.is_on_disk(&intent).await,
-                false => consistency == Consistency::Weak && self.begins_soon(&intent),
-            };
-            if is_told {
-                self.overview.told(&intent);
-            }
+        intents.iter().for_each(|intent| self.overview.begin(intent, is_strong));
+        let begun = Begun { gateway: self.clone(), intents: contested };
+        if !is_strong {
+            self.tell_what_must_be(intents).await;
         }
         Some(begun)
+    }
+
+    async fn tell_what_must_be(&self, intents: Vec<Arc<Intent>>) {
+        let is_weak = self.world.consistency == Consistency::Weak;
+        let (known, others): (Vec<_>, Vec<_>) =
+            intents.into_iter().partition(|intent| self.overview.may_have_records(&intent.object));
+        let known = self.unclaimed(known);
+        let mut others = if is_weak { self.unclaimed(others) } else { Vec::new() };
+        match self.world.mutation {
+            Mutation::KnownUnseen if is_weak => others.extend(known),
+            Mutation::KnownUnseen => {}
+            _ if known.is_empty() || !self.are_on_disk(&known).await => {}
+            _ => known.iter().for_each(|intent| self.overview.told(intent)),
+        }
+        for intent in others.iter().filter(|intent| self.begins_soon(intent)) {
+            self.overview.told(intent);
+        }
+    }
+
+    fn unclaimed(&self, intents: Vec<Arc<Intent>>) -> Vec<Arc<Intent>> {
+        intents.into_iter().filter(|intent| !self.overview.claim(intent)).collect()
     }
 
     pub(super) fn begins_soon(&self, intent: &Arc<Intent>) -> bool {
         !self.is_unavailable.load(Relaxed) && self.put(|waiting, now| waiting.begin(from_ref(intent), now))
     }
 
-    async fn is_on_disk(&self, intent: &Arc<Intent>) -> bool {
+    async fn are_on_disk(&self, intents: &[Arc<Intent>]) -> bool {
         let (token, told) = channel();
         if self.is_unavailable.load(Relaxed) {
             return false;
         }
-        self.put(|waiting, now| waiting.begin_now(from_ref(intent), token, now)).map_err(drop).unwrap();
+        self.put(|waiting, now| waiting.begin_now(intents, token, now)).map_err(drop).unwrap();
         self.world.mutation == Mutation::NobodyWaits || told.recv().await.is_some()
+    }
+
+    /// A DELETE goes to every cluster.
+    fn intents(&self, key: &[u8], effect: &Effect) -> Vec<Arc<Intent>> {
+        let mut intents = vec![Arc::new(self.intent(key, effect))];
+        if *effect == Effect::Delete && self.world.is_moving() {
+            let there = Intent { object: object_on("old", key), ..self.intent(key, effect) };
+            intents.push(Arc::new(there));
+        }
+        intents
     }
 
     fn intent(&self, key: &[u8], effect: &Effect) -> Intent {
@@ -163,31 +190,37 @@ impl Gateway {
                 (at, Reply { sent_twice, ..reply(&world, at, answer) })
             }
         };
-        (0..self.world.names.len()).map(send).collect()
+        reached(&self.world, effect).map(send).collect()
     }
 
     /// A client's GET. What it finds amiss the journal hears.
     pub async fn read(self: Arc<Self>, key: Vec<u8>, _client: Sender<()>) {
         let world = &self.world;
         let known = self.overview.remembered.of(&object(&key));
-        let mut order: Vec<usize> = (0..world.names.len()).collect();
+        let mut order: Vec<usize> = world.at_home().collect();
         let first = world.sim.range(0, order.len() as i64 - 1) as usize;
         order.rotate_left(first);
         order.sort_by_key(|at| known.as_ref().is_some_and(|known| known.lags(&world.names[*at])));
-        let mut replies = Vec::new();
+        order.extend(world.elsewhere());
+        let mut absent = Vec::new();
         for at in order {
             let wanted = key.clone();
             let answer = world.exchange(at, move |world| world.text(at, &wanted)).await;
             match answer {
+                Answer::Done(Some(_)) if world.elsewhere().contains(&at) => {
+                    return self.found(&key, What::Misplaced("old".into()), absent);
+                }
                 Answer::Done(Some(_)) => {
-                    if !replies.is_empty() && !self.is_being_written(&key) {
-                        replies.push((world.names[at].clone(), Said::Good { etag: None, version: None }));
-                        self.found(&key, replies);
+                    if !absent.is_empty() && !self.is_being_written(&key) {
+                        absent.push((world.names[at].clone(), Said::Good { etag: None, version: None }));
+                        self.found(&key, What::Seen, absent);
                     }
                     return;
                 }
-                Answer::Done(None) => replies.push((world.names[at].clone(), Said::NotApplied)),
-                Answer::Away | Answer::Broken | Answer::Lost => {}
+                Answer::Done(None) if world.at_home().contains(&at) => {
+                    absent.push((world.names[at].clone(), Said::NotApplied));
+                }
+                Answer::Done(None) | Answer::Away | Answer::Broken | Answer::Lost => {}
             }
         }
     }
@@ -196,13 +229,13 @@ impl Gateway {
         lock(&self.turns).iter().any(|((name, _), turn)| name == key && !turn.is_set())
     }
 
-    fn found(&self, key: &[u8], replies: Vec<(String, Said)>) {
+    fn found(&self, key: &[u8], what: What, replies: Vec<(String, Said)>) {
         let known = self.overview.remembered.of(&object(key));
-        if known.is_some_and(|known| known.says(&What::Seen)) {
+        if known.is_some_and(|known| known.says(&what)) {
             return;
         }
-        let intent = Intent { what: What::Seen, strong: false, ..self.intent(key, &Effect::Delete) };
-        self.world.sim.note(|| format!("{} has seen {replies:?}", intent.req_id));
+        let intent = Intent { what, strong: false, ..self.intent(key, &Effect::Delete) };
+        self.world.sim.note(|| format!("{} has seen {:?} {replies:?}", intent.req_id, intent.what));
         let record = Record { ended: intent.begun, intent, commit: None, turn: None, replies };
         self.overview.note(&record, false, self);
     }
@@ -210,37 +243,50 @@ impl Gateway {
 
 impl Begun {
     fn nothing_was_sent(mut self) {
-        let Some(intent) = self.intent.take() else { return };
-        self.tell(Record::orphaned(Arc::unwrap_or_clone(intent), self.gateway.now()), Outcome::Void);
+        self.ends_as(Outcome::Void);
     }
 
     fn end(mut self, replies: &[Reply], commit: i64) {
-        let Some(intent) = self.intent.take() else { return };
         let seen: Vec<_> = replies.iter().map(|reply| (reply.kind, reply.etag.as_deref())).collect();
-        let intent = Arc::unwrap_or_clone(intent);
-        let (outcome, replies) = outcome(0, &whole(replies, &divergences(&seen, true)), &[]);
-        let commit = Some(commit);
-        let record = Record { intent, commit, ended: self.gateway.now(), turn: None, replies };
-        let trace = || format!("{} ends: {outcome:?} {:?}", record.intent.req_id, record.replies);
-        self.gateway.world.sim.note(trace);
-        self.tell(record, outcome);
+        let parts = whole(replies, &divergences(&seen, true));
+        for (at, (intent, contested)) in std::mem::take(&mut self.intents).into_iter().enumerate() {
+            let (outcome, replies) = outcome(at, &parts, &[]);
+            let (intent, commit) = (Arc::unwrap_or_clone(intent), Some(commit));
+            let record = Record { intent, commit, ended: self.gateway.now(), turn: None, replies };
+            let trace = || format!("{} ends: {outcome:?} {:?}", record.intent.req_id, record.replies);
+            self.gateway.world.sim.note(trace);
+            self.tell(record, outcome, contested);
+        }
     }
 
-    fn tell(&self, record: Record, outcome: Outcome) {
-        let Begun { gateway, contested, .. } = self;
+    fn ends_as(&mut self, outcome: Outcome) {
+        for (intent, contested) in std::mem::take(&mut self.intents) {
+            let intent = Arc::unwrap_or_clone(intent);
+            self.tell(Record::orphaned(intent, self.gateway.now()), outcome, contested);
+        }
+    }
+
+    fn tell(&self, record: Record, outcome: Outcome, contested: bool) {
+        let gateway = &self.gateway;
         let was_dead = record.id().number <= gateway.orphaned.load(Relaxed);
         let orphaned = was_dead || gateway.is_unavailable.load(Relaxed);
-        let ended = Ended { record, outcome, orphaned, contested: *contested };
-        gateway.overview.end(ended, &**gateway);
+        gateway.overview.end(Ended { record, outcome, orphaned, contested }, &**gateway);
     }
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        if let Some(intent) = self.intent.take() {
-            self.tell(Record::orphaned(Arc::unwrap_or_clone(intent), self.gateway.now()), Outcome::Diverged);
-        }
+        self.ends_as(Outcome::Diverged);
     }
+}
+
+/// The backends that a write goes to.
+fn reached(world: &World, effect: &Effect) -> Range<usize> {
+    if *effect == Effect::Delete { 0..world.backends.len() } else { world.at_home() }
+}
+
+fn cluster(world: &World, at: usize) -> usize {
+    usize::from(world.elsewhere().contains(&at))
 }
 
 fn reply(world: &World, at: usize, answer: Answer<Option<String>>) -> Reply {
@@ -253,7 +299,7 @@ fn reply(world: &World, at: usize, answer: Answer<Option<String>>) -> Reply {
     };
     Reply {
         backend: world.backends[at].clone(),
-        cluster: 0,
+        cluster: cluster(world, at),
         kind,
         status,
         etag: etag.filter(|etag| !etag.is_empty()),
