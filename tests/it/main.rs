@@ -46,6 +46,8 @@ mod status;
 mod status_journal;
 mod supervision;
 mod sync;
+mod sync_journal;
+mod sync_misplaced;
 mod sync_rgw;
 mod sync_stores;
 mod synclog_postgres;

@@ -1,85 +1,12 @@
-//! `akubra sync` and `akubra journal` as users run them: the real program, beside a real gateway, over real S3 servers
-//! that are away for a while.
+//! `akubra sync` as users run it: the real program, beside a real gateway, over real S3 servers that are away for a
+//! while.
 
-use std::{
-    fs::File,
-    os::unix::process::ExitStatusExt,
-    process::{Child, Command, ExitStatus, Output, Stdio},
-    time::Duration,
-};
+use std::{os::unix::process::ExitStatusExt, time::Duration};
 
 use aws_sdk_s3::primitives::ByteStream;
-use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::fixture::*;
-
-const BUCKET: &str = "bucket";
-
-/// Clusters of these backends with credentials, and a journal.
-pub fn setup(clusters: &[(&str, &[&dyn Endpoint])], regions: &[Region]) -> Setup {
-    let cluster = |(name, backends): &(&str, &[&dyn Endpoint])| {
-        let urls: Vec<String> = backends.iter().map(|backend| backend.url()).collect();
-        format!(
-            "{name}: {{Backends: {urls:?}, Credentials: {{AccessKey: {ACCESS_KEY}, SecretKey: {SECRET_KEY}}}}}"
-        )
-    };
-    let clusters = clusters.iter().map(cluster).collect::<Vec<_>>().join(", ");
-    let setup = Setup::new()
-        .set_yaml("Clusters", &format!("{{{clusters}}}"))
-        .set_yaml("Journal", "{}")
-        .set_yaml("Sync", "{BackoffMin: 10ms, MultipartThreshold: 5MiB, PartSize: 5MiB}");
-    regions.iter().fold(setup, |setup, region| setup.region(region.clone()))
-}
-
-fn one_cluster(backends: &[&dyn Endpoint]) -> Setup {
-    let region = Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong");
-    setup(&[("main", backends)], &[region])
-}
-
-pub async fn command(gateway: &Gateway, arguments: &[&str]) -> Output {
-    let conf = gateway.log_file("akubra.yaml").display().to_string();
-    akubra(&[arguments, &["-c", &conf]].concat()).await
-}
-
-/// What it printed; it must end well.
-pub async fn printed(gateway: &Gateway, arguments: &[&str]) -> String {
-    let output = command(gateway, arguments).await;
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-pub async fn counts(gateway: &Gateway) -> Value {
-    serde_json::from_str(&printed(gateway, &["journal", "counts", "--json"]).await).unwrap()
-}
-
-/// Until the journal has so many open objects: the gateway tells it in the background.
-async fn wait_for_open(gateway: &Gateway, count: u64) {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let counted = counts(gateway).await;
-        if counted["open"] == count && counted["intents"] == 0 {
-            return;
-        }
-        assert!(Instant::now() < deadline, "waited for {count} open objects: {counted}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn put(gateway: &Gateway, key: &str, body: &[u8]) {
-    let put = s3_client(&gateway.url()).put_object().bucket(BUCKET).key(key);
-    let put =
-        put.body(ByteStream::from(body.to_vec())).content_type("text/x-test").metadata("colour", "blue");
-    put.send().await.unwrap();
-}
-
-async fn delete(gateway: &Gateway, key: &str) {
-    s3_client(&gateway.url()).delete_object().bucket(BUCKET).key(key).send().await.unwrap();
-}
+use crate::fixture::{sync::*, *};
 
 #[test]
 fn a_backend_that_was_away_gets_what_it_missed() {
@@ -147,12 +74,6 @@ fn a_backend_that_was_away_gets_what_it_missed() {
     });
 }
 
-/// What is the matter with the objects of one standing.
-async fn reasons(gateway: &Gateway, standing: &str) -> Vec<String> {
-    let listed = printed(gateway, &["journal", "list", "--standing", standing, "--json"]).await;
-    lines(&listed).iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect()
-}
-
 #[test]
 fn a_wrong_secret_leaves_all_objects_open_and_says_so() {
     run(async {
@@ -190,7 +111,7 @@ fn what_a_backend_does_not_keep_of_an_object_is_for_a_human() {
     run(async {
         let (a, b) = (S3Backend::with_bucket(BUCKET).await, Misbehaving::start().await);
         let region = Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong");
-        let mut gateway = setup(&[("main", &[&a, &b])], &[region]).start().await;
+        let mut gateway = journaled(&[("main", &[&a, &b])], &[region]).start().await;
         b.will_once_on("PUT", Behaviour::answers(503));
         // Keeps its type and `x-amz-meta-*`.
         let put = s3_client(&gateway.url()).put_object().bucket(BUCKET).key("key");
@@ -207,128 +128,10 @@ fn what_a_backend_does_not_keep_of_an_object_is_for_a_human() {
 }
 
 #[test]
-fn what_no_rule_decides_waits_for_a_human_who_drops_it_with_a_reason() {
-    run(async {
-        let (a, mut b) = (S3Backend::with_bucket(BUCKET).await, S3Backend::with_bucket(BUCKET).await);
-        let mut gateway = one_cluster(&[&a, &b]).start().await;
-        b.go_away().await;
-        s3_client(&gateway.url()).create_bucket().bucket("other").send().await.unwrap();
-        wait_for_open(&gateway, 1).await;
-        b.come_back().await;
-        assert_eq!(command(&gateway, &["sync", "--once"]).await.status.code(), Some(1));
-
-        let listed = printed(&gateway, &["journal", "list", "--standing", "parked"]).await;
-        assert!(listed.starts_with("parked ") && listed.contains("main:/other"), "{listed}");
-        assert_eq!(printed(&gateway, &["journal", "list", "--standing", "open", "--json"]).await, "");
-        let exported = lines(&printed(&gateway, &["journal", "export"]).await);
-        assert_eq!((&exported[0]["path"], &exported[0]["standing"]), (&"/other".into(), &"parked".into()));
-        let drop = ["journal", "drop", "/other"];
-        assert_eq!(command(&gateway, &drop).await.status.code(), Some(2));
-        assert_eq!(command(&gateway, &[&drop[..], &["--reason", " "]].concat()).await.status.code(), Some(1));
-        printed(&gateway, &[&drop[..], &["--reason", "it is made by hand"]].concat()).await;
-        assert_eq!(counts(&gateway).await["parked"], 0);
-        gateway.stop().await;
-    });
-}
-
-#[test]
-fn an_object_that_a_read_found_elsewhere_moves_home() {
-    run(async {
-        let old = S3Backend::with_bucket(BUCKET).await;
-        let (a, b) = (S3Backend::with_bucket(BUCKET).await, S3Backend::with_bucket(BUCKET).await);
-        let weighted = |weight_of_old, weight_of_new| {
-            let region = Region::new("region", &[("old", weight_of_old), ("new", weight_of_new)]);
-            setup(&[("old", &[&old]), ("new", &[&a, &b])], &[region.default_region()])
-        };
-        let mut gateway = weighted(1.0, 0.0).start().await;
-        put(&gateway, "key", b"body").await;
-        gateway.reload(&weighted(0.0, 1.0)).await;
-        let client = s3_client(&gateway.url());
-        client.get_object().bucket(BUCKET).key("key").send().await.unwrap();
-        wait_for_open(&gateway, 1).await;
-
-        printed(&gateway, &["sync", "--once"]).await;
-        assert!(old.object(BUCKET, "key").await.is_some(), "moved without being asked to");
-        printed(&gateway, &["sync", "--once", "--misplaced"]).await;
-        assert_eq!(old.object(BUCKET, "key").await, None);
-        for backend in [&a, &b] {
-            assert_eq!(backend.object(BUCKET, "key").await.as_deref(), Some(&b"body"[..]));
-        }
-        assert_eq!(counts(&gateway).await["open"], 0);
-        gateway.stop().await;
-    });
-}
-
-#[test]
-fn what_moves_home_stays_on_a_backend_that_both_clusters_have() {
-    run(async {
-        let (old, shared) = (S3Backend::with_bucket(BUCKET).await, S3Backend::with_bucket(BUCKET).await);
-        let new = S3Backend::with_bucket(BUCKET).await;
-        let weighted = |weight_of_old, weight_of_new| {
-            let region = Region::new("region", &[("old", weight_of_old), ("new", weight_of_new)]);
-            setup(&[("old", &[&old, &shared]), ("new", &[&shared, &new])], &[region.default_region()])
-        };
-        let mut gateway = weighted(1.0, 0.0).start().await;
-        put(&gateway, "key", b"body").await;
-        old.wait_for_object(BUCKET, "key").await;
-        shared.wait_for_object(BUCKET, "key").await;
-        gateway.reload(&weighted(0.0, 1.0)).await;
-        // Found on a backend of both, by the name of the old one.
-        shared.client().delete_object().bucket(BUCKET).key("key").send().await.unwrap();
-        s3_client(&gateway.url()).get_object().bucket(BUCKET).key("key").send().await.unwrap();
-        wait_for_open(&gateway, 1).await;
-        let body = ByteStream::from_static(b"body");
-        let again = shared.client().put_object().bucket(BUCKET).key("key").body(body);
-        again.content_type("text/x-test").metadata("colour", "blue").send().await.unwrap();
-
-        printed(&gateway, &["sync", "--once", "--misplaced"]).await;
-        for backend in [&shared, &new] {
-            assert_eq!(backend.object(BUCKET, "key").await.as_deref(), Some(&b"body"[..]));
-        }
-        assert_eq!(old.object(BUCKET, "key").await, None);
-        assert_eq!(counts(&gateway).await["open"], 0);
-        gateway.stop().await;
-    });
-}
-
-/// `akubra sync` in the background. Ends with its value.
-struct Worker(Child);
-
-impl Worker {
-    fn start(gateway: &Gateway) -> Worker {
-        let log = |name| File::options().create(true).append(true).open(gateway.log_file(name)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_akubra"));
-        command.args(["sync", "-c"]).arg(gateway.log_file("akubra.yaml")).stdin(Stdio::null());
-        Worker(command.stdout(log("sync.stdout")).stderr(log("sync.stderr")).spawn().unwrap())
-    }
-
-    /// SIGTERM, and how it ended.
-    async fn stop(mut self) -> ExitStatus {
-        Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status().unwrap();
-        let ended = async {
-            loop {
-                if let Some(status) = self.0.try_wait().unwrap() {
-                    return status;
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        soon("the worker to end", ended).await
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-#[test]
 fn a_worker_in_the_background_is_paused_resumed_watched_and_stopped() {
     run(async {
         let (a, mut b) = (S3Backend::with_bucket(BUCKET).await, S3Backend::with_bucket(BUCKET).await);
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (free, _port) = port::reserve();
         let setup = one_cluster(&[&a, &b]).set_yaml("Sync", &format!("{{Listen: '{free}'}}"));
         let mut gateway = setup.start().await;
         printed(&gateway, &["sync", "pause"]).await;
@@ -351,8 +154,9 @@ fn a_worker_in_the_background_is_paused_resumed_watched_and_stopped() {
         assert_eq!(request(free, "GET", "/health", &[], b"").await.status, 200);
         b.go_away().await;
         put(&gateway, "key", b"body").await;
-        b.come_back().await;
+        // Before it can be reached again: the client was answered without it.
         wait_for_open(&gateway, 1).await;
+        b.come_back().await;
         assert_eq!(command(&gateway, &["sync", "--once"]).await.status.code(), Some(1), "it is paused");
         assert_eq!(b.object(BUCKET, "key").await, None);
         printed(&gateway, &["sync", "resume"]).await;
@@ -378,51 +182,5 @@ fn without_a_journal_or_credentials_there_is_nothing_to_start_with() {
         assert_eq!(output.status.code(), Some(20), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("no backend has credentials"), "{output:?}");
         gateway.stop().await;
-    });
-}
-
-#[test]
-fn who_asks_for_what_a_backend_missed_is_told_of_its_clusters_only() {
-    run(async {
-        let backends = [pair().await, pair().await];
-        let [(a, b), (c, d)] = &backends;
-        let setup = Setup::new().cluster("one", &[a, b]).cluster("two", &[c, d]).set_yaml("Journal", "{}");
-        let setup = setup.region(Region::new("r", &[("one", 1.0)]).default_region());
-        let gateway = setup.region(Region::new("s", &[("two", 1.0)]).domain("s.test")).start().await;
-        for backend in [b, d] {
-            backend.will(Behaviour::answers(503));
-        }
-        gateway.put("/bucket/of-one", b"x").await;
-        gateway.request("PUT", "/bucket/of-two", &[("Host", "s.test")], b"x").await;
-        wait_for_open(&gateway, 2).await;
-        let listed = printed(&gateway, &["journal", "list", "--backend", &b.url()]).await;
-        assert!(listed.contains("one:/bucket/of-one") && listed.lines().count() == 1, "{listed}");
-        assert_eq!(printed(&gateway, &["journal", "list", "--backend", &a.url()]).await, "");
-        let wrong = command(&gateway, &["journal", "list", "--backend", &b.url(), "--cluster", "two"]).await;
-        assert!(String::from_utf8_lossy(&wrong.stderr).contains("does not have this backend"), "{wrong:?}");
-    });
-}
-
-#[test]
-fn a_journal_that_cannot_be_used_is_left_as_it_is_and_the_reason_is_told() {
-    run(async {
-        let backend = Misbehaving::start().await;
-        let mut gateway = Gateway::over(&[&backend]).set_yaml("Journal", "{}").start().await;
-        gateway.stop().await;
-        let file = gateway.log_file("state/journal.sqlite");
-        let later = rusqlite::Connection::open(&file).unwrap();
-        later.pragma_update(None, "user_version", 99).unwrap();
-        drop(later);
-        for why in ["version 99 of the schema, of a later akubra", "no database", "there is no journal at"] {
-            let output = command(&gateway, &["journal", "counts"]).await;
-            assert_eq!(output.status.code(), Some(1), "{output:?}");
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert!(told.contains(why) && told.contains("journal.sqlite"), "{told}");
-            match std::fs::read(&file).is_ok_and(|bytes| bytes.starts_with(b"SQLite")) {
-                true => std::fs::write(&file, noise(8192)).unwrap(),
-                false => drop(std::fs::remove_file(&file)),
-            }
-        }
-        assert!(!file.exists());
     });
 }

@@ -16,11 +16,13 @@ use tokio::{
 
 use crate::{
     e2e::{moto, rgw},
-    fixture::*,
-    sync::{command, counts, printed, setup},
+    fixture::{
+        sync::{BUCKET, command, counts, journaled, printed},
+        *,
+    },
+    sync_stores::conditions,
 };
 
-const BUCKET: &str = "bucket";
 const MIB: usize = 1 << 20;
 const TAGS: &str = "k=v%20w&a=%2B";
 /// Longest for all repairs of one round: what may still happen is waited for first.
@@ -152,7 +154,7 @@ async fn repairs_between(one: &dyn Endpoint, other: &dyn Endpoint, with_tags: bo
     let cuts = [Cut::before(one).await, Cut::before(other).await];
     let clients = [s3_client(&one.url()), s3_client(&other.url())];
     let region = Region::new("region", &[("main", 1.0)]).default_region().set("Consistency", "strong");
-    let setup = setup(&[("main", &[&cuts[0], &cuts[1]])], &[region]).set_yaml("Journal", "{Settle: 1s}");
+    let setup = journaled(&[("main", &[&cuts[0], &cuts[1]])], &[region]).set_yaml("Journal", "{Settle: 1s}");
     let mut gateway = setup.set_yaml("Ejection", "{Enabled: false}").start().await;
     let client = s3_client(&gateway.url());
     for (missing, cut) in cuts.iter().enumerate() {
@@ -230,8 +232,8 @@ fn what_rgw_or_another_kind_of_server_misses_is_repaired() {
             s3_client(&server.url()).create_bucket().bucket(BUCKET).send().await.unwrap();
         }
         conditions(&rgw).await;
-        crate::sync_stores::a_changed_target_is_left_alone(&folders, &rgw).await;
-        crate::sync_stores::a_changed_target_is_left_alone(&rgw, &folders).await;
+        conditions::a_changed_target_is_left_alone(&folders, &rgw).await;
+        conditions::a_changed_target_is_left_alone(&rgw, &folders).await;
         repairs_between(&rgw, &folders, false).await;
         // RGW still holds the same bytes without tags where they are written with tags now.
         repairs_between(&rgw, &moto, true).await;

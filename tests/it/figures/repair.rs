@@ -10,7 +10,10 @@ use tokio::{
 };
 
 use super::{shelf::Shelf, *};
-use crate::sync_stores;
+use crate::{
+    fixture::sync::{counts, wait_for_open},
+    sync_stores,
+};
 
 /// Objects of one round, and at once.
 const OBJECTS: usize = 20_000;
@@ -37,33 +40,18 @@ fn sync_once(gateway: &Gateway) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
 }
 
-async fn counts(gateway: &Gateway) -> serde_json::Value {
-    let conf = gateway.log_file("akubra.yaml").display().to_string();
-    let output = akubra(&["journal", "counts", "--json", "-c", &conf]).await;
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-async fn wait_for_open(gateway: &Gateway, count: usize) {
-    let open = async {
-        while counts(gateway).await["open"] != count {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    soon("the journal", open).await;
-}
-
 pub async fn many_small_repairs(sheet: Arc<Sheet>) {
     let mut shares = Vec::new();
     let mut rates = Vec::new();
     for _ in 0..ROUNDS {
         let a = Shelf::start("127.0.0.1:0", false);
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (free, _port) = port::reserve();
         let gateway = setup(&[&a, &Url(format!("http://{free}"))]).start().await;
         let body = noise(4 * KIB);
         put_all(&gateway.url(), "repaired", &body).await;
         put_all(&a.url(), "plain", &body).await;
         put_all(&a.url(), "bare", &body).await;
-        wait_for_open(&gateway, OBJECTS).await;
+        wait_for_open(&gateway, OBJECTS as u64).await;
         let b = Shelf::start(&free.to_string(), false);
         let bare = by_a_bare_client(&a, &b).await;
         let plain = by_a_plain_client(&a, &b).await;

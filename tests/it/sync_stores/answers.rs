@@ -1,0 +1,124 @@
+//! What answers of backends mean.
+
+use super::*;
+
+#[test]
+fn the_signature_covers_what_is_asked_for() {
+    run(async {
+        let a = S3Backend::with_bucket("bucket").await;
+        a.client()
+            .put_object()
+            .bucket("bucket")
+            .key("k")
+            .body(ByteStream::from_static(b"x"))
+            .send()
+            .await
+            .unwrap();
+        let good = stores(&[&a], Settings::default());
+        held(&good, &a, "k").await;
+        // A sub-resource that the server does not implement: not 403, so it was signed well.
+        for name in ["tagging", "acl", "a b+c"] {
+            let error = good.attribute(&a.url(), &object("k"), name).await;
+            assert!(
+                !matches!(&error, Err(StoreError::Refused(why)) if why.contains("403")),
+                "{name}: {error:?}"
+            );
+        }
+        let wrong = "    Credentials: {AccessKey: AKIAFIXTURE, SecretKey: wrong}\n";
+        let refused = format!("credentials of c are refused by {}: 403", a.url());
+        for (credentials, expected) in [(wrong, refused.as_str()), ("", "Clusters.NAME.Credentials")] {
+            let stores = stores_with(&[&a], Settings::default(), credentials);
+            let State::Unknown(why) = stores.state(&a.url(), &object("k")).await else { panic!() };
+            assert!(why.contains(expected) && why.contains(&a.url()), "{why}");
+            let held = held(&good, &a, "k").await;
+            let refused = stores.delete(&object("k"), (&a.url(), &held), &open()).await.unwrap_err();
+            assert!(refused.to_string().contains(expected), "{refused:?}");
+        }
+    });
+}
+
+#[test]
+fn what_the_target_answers_decides() {
+    run(async {
+        let early = |answer: u16| Behaviour::answers_early(answer, crate::fixture::AfterEarly::Close);
+        for length in [0, 9, LARGE] {
+            let cases = [
+                (Behaviour::resets(Phase::AfterBody), "Unknown"),
+                (Behaviour::closes(Phase::AfterBody), "Unknown"),
+                (Behaviour::answers(504), "Unknown"),
+                (Behaviour::answers(403), "Denied"),
+                (Behaviour::answers(Answer::error(400, "InvalidRequest")), "Refused"),
+                (Behaviour::answers(503), "Failed"),
+                (Behaviour::answers(Answer::error(404, "NoSuchBucket")), "Failed"),
+                (
+                    Behaviour::answers(Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(b"?")))),
+                    "Failed",
+                ),
+                (early(403), "Denied"),
+                (early(503), "Failed"),
+            ];
+            for (behaviour, expected) in cases {
+                let (a, b) = misbehaving_pair(&noise(length)).await;
+                let stores = stores(&[&a, &b], Settings::default());
+                b.will_once_on("PUT", behaviour.clone());
+                let error = copy(&stores, "k", &a, &b, &open()).await.unwrap_err();
+                assert!(format!("{error:?}").starts_with(expected), "{length} {behaviour:?}: {error:?}");
+                assert!(error.to_string().contains(&b.url()), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn deletes_are_judged_too() {
+    run(async {
+        let cases = [
+            (Behaviour::answers(404), None),
+            (Behaviour::answers(403), Some("Denied")),
+            (Behaviour::answers(500), Some("Unknown")),
+            (Behaviour::answers(503), Some("Failed")),
+            (Behaviour::resets(Phase::AfterBody), Some("Unknown")),
+        ];
+        for (behaviour, expected) in cases {
+            let m = Misbehaving::start().await;
+            m.holds("/bucket/k", "x");
+            let stores = stores_with_one(&m);
+            let old = held(&stores, &m, "k").await;
+            m.will_once_on("DELETE", behaviour.clone());
+            let outcome = stores.delete(&object("k"), (&m.url(), &old), &open()).await;
+            let found = outcome.as_ref().err().map(|error| format!("{error:?}"));
+            let fits = match (&found, expected) {
+                (Some(found), Some(expected)) => found.starts_with(expected),
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            assert!(fits, "{behaviour:?}: {outcome:?}");
+            let delete = m.wait_for_request("the DELETE", |request| request.method == "DELETE").await;
+            assert_eq!(delete.header("if-match"), Some(format!("\"{}\"", hex_md5(b"x")).as_str()));
+        }
+    });
+}
+
+#[test]
+fn a_refused_question_is_asked_for_its_reason() {
+    run(async {
+        let cases = [
+            (403, "AccessDenied", "Refused"),
+            (403, "SignatureDoesNotMatch", "Unknown"),
+            (403, "RequestTimeTooSkewed", "Unknown"),
+            (400, "ExpiredToken", "Unknown"),
+            (400, "InvalidRequest", "Refused"),
+            (401, "", "Unknown"),
+            (503, "SlowDown", "Unknown"),
+        ];
+        for (status, code, expected) in cases {
+            let m = Misbehaving::start().await;
+            m.will(Behaviour::answers(Answer::error(status, code)));
+            let state = stores_with_one(&m).state(&m.url(), &object("k")).await;
+            assert!(format!("{state:?}").starts_with(expected), "{status} {code}: {state:?}");
+            let (State::Refused(why) | State::Unknown(why)) = state else { panic!() };
+            assert!(why.contains(&format!("{status} to HEAD")) && why.contains(&m.url()), "{why}");
+            let of_credentials = expected == "Unknown" && status != 503;
+            assert_eq!(why.starts_with("credentials of c are refused by"), of_credentials, "{why}");
+        }
+    });
+}
