@@ -132,7 +132,8 @@ fn a_worker_in_the_background_is_paused_resumed_watched_and_stopped() {
     run(async {
         let (a, mut b) = (S3Backend::with_bucket(BUCKET).await, S3Backend::with_bucket(BUCKET).await);
         let (free, _port) = port::reserve();
-        let setup = one_cluster(&[&a, &b]).set_yaml("Sync", &format!("{{Listen: '{free}'}}"));
+        let setup =
+            one_cluster(&[&a, &b]).set_yaml("Sync", &format!("{{Listen: '{free}', BackoffMin: 10ms}}"));
         let mut gateway = setup.start().await;
         printed(&gateway, &["sync", "pause"]).await;
         let worker = Worker::start(&gateway);

@@ -263,9 +263,13 @@ async fn bring_home(world: &Arc<World>, lease: &Lease, case: &Case, repair: &Rep
         Moved::Ended(outcome) => return outcome,
         Moved::Sent(sent) => sent,
     };
+    let begins_anew = || Outcome::Again { pause: Duration::ZERO, why: "it begins anew".into() };
+    if world.mutation == Mutation::CopiesUnawaited {
+        return begins_anew();
+    }
     let now = calm(world, lease, &sent).await;
     if world.mutation == Mutation::CopiesForgotten {
-        return Outcome::Again { pause: Duration::ZERO, why: "it is not looked back".into() };
+        return begins_anew();
     }
     sent.look_back(repair, &lease.object, &case.ids(), now.as_ref()).await
 }
@@ -273,9 +277,6 @@ async fn bring_home(world: &Arc<World>, lease: &Lease, case: &Case, repair: &Rep
 /// Waits until no copy can arrive any more and no write is under way.
 async fn calm(world: &World, lease: &Lease, sent: &Sent) -> Option<Case> {
     let show = || async { world.journal.show(&lease.object).await.unwrap() };
-    if world.mutation == Mutation::CopiesUnawaited {
-        return show().await;
-    }
     if sent.may_arrive() {
         world.sim.sleep(world.settle.as_millis() as i64).await;
     }
