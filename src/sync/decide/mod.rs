@@ -293,12 +293,16 @@ impl Case<'_> {
         deletes.any(may_be_done) && !self.may_be_undone(write)
     }
 
-    /// Whether a DELETE may rightly have taken the object away after a write.
+    /// Whether a DELETE may rightly have taken the object away after a write. One whose order is not known may only if
+    /// there is none that may have done so because it came late.
     fn may_be_undone(&self, write: usize) -> bool {
-        let mut deletes = (0..self.writes.len()).filter(|other| self.is_delete(*other));
-        deletes.any(|delete| match self.is_taken(delete) {
-            true => !self.order.before(delete, write),
-            false => self.writes[delete].is_uncertain() && self.order.before(write, delete),
+        let deletes = || (0..self.writes.len()).filter(|other| self.is_delete(*other));
+        let is_later = |delete| self.order.before(write, delete);
+        let is_late = |delete: usize| self.writes[delete].is_uncertain() && !is_later(delete);
+        deletes().any(|delete| match self.is_taken(delete) {
+            true if is_later(delete) => true,
+            true => !self.order.before(delete, write) && !deletes().any(is_late),
+            false => self.writes[delete].is_uncertain() && is_later(delete),
         })
     }
 
