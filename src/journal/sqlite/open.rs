@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
     path::Path,
     thread::sleep,
@@ -27,11 +28,22 @@ const CHECKPOINT: i64 = 8192;
 /// What the write-ahead log may keep of the disk once it was larger.
 const LOG: i64 = 64 << 20;
 
+/// Makes an empty file with mode 0600, which those beside it get from SQLite, if there is none.
+///
+/// One that is there is not even opened: whoever closes a file gives up all locks that the process has on it (POSIX), also
+/// those of its connections. Without these another process that ends takes the write-ahead log away.
+fn make(path: &Path) -> Result<(), JournalError> {
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(JournalError::Unavailable(format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A connection to the journal in this file.
 pub fn open(path: &Path) -> Result<Connection, JournalError> {
-    // The files beside it get the same mode from SQLite.
-    let made = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    made.map_err(|error| JournalError::Unavailable(format!("{}: {error}", path.display())))?;
+    make(path)?;
     connect(path).map_err(|error| match error {
         Refusal::Sqlite(error) => match told(&error) {
             JournalError::Unavailable(why) => JournalError::Unavailable(format!("{}: {why}", path.display())),
