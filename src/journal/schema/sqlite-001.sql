@@ -19,7 +19,7 @@ CREATE TABLE intents (
 CREATE INDEX intents_digest ON intents (digest);
 
 CREATE TABLE objects (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     digest BLOB NOT NULL UNIQUE,
     cluster TEXT NOT NULL,
     bucket BLOB NOT NULL,
@@ -64,8 +64,9 @@ CREATE TABLE dropped (
     records BLOB NOT NULL
 ) STRICT;
 
+-- The newest stays: so none gets the number of another, without a page that counts them.
 CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     digest BLOB NOT NULL,
     cluster TEXT NOT NULL,
     bucket BLOB NOT NULL,

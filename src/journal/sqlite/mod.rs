@@ -1,11 +1,13 @@
 //! The journal in a file of this machine: SQLite with a write-ahead log.
 //!
 //! Several processes may have it open: a gateway and its successor, workers, the command line. What changes it is done
-//! by one thread and what reads it by another, so that a long list makes no write wait; [`apply`](Journal::apply) is
+//! by one thread and what reads it by another, so that a long list makes no write wait, and the write-ahead log goes
+//! into the file by a third; [`apply`](Journal::apply) is
 //! on disk when it is done, what workers do (a lease, a resolution) at least survives the processes: where the machine
 //! stops, no worker goes on.
 
 mod cases;
+mod checkpoint;
 mod leases;
 mod open;
 mod tables;
@@ -19,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use self::{
     leases::Terms,
-    thread::{Safety, Thread},
+    thread::{Safety, Thread, Use},
 };
 use super::{
     Case, Change, Clock, Counts, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object,
@@ -44,8 +46,8 @@ impl Sqlite {
 
     /// By a clock that all processes which use the file agree on.
     pub fn open_by(path: &Path, clock: Clock) -> Result<Sqlite, JournalError> {
-        let writer = Thread::spawn(path, "journal")?;
-        let reader = Thread::spawn(path, "journal-reader")?;
+        let writer = Thread::spawn(path, Use::Write)?;
+        let reader = Thread::spawn(path, Use::Read)?;
         Ok(Sqlite { clock, writer, reader })
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::JournalError;
+use super::{JournalError, checkpoint};
 
 /// What stands in the file's header (`file` shows it): "akbJ".
 const APPLICATION: i64 = 0x616b_624a;
@@ -22,11 +22,8 @@ pub const BUSY: Duration = Duration::from_secs(5);
 /// The cache of a connection, in KiB (negative, as the pragma has it); and more statements than there are.
 const CACHE: i64 = -16 * 1024;
 const STATEMENTS: usize = 64;
-/// Pages of the write-ahead log that are gathered before they go into the file. Objects come in no order of the index by
-/// which they are found: the more are gathered, the more of its pages are written once for several.
-const CHECKPOINT: i64 = 8192;
 /// What the write-ahead log may keep of the disk once it was larger.
-const LOG: i64 = 64 << 20;
+const LOG: i64 = checkpoint::MOST as i64 * 4096;
 
 /// Makes an empty file with mode 0600, which those beside it get from SQLite, if there is none.
 ///
@@ -78,7 +75,6 @@ fn connect(path: &Path) -> Result<Connection, Refusal> {
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", CACHE)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
     connection.pragma_update(None, "journal_size_limit", LOG)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     migrate(&mut connection)?;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    JournalError,
+    JournalError, checkpoint,
     open::{open, told},
 };
 
@@ -32,6 +32,13 @@ pub enum Safety {
     Process,
 }
 
+/// What is done on a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Read,
+    Write,
+}
+
 /// Ends with its value, when all jobs are done.
 pub struct Thread {
     jobs: mpsc::Sender<Job>,
@@ -44,8 +51,12 @@ pub struct File {
 }
 
 impl Thread {
-    pub fn spawn(path: &Path, name: &str) -> Result<Thread, JournalError> {
+    pub fn spawn(path: &Path, usage: Use) -> Result<Thread, JournalError> {
         let mut file = File { connection: open(path)?, safety: Safety::Disk };
+        if usage == Use::Write {
+            checkpoint::beside(&mut file.connection, path)?;
+        }
+        let name = if usage == Use::Read { "journal-reader" } else { "journal" };
         let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {

@@ -337,10 +337,10 @@ impl Changes for Writer {
 
 /// Errors in the main log about the same trouble.
 #[derive(Debug, Default)]
-struct NowAndThen(Mutex<Option<Instant>>);
+pub(super) struct NowAndThen(Mutex<Option<Instant>>);
 
 impl NowAndThen {
-    fn error(&self, what: std::fmt::Arguments) {
+    pub(super) fn error(&self, what: std::fmt::Arguments) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= TROUBLE) {
             *last = Some(Instant::now());

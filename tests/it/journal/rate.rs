@@ -1,5 +1,5 @@
-//! How fast the journal is, empty and with a million open records. Not part of the tests: `cargo test --profile demo
-//! --test it journal::rate -- --ignored --nocapture`.
+//! How fast the journal is, empty and with a million open records. Not part of the tests: `cargo test --features demo
+//! --test it journal::rate -- --ignored --nocapture`, on a machine that has nothing else to do.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,9 +11,11 @@ use crate::fixture::*;
 
 const OPEN: i64 = 1_000_000;
 const BATCH: i64 = 64;
-/// In one go, and how often; the two journals take turns, so that what else the machine does concerns both.
-const BATCHES: i64 = 20;
+/// In one go, and how often. The two journals take turns, so that what else the machine does concerns both; a turn is long
+/// enough for several checkpoints, and what goes on beside it may end before the next.
+const BATCHES: i64 = 60;
 const ROUNDS: i64 = 15;
+const REST: Duration = Duration::from_millis(300);
 /// Of the rate of an empty journal, what a full one must reach.
 const SHARE: f64 = 0.7;
 const LONG: Duration = Duration::from_secs(600);
@@ -34,22 +36,30 @@ enum Step {
     Counts,
 }
 
+/// Per second, of objects or calls; and what each takes of the processors, with all that goes on beside it.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    rate: f64,
+    micros: f64,
+}
+
 impl Measured<'_> {
     async fn new(journal: &dyn Journal) -> Measured<'_> {
         let gateway = journal.enrol("host").await.unwrap();
         Measured { journal, gateway, written: 0, leases: Vec::new() }
     }
 
-    /// Per second: objects, or calls.
-    async fn rate(&mut self, step: Step) -> f64 {
-        let since = Instant::now();
+    async fn rate(&mut self, step: Step) -> Rate {
+        let (since, used) = (Instant::now(), used());
         let count = match step {
             Step::Append => self.append().await,
             Step::Lease => self.lease().await,
             Step::Resolve => self.resolve().await,
             Step::Counts => self.count().await,
-        };
-        count as f64 / since.elapsed().as_secs_f64()
+        } as f64;
+        let rate = count / since.elapsed().as_secs_f64();
+        tokio::time::sleep(REST).await;
+        Rate { rate, micros: (self::used() - used).as_micros() as f64 / count }
     }
 
     async fn append(&mut self) -> i64 {
@@ -89,9 +99,15 @@ impl Measured<'_> {
     }
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Time of processors that this process has had.
+fn used() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap()
 }
 
 async fn fill(journal: &dyn Journal) {
@@ -110,7 +126,7 @@ async fn compare(name: &str, empty: &dyn Journal, full: &dyn Journal) {
     println!("{name}: filled in {:?}", since.elapsed());
     let (mut empty, mut full) = (Measured::new(empty).await, Measured::new(full).await);
     let steps = [Step::Append, Step::Lease, Step::Resolve, Step::Counts];
-    let mut rates: [[Vec<f64>; 2]; 4] = Default::default();
+    let mut rates: [[Vec<Rate>; 2]; 4] = Default::default();
     for _ in 0..ROUNDS {
         for (step, rates) in steps.into_iter().zip(&mut rates) {
             rates[0].push(empty.rate(step).await);
@@ -119,9 +135,16 @@ async fn compare(name: &str, empty: &dyn Journal, full: &dyn Journal) {
     }
     let mut slow = Vec::new();
     for (step, [empty, full]) in steps.into_iter().zip(rates) {
-        let shares = empty.iter().zip(&full).map(|(empty, full)| full / empty).collect();
-        let (empty, full, share) = (median(empty), median(full), median(shares));
-        println!("{name} {step:?}/s: empty {empty:.0}, full {full:.0}, share {share:.2}");
+        let mut shares: Vec<f64> =
+            empty.iter().zip(&full).map(|(empty, full)| full.rate / empty.rate).collect();
+        shares.sort_by(f64::total_cmp);
+        let (least, share, most) = (shares[0], median(shares.clone()), shares[shares.len() - 1]);
+        let told = |rates: &[Rate]| {
+            let rate = median(rates.iter().map(|rate| rate.rate).collect());
+            format!("{rate:.0} ({:.0} µs)", median(rates.iter().map(|rate| rate.micros).collect()))
+        };
+        let (empty, full) = (told(&empty), told(&full));
+        println!("{name} {step:?}/s: empty {empty}, full {full}, share {share:.2} ({least:.2} to {most:.2})");
         if share < SHARE {
             slow.push(step);
         }
