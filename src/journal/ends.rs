@@ -46,14 +46,14 @@ pub trait Changes {
 
 /// What a gateway process has in mind of its objects: those that are unresolved, and its own writes under way.
 pub struct Overview {
-    pub remembered: Remembered,
+    pub remembered: Arc<Remembered>,
     live: Live,
 }
 
 impl Overview {
     /// Room for so many unresolved objects.
     pub fn new(remembered_most: usize) -> Overview {
-        Overview { remembered: Remembered::new(remembered_most), live: Live::default() }
+        Overview { remembered: Arc::new(Remembered::new(remembered_most)), live: Live::default() }
     }
 
     pub fn may_have_records(&self, object: &Object) -> bool {

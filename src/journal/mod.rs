@@ -54,6 +54,9 @@ pub enum JournalError {
     /// It will not: the file is no journal, or one of a later version.
     #[error("the journal cannot be used: {0}")]
     Unusable(String),
+    /// It does not know the gateway that tells it of writes: it is not the one in which the gateway is enrolled.
+    #[error("the journal does not know gateway {0}: it was replaced, or restored from a backup")]
+    Stranger(i64),
 }
 
 /// One step in the life of a write.
@@ -82,13 +85,22 @@ impl Change {
     }
 }
 
+/// A gateway process as a journal has enrolled it. The number alone is not enough: a journal that is restored from a
+/// backup gives it once more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    pub number: i64,
+    /// Of no other process.
+    pub name: String,
+}
+
 /// What the journal thought of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
     Alive,
     /// It had made records of the writes that the gateway had under way.
     TakenForDead,
-    /// There is none of that number.
+    /// There is none of that number and name.
     Unknown,
 }
 
@@ -211,7 +223,7 @@ pub enum Wanted {
 /// What became of a resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
-    /// The object has no record any more.
+    /// The object has no record any more, but for sightings that stay.
     Resolved,
     /// Records or intents have come meanwhile: it stays open, with all its records.
     Changed,
@@ -292,14 +304,15 @@ pub struct Unresolved {
 /// Dropping a future does not undo what it began.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// A new gateway process, by its host's name; its number is unique for ever.
+    /// A new gateway process, by a name that no other has; its number is unique as long as the journal is not replaced.
     async fn enrol(&self, name: &str) -> Result<i64, JournalError>;
 
     /// The gateway lives, whatever was thought of it. It keeps its number: by that the order of its writes is known.
-    async fn alive(&self, gateway: i64) -> Result<Life, JournalError>;
+    async fn alive(&self, gateway: &Enrolled) -> Result<Life, JournalError>;
 
-    /// The gateway ends: intents that it leaves behind become records at once, due after `settle`.
-    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError>;
+    /// The gateway ends: intents that it leaves behind become records at once, due after `settle`. One that is not known
+    /// leaves none.
+    async fn leave(&self, gateway: &Enrolled, settle: Duration) -> Result<(), JournalError>;
 
     /// Intents of gateways that have not been alive for `silent` become records without replies, due after `settle`.
     /// Returns how many.
@@ -309,8 +322,15 @@ pub trait Journal: Send + Sync {
     /// after `settle`, another at once, but no sooner than those before it allow; a record whose write is known
     /// already replaces it. All changes happen at one moment: of two records of one write the last counts, and an
     /// intent of another gateway that goes in the same call still makes a settled record be kept.
-    /// A gateway that was taken for dead may still bring what it has.
-    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError>;
+    /// A gateway that was taken for dead may still bring what it has; one that is not known is a
+    /// [`Stranger`](JournalError::Stranger), and nothing is done: nobody would look after its intents, and its writes
+    /// may have the names of another's.
+    async fn apply(
+        &self,
+        gateway: &Enrolled,
+        changes: Vec<Change>,
+        settle: Duration,
+    ) -> Result<(), JournalError>;
 
     /// Up to `most` open objects that are due, longest due first, each for `hold`. Nobody else gets them before
     /// that has passed, nor before `settle` after it if the lease was not given back: its worker may be dead, and
@@ -328,8 +348,15 @@ pub trait Journal: Send + Sync {
     async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError>;
 
     /// All backends agree, and these writes are all that the worker knew: the object goes, if it has no other
-    /// record and no intent. If it has, the lease goes on.
-    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError>;
+    /// record and no intent. If it has, the lease goes on. Of those seen `sightings` only say that the object is on
+    /// another cluster too, and that stays to be said: if there are any, the object is kept with them, as if they had
+    /// just come, and is given back.
+    async fn resolve(
+        &self,
+        lease: &Lease,
+        seen: &[WriteId],
+        sightings: &[WriteId],
+    ) -> Result<Resolution, JournalError>;
 
     /// Gives the object back, due after a pause. Without effect if the lease is lost.
     async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError>;

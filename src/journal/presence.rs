@@ -1,5 +1,6 @@
 //! How gateways of one host learn at once that one of them has died: each holds a lock on a file of its own, which is
-//! named by its number in the journal. A file that nobody holds is that of a process that ended without leave.
+//! named by its number in the journal, and has its name there. A file that nobody holds is that of a process that ended
+//! without leave.
 //!
 //! Others learn of it by its silence, which takes longer. So whatever goes wrong here does no harm.
 
@@ -11,6 +12,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use super::Enrolled;
 use crate::config::JournalEngine;
 
 const DIRECTORY: &str = "gateways";
@@ -29,7 +31,7 @@ pub struct Presence {
 /// A file with its lock.
 #[derive(Debug)]
 pub struct Held {
-    pub gateway: i64,
+    pub gateway: Enrolled,
     path: PathBuf,
     _file: File,
 }
@@ -57,34 +59,37 @@ impl Presence {
         let mut dead = Vec::new();
         for entry in entries {
             let path = entry?.path();
-            let gateway = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-            let Some(gateway) = gateway else { continue };
+            let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            let Some(number) = number else { continue };
             let file = File::options().read(true).write(true).open(&path)?;
             if file.try_lock().is_err() {
                 continue;
             }
-            let mut journal = String::new();
-            (&file).take(MOST_BYTES).read_to_string(&mut journal)?;
+            let mut text = String::new();
+            (&file).take(MOST_BYTES).read_to_string(&mut text)?;
+            let Some((journal, name)) = text.rsplit_once('\n') else { continue };
             if journal == self.journal {
+                let gateway = Enrolled { number, name: name.to_owned() };
                 dead.push(Held { gateway, path, _file: file });
             }
         }
         Ok(dead)
     }
 
-    /// This process is there, by this number.
-    pub fn tell(&self, gateway: i64) -> io::Result<()> {
+    /// This process is there, as this gateway.
+    pub fn tell(&self, gateway: &Enrolled) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         // It has its name when it is locked.
-        let draft = self.directory.join(format!("{gateway}.new"));
-        let path = self.directory.join(gateway.to_string());
+        let draft = self.directory.join(format!("{}.new", gateway.number));
+        let path = self.directory.join(gateway.number.to_string());
         let mut file = File::options().write(true).create(true).truncate(true).open(&draft)?;
         file.try_lock()?;
-        file.write_all(self.journal.as_bytes())?;
+        file.write_all(format!("{}\n{}", self.journal, gateway.name).as_bytes())?;
         fs::rename(&draft, &path)?;
-        let held = Held { gateway, path, _file: file };
+        let held = Held { gateway: gateway.clone(), path: path.clone(), _file: file };
         let before = self.own.lock().unwrap_or_else(PoisonError::into_inner).replace(held);
-        before.map_or(Ok(()), Held::forget)
+        // Another journal may have given the number once more.
+        before.filter(|before| before.path != path).map_or(Ok(()), Held::forget)
     }
 
     /// It ends with leave.
@@ -117,23 +122,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let presence = |file: &str| Presence::in_directory(dir.path(), &JournalEngine::Sqlite(file.into()));
         let numbers = |presence: &Presence| -> Vec<i64> {
-            presence.dead().unwrap().iter().map(|held| held.gateway).collect()
+            presence.dead().unwrap().iter().map(|held| held.gateway.number).collect()
         };
         let (one, other, next) = (presence("/j"), presence("/other"), presence("/j"));
         assert!(numbers(&next).is_empty());
-        one.tell(3).unwrap();
-        other.tell(4).unwrap();
+        let gateway = |number| Enrolled { number, name: format!("host {number}") };
+        one.tell(&gateway(3)).unwrap();
+        other.tell(&gateway(4)).unwrap();
         assert!(numbers(&next).is_empty());
         drop((one, other));
         let dead = next.dead().unwrap();
-        assert_eq!(dead.iter().map(|held| held.gateway).collect::<Vec<_>>(), [3]);
+        assert_eq!(dead.iter().map(|held| held.gateway.clone()).collect::<Vec<_>>(), [gateway(3)]);
         assert!(numbers(&presence("/j")).is_empty(), "it is held by who found it");
         drop(dead);
         next.dead().unwrap().into_iter().for_each(|held| held.forget().unwrap());
         assert!(numbers(&next).is_empty());
         // A process that is given another number leaves none behind.
-        next.tell(5).unwrap();
-        next.tell(6).unwrap();
+        next.tell(&gateway(5)).unwrap();
+        next.tell(&gateway(6)).unwrap();
+        next.tell(&Enrolled { name: "host again".into(), ..gateway(6) }).unwrap();
+        assert!(dir.path().join("gateways/6").exists());
         next.end().unwrap();
         drop(next);
         assert!(numbers(&presence("/j")).is_empty());

@@ -23,7 +23,7 @@ pub struct Remembered {
     hasher: RandomState,
     count: AtomicUsize,
     most: usize,
-    /// Twice how often there was no room for an object, and one more if what is here is all.
+    /// Twice how often it was doubted, as where there was no room for an object, and one more if what is here is all.
     whole: AtomicU64,
     metrics: JournalMetrics,
 }
@@ -200,7 +200,8 @@ impl Remembered {
         self.metrics.whole.set(i64::from(self.is_whole()));
     }
 
-    fn had_no_room(&self) {
+    /// From now on what is not here may be in the journal, until it has been asked for all.
+    pub fn doubt(&self) {
         self.whole.update(Relaxed, Relaxed, |whole| (whole | 1) + 1);
         self.metrics.whole.set(0);
     }
@@ -214,7 +215,7 @@ impl Remembered {
         }
         if self.count.fetch_add(1, Relaxed) >= self.most {
             self.count.fetch_sub(1, Relaxed);
-            self.had_no_room();
+            self.doubt();
             return false;
         }
         change(shard.entry(object.clone()).or_default());

@@ -84,6 +84,11 @@ impl Back {
         Back { due, calm: if later.calm { due } else { 0 }, unseen: later.unseen }
     }
 
+    /// Nothing is to be waited for.
+    pub fn at_once(now: i64) -> Back {
+        Back { due: now, calm: 0, unseen: false }
+    }
+
     /// `unsettled`: for so long may happen what the worker sent.
     pub fn aside(unsettled: Option<Duration>, now: i64) -> Back {
         let calm = unsettled.map_or(0, |unsettled| now + millis(unsettled));

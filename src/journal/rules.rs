@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Change, Intent, Life, Record, Said, What, WriteId};
+use super::{Change, Enrolled, Intent, JournalError, Life, Record, Said, What, WriteId};
 
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -98,6 +98,11 @@ pub fn life(gone: Option<bool>) -> Life {
         Some(true) => Life::TakenForDead,
         Some(false) => Life::Alive,
     }
+}
+
+/// What a call of a gateway comes to that was done if the gateway is known.
+pub fn of_known(gateway: &Enrolled, done: bool) -> Result<(), JournalError> {
+    if done { Ok(()) } else { Err(JournalError::Stranger(gateway.number)) }
 }
 
 /// A record as it is kept: with the turns at which its write began and ended. `begun` is that of its intent, where there

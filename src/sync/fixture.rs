@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::{ClusterConfig, RegionConfig},
-    journal::{Change, Intent, Journal, Memory, Object, Record, Said, Wanted, What, WriteId},
+    journal::{Change, Enrolled, Intent, Journal, Memory, Object, Record, Said, Wanted, What, WriteId},
     telemetry::metrics::SyncMetrics,
     topology::{Topology, fixture},
 };
@@ -303,8 +303,14 @@ impl World {
         };
         let replies = replies.iter().map(|(name, said)| ((*name).to_owned(), said.clone())).collect();
         let record = Record { intent, commit: Some(id.number), ended: EPOCH, turn: None, replies };
-        self.journal.apply(vec![Change::Diverged(record)], SETTLE).await.unwrap();
+        self.tell(record).await;
         id
+    }
+
+    pub async fn tell(&self, record: Record) {
+        let number = self.journal.enrol("host").await.unwrap();
+        let gateway = Enrolled { number, name: "host".into() };
+        self.journal.apply(&gateway, vec![Change::Diverged(record)], SETTLE).await.unwrap();
     }
 
     /// A write that "a" took and "b" did not.

@@ -68,7 +68,9 @@ impl Hold {
             let left = self.left();
             match timeout(left, journal.renew(lease, self.length, settle)).await {
                 Ok(Ok(true)) => self.extend(asked),
-                Ok(Ok(false) | Err(JournalError::Unusable(_))) | Err(_) => return self.lose(),
+                Ok(Ok(false) | Err(JournalError::Unusable(_) | JournalError::Stranger(_))) | Err(_) => {
+                    return self.lose();
+                }
                 Ok(Err(JournalError::Unavailable(why))) => {
                     log::debug!("{}: its lease cannot be renewed now: {why}", lease.object);
                     sleep(RETRY.min(self.left())).await;

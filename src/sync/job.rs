@@ -24,7 +24,7 @@ use super::{
     worker::Trouble,
 };
 use crate::{
-    journal::{Case, Change, Journal, JournalError, Later, Lease, Object, Record, Standing, Wanted},
+    journal::{Case, Journal, JournalError, Later, Lease, Object, Standing, Wanted},
     telemetry::metrics::SyncMetrics,
 };
 
@@ -148,9 +148,8 @@ impl Job {
             let why = format!("the configuration has no cluster {:?} in a region", object.cluster);
             return End::Repair(Outcome::Parked { why });
         };
-        let sightings: Vec<&Record> =
-            self.case.records.iter().filter(|record| found_on(record).is_some()).collect();
-        let is_to_move = sightings.len() == self.case.records.len() && shop.wanted == Wanted::Misplaced;
+        let is_elsewhere_only = self.case.records.iter().all(|record| found_on(record).is_some());
+        let is_to_move = is_elsewhere_only && shop.wanted == Wanted::Misplaced;
         let elsewhere = match is_to_move {
             true => Elsewhere::of(&shop.places, home, object, &self.case),
             false => Elsewhere::default(),
@@ -170,7 +169,7 @@ impl Job {
         };
         let outcome = match is_to_move {
             true => self.bring_home(&repair, &elsewhere, pass, &mut slot).await,
-            false => self.keeping(&sightings, repair.run(&self.lease, &self.case).await).await,
+            false => repair.run(&self.lease, &self.case).await,
         };
         outcome.map_or_else(End::Journal, End::Repair)
     }
@@ -227,19 +226,6 @@ impl Job {
             case = show().await?;
         }
         Ok(case)
-    }
-
-    /// That the object is elsewhere too stays to be said, when nothing else has to be said of it any more.
-    async fn keeping(
-        &self,
-        sightings: &[&Record],
-        outcome: Result<Outcome, JournalError>,
-    ) -> Result<Outcome, JournalError> {
-        if matches!(outcome, Ok(Outcome::Resolved { .. })) && !sightings.is_empty() {
-            let again = sightings.iter().map(|record| Change::Diverged((*record).clone())).collect();
-            self.shop.journal.apply(again, self.shop.rules.settle).await?;
-        }
-        outcome
     }
 
     /// Tells the journal and everybody else.

@@ -88,7 +88,7 @@ impl Move<'_> {
             Ok(changed) => changed,
             Err(moved) => return Ok(moved),
         };
-        let outcome = match self.repair.journal.resolve(lease, &seen).await? {
+        let outcome = match self.repair.journal.resolve(lease, &seen, &[]).await? {
             Resolution::Resolved => Outcome::Resolved { changed },
             Resolution::Changed => again("it was written to meanwhile"),
             Resolution::Lost => Outcome::Lost,

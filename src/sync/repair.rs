@@ -13,7 +13,7 @@ use super::{
     copies::Copies,
     decide::{self, Bounds, Decision, Known, decide},
 };
-use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, WriteId};
+use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, What, WriteId};
 
 /// Rounds of one repair: each begins with asking all backends. A client that keeps writing is not chased for ever.
 const ROUNDS: usize = 8;
@@ -188,7 +188,10 @@ impl Repair<'_> {
 
     async fn resolve(&self, lease: &Lease, case: &Case, changed: usize) -> Result<Outcome, JournalError> {
         let seen = case.ids();
-        Ok(match self.journal.resolve(lease, &seen).await? {
+        // That it is elsewhere, too, stays to be said.
+        let sightings = case.records.iter().filter(|record| matches!(record.intent.what, What::Misplaced(_)));
+        let sightings: Vec<WriteId> = sightings.map(Record::id).collect();
+        Ok(match self.journal.resolve(lease, &seen, &sightings).await? {
             Resolution::Resolved => Outcome::Resolved { changed },
             Resolution::Changed => {
                 Outcome::Again { pause: Duration::ZERO, why: "it was written to meanwhile".into() }

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use akubra::journal::{Change, Changes, Intent, Journal, Life, Mark, News, Overview, Waiting, What};
+use akubra::journal::{
+    Change, Changes, Enrolled, Intent, Journal, Life, Mark, News, Overview, Waiting, What,
+};
 
 use crate::{
     exec::{Actor, Latch, START, Sender, lock},
@@ -112,7 +114,8 @@ impl Gateway {
                 waiting.take()
             };
             let changes: Vec<_> = batch.changes().cloned().collect();
-            let told = world.tell_journal(world.journal.apply(changes, world.settle)).await;
+            let told =
+                world.tell_journal(world.journal.apply(&enrolled(self.id), changes, world.settle)).await;
             // It is on disk, and nobody has heard of it yet.
             world.sim.pause(0, 5).await;
             if told.is_ok() || world.mutation == Mutation::BatchesLost {
@@ -145,7 +148,8 @@ impl Gateway {
         let world = &self.world;
         loop {
             world.sim.pause(500, 1_000).await;
-            if let Ok(Life::TakenForDead) = world.tell_journal(world.journal.alive(self.id)).await {
+            if let Ok(Life::TakenForDead) = world.tell_journal(world.journal.alive(&enrolled(self.id))).await
+            {
                 world.sim.note(|| format!("gateway {} was taken for dead", self.id));
                 self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
             }
@@ -189,6 +193,10 @@ impl Changes for Gateway {
     }
 }
 
+fn enrolled(number: i64) -> Enrolled {
+    Enrolled { number, name: "host".to_owned() }
+}
+
 async fn enrol(world: &World) -> i64 {
     loop {
         match world.tell_journal(world.journal.enrol("host")).await {
@@ -200,7 +208,7 @@ async fn enrol(world: &World) -> i64 {
 
 /// What a dead gateway has left becomes records.
 async fn inherit(world: &World, dead: i64) {
-    while world.tell_journal(world.journal.leave(dead, world.settle)).await.is_err() {
+    while world.tell_journal(world.journal.leave(&enrolled(dead), world.settle)).await.is_err() {
         world.sim.pause(50, 500).await;
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use akubra::{
-    journal::{Case, Change, Journal, Later, Lease, Object, Record, Standing, Wanted},
+    journal::{Case, Journal, Later, Lease, Object, Record, Standing, Wanted},
     sync::{
         Copied, Gate, Held, Md5, State, StoreError, Stores,
         misplaced::{Elsewhere, Move, Moved, Sent, found_on},
@@ -248,9 +248,8 @@ async fn repair(world: &Arc<World>, actor: Actor, lease: &Lease, case: &Case, ga
         return bring_home(world, lease, case, &repair).await;
     }
     let outcome = repair.run(lease, case).await.unwrap();
-    if matches!(outcome, Outcome::Resolved { .. }) && world.mutation != Mutation::SightingsForgotten {
-        let again = sightings.iter().map(|record| Change::Diverged((*record).clone())).collect();
-        journal.apply(again, world.settle).await.unwrap();
+    if matches!(outcome, Outcome::Resolved { .. }) && world.mutation == Mutation::SightingsForgotten {
+        journal.drop_object(&lease.object, "").await.unwrap();
     }
     outcome
 }

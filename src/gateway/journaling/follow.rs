@@ -41,14 +41,20 @@ impl Journaling {
 
     /// From everything to the next time that everything is needed.
     async fn follow_on(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
-        let taken = self.writer.taken_up_to();
+        let (gateway, taken) = (self.writer.gateway(), self.writer.taken_up_to());
         let all = engine.unresolved(self.remembered_most).await?;
         self.overview.remembered.learn_all(&all.objects, all.whole, taken);
+        if self.writer.gateway() != gateway {
+            // It is another journal than the one that was asked.
+            self.overview.remembered.doubt();
+            return Ok(());
+        }
         self.loaded.send_replace(true);
         let mut mark: Mark = all.mark;
         drop(all.objects);
         let since = Instant::now();
-        while self.overview.remembered.is_whole() || since.elapsed() < ROOM {
+        let is_same = || self.writer.gateway() == gateway;
+        while is_same() && (self.overview.remembered.is_whole() || since.elapsed() < ROOM) {
             let taken = self.writer.taken_up_to();
             match engine.news(mark, PATIENCE).await {
                 // What is here is still true as far as anybody can know. The news wait.

@@ -105,9 +105,11 @@ impl Journaling {
     }
 
     fn with(writer: Writer, remembered_most: usize) -> Journaling {
+        let overview = Overview::new(remembered_most);
+        let remembered = overview.remembered.clone();
         Journaling {
-            writer,
-            overview: Overview::new(remembered_most),
+            writer: writer.when_replaced(move || remembered.doubt()),
+            overview,
             remembered_most,
             loaded: watch::Sender::new(false),
             asked_in_vain: Mutex::default(),

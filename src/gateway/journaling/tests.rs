@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     config::RegionConfig,
     journal::{
-        Change, Journal,
+        Change, Enrolled, Journal,
         fixture::{self, Behind},
     },
     s3::request::classify,
@@ -45,10 +45,11 @@ async fn drop_in_the_middle(consistency: Consistency, dropped: Dropped) {
     let of = format!("{consistency:?}, {dropped:?}");
     let behind = Arc::<Behind>::default();
     let mut earlier = fixture::intent("k", 1);
-    earlier.id.gateway = behind.memory.enrol("host").await.unwrap();
+    earlier.id.gateway = behind.memory().enrol("host").await.unwrap();
+    let gateway = Enrolled { number: earlier.id.gateway, name: "host".into() };
     let (id, object) = (earlier.id, earlier.object.clone());
     let record = Change::Diverged(Record::orphaned(earlier, 0));
-    behind.memory.apply(vec![record], Duration::ZERO).await.unwrap();
+    behind.memory().apply(&gateway, vec![record], Duration::ZERO).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
     journaling.clone().start().await;
@@ -73,7 +74,7 @@ async fn drop_in_the_middle(consistency: Consistency, dropped: Dropped) {
     behind.held.send_replace(false);
     // An intent that is left becomes a record.
     journaling.writer.leave(Duration::from_secs(30)).await;
-    let case = behind.memory.show(&object).await.unwrap().unwrap();
+    let case = behind.memory().show(&object).await.unwrap().unwrap();
     let records: Vec<_> = case.records.iter().map(Record::id).collect();
     assert_eq!((records, case.under_way), (vec![id], 0), "{of}");
 }

@@ -16,10 +16,10 @@ use async_trait::async_trait;
 
 use self::tables::{Entry, Gateway, Held, Tables};
 use super::{
-    Case, Change, Clock, Counts, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object,
-    Record, Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Clock, Counts, Enrolled, Filter, Journal, JournalError, Later, Lease, Life, Mark, News,
+    Object, Record, Resolution, Standing, Unresolved, Wanted, WriteId,
     row::Back,
-    rules::{Batch, Digest, is_divergence, life, millis},
+    rules::{Batch, Digest, is_divergence, life, millis, of_known},
 };
 
 pub struct Memory {
@@ -48,30 +48,30 @@ impl Memory {
 
 #[async_trait]
 impl Journal for Memory {
-    async fn enrol(&self, _name: &str) -> Result<i64, JournalError> {
+    async fn enrol(&self, name: &str) -> Result<i64, JournalError> {
         let seen = self.now();
         let mut tables = self.tables();
-        tables.gateways.push(Gateway { seen, gone: false });
+        tables.gateways.push(Gateway { name: name.to_owned(), seen, gone: false });
         Ok(tables.gateways.len() as i64)
     }
 
-    async fn alive(&self, gateway: i64) -> Result<Life, JournalError> {
+    async fn alive(&self, gateway: &Enrolled) -> Result<Life, JournalError> {
         let now = self.now();
         let mut tables = self.tables();
-        let gone = tables.gateway(gateway).map(|gateway| {
+        let gone = tables.enrolled(gateway).map(|gateway| {
             gateway.seen = now;
             std::mem::take(&mut gateway.gone)
         });
         Ok(life(gone))
     }
 
-    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {
+    async fn leave(&self, gateway: &Enrolled, settle: Duration) -> Result<(), JournalError> {
         let now = self.now();
         let mut tables = self.tables();
-        if let Some(gateway) = tables.gateway(gateway) {
-            gateway.gone = true;
+        if let Some(known) = tables.enrolled(gateway) {
+            known.gone = true;
+            tables.orphan(gateway.number, now, settle);
         }
-        tables.orphan(gateway, now, settle);
         Ok(())
     }
 
@@ -89,10 +89,16 @@ impl Journal for Memory {
         Ok(adopted)
     }
 
-    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError> {
+    async fn apply(
+        &self,
+        gateway: &Enrolled,
+        changes: Vec<Change>,
+        settle: Duration,
+    ) -> Result<(), JournalError> {
         let now = self.now();
         let batch = Batch::of(changes);
         let mut tables = self.tables();
+        of_known(gateway, tables.enrolled(gateway).is_some())?;
         for id in batch.gateways() {
             if let Some(gateway) = tables.gateway(id) {
                 gateway.seen = now;
@@ -165,7 +171,12 @@ impl Journal for Memory {
         Ok(true)
     }
 
-    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
+    async fn resolve(
+        &self,
+        lease: &Lease,
+        seen: &[WriteId],
+        sightings: &[WriteId],
+    ) -> Result<Resolution, JournalError> {
         let now = self.now();
         let mut tables = self.tables();
         let digest = lease.object.digest();
@@ -174,7 +185,9 @@ impl Journal for Memory {
         if is_under_way || !entry.knows_only(seen) {
             return Ok(Resolution::Changed);
         }
-        tables.objects.remove(&digest);
+        if !entry.keep_only(sightings, now) {
+            tables.objects.remove(&digest);
+        }
         tables.resolved += 1;
         tables.tell(lease.object.clone());
         Ok(Resolution::Resolved)

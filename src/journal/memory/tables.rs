@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::journal::{
-    Case, Intent, Lease, Object, Record, Standing, Unseen, WriteId,
+    Case, Enrolled, Intent, Lease, Object, Record, Standing, Unseen, WriteId,
     row::Back,
     rules::{Digest, KEPT_EVENTS, Part, are_many, millis, stamped, superfluous},
 };
@@ -29,6 +29,7 @@ pub struct Tables {
 
 /// Its id is its place, beginning with 1.
 pub struct Gateway {
+    pub name: String,
     pub seen: i64,
     pub gone: bool,
 }
@@ -93,6 +94,17 @@ impl Entry {
 
     pub fn knows_only(&self, seen: &[WriteId]) -> bool {
         !self.replaced && self.records.iter().all(|record| seen.contains(&record.id()))
+    }
+
+    /// Gives it back with these records and no others, as if they had just come; false = it has none of them.
+    pub fn keep_only(&mut self, sightings: &[WriteId], now: i64) -> bool {
+        self.records.retain(|record| sightings.contains(&record.id()));
+        self.since = now;
+        self.attempts = 0;
+        self.reason.clear();
+        self.unseen = None;
+        self.release(Back::at_once(now));
+        !self.records.is_empty()
     }
 
     /// A new record, or another form of one. `begun` is the turn of its intent, `calm` = nothing happens any more because of it.
@@ -214,6 +226,10 @@ impl Tables {
     pub fn gateway(&mut self, id: i64) -> Option<&mut Gateway> {
         let at = usize::try_from(id).ok()?.checked_sub(1)?;
         self.gateways.get_mut(at)
+    }
+
+    pub fn enrolled(&mut self, gateway: &Enrolled) -> Option<&mut Gateway> {
+        self.gateway(gateway.number).filter(|known| known.name == gateway.name)
     }
 
     pub fn leased(&mut self, lease: &Lease, now: i64) -> Option<&mut Entry> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     cases::{Found, complete, found, records_of, under_way},
-    session::{Result, Session},
+    session::{Result, Session, first},
     tables::tell,
 };
 use crate::journal::{
@@ -119,6 +119,25 @@ impl Leased {
         Ok(!self.replaced)
     }
 
+    /// Gives it back with these records and no others, as if they had just come; false = it has none of them.
+    async fn keeps_only(&self, session: &mut Session, sightings: &[WriteId], now: i64) -> Result<bool> {
+        if sightings.is_empty() {
+            return Ok(false);
+        }
+        let (gateways, numbers): (Vec<i64>, Vec<i64>) =
+            sightings.iter().map(|write| (write.gateway, write.number)).unzip();
+        let sql = "DELETE FROM records WHERE object = $1
+            AND (gateway, number) NOT IN (SELECT * FROM unnest($2::bigint[], $3::bigint[]))";
+        session.execute(sql, &[&self.id, &gateways, &numbers]).await?;
+        let kept: i64 =
+            first(&session.query("SELECT count(*) FROM records WHERE object = $1", &[&self.id]).await?)?;
+        let sql = "UPDATE objects SET diverged = false, records = $2, attempts = 0, reason = '', since = $3,
+                unseen_since = NULL, unseen_until = NULL WHERE id = $1";
+        session.execute(sql, &[&self.id, &kept, &now]).await?;
+        self.release(session, Back::at_once(now)).await?;
+        Ok(kept > 0)
+    }
+
     async fn release(&self, session: &mut Session, back: Back) -> Result<()> {
         let sql = "UPDATE objects SET worker = NULL, token = NULL, held = NULL, due = $2, calm = $3,
                 unseen_since = CASE WHEN $4 THEN coalesce(unseen_since, token) ELSE unseen_since END,
@@ -138,7 +157,13 @@ pub async fn renew(session: &mut Session, lease: &Lease, now: i64, hold: i64, se
     Ok(true)
 }
 
-pub async fn resolve(session: &mut Session, lease: &Lease, seen: &[WriteId], now: i64) -> Result<Resolution> {
+pub async fn resolve(
+    session: &mut Session,
+    lease: &Lease,
+    seen: &[WriteId],
+    sightings: &[WriteId],
+    now: i64,
+) -> Result<Resolution> {
     // While its row is locked no record can come. Intents are counted before records are: a write that ends
     // in between is seen among those.
     let Some(leased) = leased(session, lease, now).await? else { return Ok(Resolution::Lost) };
@@ -146,7 +171,9 @@ pub async fn resolve(session: &mut Session, lease: &Lease, seen: &[WriteId], now
     if under_way(session, &digest).await? > 0 || !leased.knows_only(session, seen).await? {
         return Ok(Resolution::Changed);
     }
-    remove(session, leased.id).await?;
+    if !leased.keeps_only(session, sightings, now).await? {
+        remove(session, leased.id).await?;
+    }
     let sql = "UPDATE counters SET resolved = resolved + 1 WHERE slot = pg_backend_pid() % 32";
     session.execute(sql, &[]).await?;
     tell(session, std::iter::once(&lease.object)).await?;

@@ -22,9 +22,9 @@ use self::{
     session::{Pool, Result as Done, Session, first, transaction},
 };
 use super::{
-    Case, Change, Counts, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object, Resolution,
-    Standing, Unresolved, Wanted, WriteId,
-    rules::{Batch, life, millis},
+    Case, Change, Counts, Enrolled, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object,
+    Resolution, Standing, Unresolved, Wanted, WriteId,
+    rules::{Batch, life, millis, of_known},
 };
 use crate::config::Secret;
 
@@ -75,13 +75,13 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, DURABLE, |session, now| enrol(session, &name, now)))
     }
 
-    async fn alive(&self, gateway: i64) -> Result<Life, JournalError> {
+    async fn alive(&self, gateway: &Enrolled) -> Result<Life, JournalError> {
         Ok(transaction!(self.pool, LAZY, |session, now| alive(session, gateway, now)))
     }
 
-    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {
+    async fn leave(&self, gateway: &Enrolled, settle: Duration) -> Result<(), JournalError> {
         let settle = millis(settle);
-        transaction!(self.pool, DURABLE, |session, now| tables::orphan(session, &[gateway], now, settle));
+        transaction!(self.pool, DURABLE, |session, now| leave(session, gateway, settle, now));
         Ok(())
     }
 
@@ -90,10 +90,17 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, DURABLE, |session, now| adopt(session, silent, settle, now)))
     }
 
-    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError> {
+    async fn apply(
+        &self,
+        gateway: &Enrolled,
+        changes: Vec<Change>,
+        settle: Duration,
+    ) -> Result<(), JournalError> {
         let (batch, settle) = (Batch::of(changes), millis(settle));
-        transaction!(self.pool, DURABLE, |session, now| tables::apply(session, &batch, now, settle));
-        Ok(())
+        let is_known = transaction!(self.pool, DURABLE, |session, now| {
+            tables::apply(session, gateway, &batch, now, settle)
+        });
+        of_known(gateway, is_known)
     }
 
     async fn lease(
@@ -114,8 +121,15 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, DURABLE, |session, now| leases::renew(session, lease, now, hold, settle)))
     }
 
-    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
-        Ok(transaction!(self.pool, LAZY, |session, now| leases::resolve(session, lease, seen, now)))
+    async fn resolve(
+        &self,
+        lease: &Lease,
+        seen: &[WriteId],
+        sightings: &[WriteId],
+    ) -> Result<Resolution, JournalError> {
+        Ok(transaction!(self.pool, LAZY, |session, now| {
+            leases::resolve(session, lease, seen, sightings, now)
+        }))
     }
 
     async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
@@ -227,11 +241,19 @@ async fn enrol(session: &mut Session, name: &str, now: i64) -> Done<i64> {
     first(&session.query(sql, &[&name, &now]).await?)
 }
 
-async fn alive(session: &mut Session, gateway: i64, now: i64) -> Done<Life> {
-    let sql = "UPDATE gateways SET seen = $2, gone = false
-        FROM (SELECT gone AS was FROM gateways WHERE id = $1 FOR UPDATE) AS before WHERE id = $1 RETURNING was";
-    let rows = session.query(sql, &[&gateway, &now]).await?;
+async fn alive(session: &mut Session, gateway: &Enrolled, now: i64) -> Done<Life> {
+    let sql = "UPDATE gateways SET seen = $3, gone = false
+        FROM (SELECT gone AS was FROM gateways WHERE id = $1 AND name = $2 FOR UPDATE) AS before
+        WHERE id = $1 RETURNING was";
+    let rows = session.query(sql, &[&gateway.number, &text(&gateway.name), &now]).await?;
     Ok(life(rows.first().map(|row| row.try_get(0)).transpose()?))
+}
+
+async fn leave(session: &mut Session, gateway: &Enrolled, settle: i64, now: i64) -> Done<()> {
+    if tables::claim(session, gateway, Vec::new()).await? {
+        tables::orphan(session, &[gateway.number], now, settle).await?;
+    }
+    Ok(())
 }
 
 async fn adopt(session: &mut Session, silent: i64, settle: i64, now: i64) -> Done<usize> {
@@ -249,6 +271,6 @@ async fn adopt(session: &mut Session, silent: i64, settle: i64, now: i64) -> Don
 }
 
 /// The database's texts take no NUL.
-fn text(text: &str) -> String {
+pub fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }

@@ -7,9 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::session::{Failure, Result, Session, first};
+use super::{
+    session::{Failure, Result, Session, first},
+    text,
+};
 use crate::journal::{
-    Object, Record, WriteId,
+    Enrolled, Object, Record, WriteId,
     row::{self, Row},
     rules::{Batch, Digest, KEPT_EVENTS, Part, are_many, stamped, superfluous},
 };
@@ -19,23 +22,38 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172043)";
 /// So many events are left to become too old before they are deleted.
 const SWEEP: i64 = 512;
 
-pub async fn apply(session: &mut Session, batch: &Batch, now: i64, settle: i64) -> Result<()> {
-    claim(session, batch).await?;
+/// False = the gateway is not known, and nothing is done.
+pub async fn apply(
+    session: &mut Session,
+    gateway: &Enrolled,
+    batch: &Batch,
+    now: i64,
+    settle: i64,
+) -> Result<bool> {
+    let mut gateways = batch.gateways();
+    gateways.extend(batch.ended.iter().map(|(id, _)| id.gateway));
+    if !claim(session, gateway, gateways.into_iter().collect()).await? {
+        return Ok(false);
+    }
     begin(session, batch, now).await?;
     let contested = contested(session, batch).await?;
     let kept = contested.iter().filter_map(|part| batch.settled.get(part));
     add(session, batch.diverged.values().chain(kept), now, settle).await?;
-    end(session, &batch.ended.iter().copied().collect::<Vec<_>>()).await
+    end(session, &batch.ended.iter().copied().collect::<Vec<_>>()).await?;
+    Ok(true)
 }
 
-/// Waits for who has these gateways, up to the time that a statement has.
-async fn claim(session: &mut Session, batch: &Batch) -> Result<()> {
-    let mut gateways = batch.gateways();
-    gateways.extend(batch.ended.iter().map(|(id, _)| id.gateway));
-    let gateways: Vec<i64> = gateways.into_iter().collect();
-    let sql = "SELECT id FROM gateways WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-    session.query(sql, &[&gateways]).await?;
-    Ok(())
+/// Waits for who has these gateways, up to the time that a statement has; whether the one that asks is known.
+pub async fn claim(session: &mut Session, asks: &Enrolled, mut gateways: Vec<i64>) -> Result<bool> {
+    gateways.push(asks.number);
+    let sql = "SELECT id, name FROM gateways WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    let name = text(&asks.name);
+    for row in &session.query(sql, &[&gateways]).await? {
+        if row.try_get::<_, i64>(0)? == asks.number {
+            return Ok(row.try_get::<_, &str>(1)? == name);
+        }
+    }
+    Ok(false)
 }
 
 async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
@@ -104,8 +122,8 @@ async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<Part>> {
     Ok(contested.into_iter().collect())
 }
 
-/// Intents of gateways become records; how many. Writes that are recorded already stay so. Of several gateways the
-/// caller has the rows.
+/// Intents of gateways become records; how many. Writes that are recorded already stay so. The
+/// caller has the gateways' rows.
 pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i64) -> Result<usize> {
     // First: what they begin meanwhile waits for this.
     let sql = "UPDATE gateways SET gone = true WHERE id = ANY($1)";

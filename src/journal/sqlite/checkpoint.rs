@@ -109,8 +109,7 @@ impl Shared {
         // Another process copies.
         let error = error.filter(|error| error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy));
         if let Some(error) = error {
-            self.trouble
-                .error(format_args!("journal: its write-ahead log cannot go into the file: {error}"));
+            self.trouble.error(format_args!("journal: its write-ahead log cannot go into the file: {error}"));
         }
     }
 }

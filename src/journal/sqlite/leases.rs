@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Result, Transaction, params};
 
 use super::{
     cases::{by_id, records_of, under_way},
-    tables::{remove, turn, unwritable},
+    tables::{remove, tell, turn, unwritable},
 };
 use crate::journal::{
     Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
@@ -109,15 +109,36 @@ fn leased(tables: &Transaction<'_>, lease: &Lease, now: i64) -> Result<Option<Le
 
 impl Leased {
     fn knows_only(&self, tables: &Transaction<'_>, seen: &[WriteId]) -> Result<bool> {
+        Ok(!self.replaced && self.records(tables)?.iter().all(|write| seen.contains(write)))
+    }
+
+    fn records(&self, tables: &Transaction<'_>) -> Result<Vec<WriteId>> {
         let sql = "SELECT gateway, number FROM records WHERE object = ?1";
         let mut statement = tables.prepare_cached(sql)?;
-        let mut rows = statement.query([self.id])?;
-        while let Some(row) = rows.next()? {
-            if !seen.contains(&WriteId { gateway: row.get(0)?, number: row.get(1)? }) {
-                return Ok(false);
-            }
+        let rows = statement
+            .query_map([self.id], |row| Ok(WriteId { gateway: row.get(0)?, number: row.get(1)? }))?;
+        rows.collect()
+    }
+
+    /// Gives it back with these records and no others, as if they had just come; false = it has none of them.
+    fn keeps_only(&self, tables: &Transaction<'_>, sightings: &[WriteId], now: i64) -> Result<bool> {
+        if sightings.is_empty() {
+            return Ok(false);
         }
-        Ok(!self.replaced)
+        let mut kept = 0;
+        for write in self.records(tables)? {
+            if sightings.contains(&write) {
+                kept += 1;
+                continue;
+            }
+            let sql = "DELETE FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
+            tables.prepare_cached(sql)?.execute(params![self.id, write.gateway, write.number])?;
+        }
+        let sql = "UPDATE objects SET diverged = 0, records = ?2, attempts = 0, reason = '', since = ?3,
+                unseen_since = NULL, unseen_until = NULL WHERE id = ?1";
+        tables.prepare_cached(sql)?.execute(params![self.id, kept, now])?;
+        self.release(tables, Back::at_once(now))?;
+        Ok(kept > 0)
     }
 
     fn release(&self, tables: &Transaction<'_>, back: Back) -> Result<()> {
@@ -139,12 +160,21 @@ pub fn renew(tables: &Transaction<'_>, lease: &Lease, now: i64, hold: i64, settl
     Ok(true)
 }
 
-pub fn resolve(tables: &Transaction<'_>, lease: &Lease, seen: &[WriteId], now: i64) -> Result<Resolution> {
+pub fn resolve(
+    tables: &Transaction<'_>,
+    lease: &Lease,
+    seen: &[WriteId],
+    sightings: &[WriteId],
+    now: i64,
+) -> Result<Resolution> {
     let Some(leased) = leased(tables, lease, now)? else { return Ok(Resolution::Lost) };
     if under_way(tables, &lease.object.digest())? > 0 || !leased.knows_only(tables, seen)? {
         return Ok(Resolution::Changed);
     }
-    remove(tables, leased.id, &lease.object)?;
+    if !leased.keeps_only(tables, sightings, now)? {
+        remove(tables, leased.id)?;
+    }
+    tell(tables, &lease.object)?;
     tables.prepare_cached("UPDATE counters SET resolved = resolved + 1")?.execute([])?;
     Ok(Resolution::Resolved)
 }
@@ -196,6 +226,7 @@ pub fn drop_object(tables: &Transaction<'_>, object: &Object, reason: &str, now:
         "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let Object { cluster, bucket, key } = object;
     tables.prepare_cached(sql)?.execute(params![cluster, bucket, key, now, reason, records])?;
-    remove(tables, id, object)?;
+    remove(tables, id)?;
+    tell(tables, object)?;
     Ok(true)
 }

@@ -16,7 +16,7 @@ mod thread;
 use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 use tokio::time::{Instant, sleep};
 
 use self::{
@@ -24,9 +24,9 @@ use self::{
     thread::{Safety, Thread, Use},
 };
 use super::{
-    Case, Change, Clock, Counts, Filter, Journal, JournalError, Later, Lease, Life, Mark, News, Object,
-    Resolution, Standing, Unresolved, Wanted, WriteId,
-    rules::{Batch, life, millis, system_clock},
+    Case, Change, Clock, Counts, Enrolled, Filter, Journal, JournalError, Later, Lease, Life, Mark, News,
+    Object, Resolution, Standing, Unresolved, Wanted, WriteId,
+    rules::{Batch, life, millis, of_known, system_clock},
 };
 
 /// How often it is looked for news of other processes.
@@ -80,21 +80,26 @@ impl Journal for Sqlite {
         self.write(Safety::Disk, enrol).await
     }
 
-    async fn alive(&self, gateway: i64) -> Result<Life, JournalError> {
+    async fn alive(&self, gateway: &Enrolled) -> Result<Life, JournalError> {
+        let gateway = gateway.clone();
         let alive = move |tables: &Transaction<'_>, now| {
-            let sql = "SELECT gone FROM gateways WHERE id = ?1";
-            let gone = tables.prepare_cached(sql)?.query_row([gateway], |row| row.get(0)).optional()?;
-            let sql = "UPDATE gateways SET seen = ?2, gone = 0 WHERE id = ?1";
-            tables.prepare_cached(sql)?.execute(params![gateway, now])?;
+            let gone = tables::is_gone(tables, &gateway)?;
+            let sql = "UPDATE gateways SET seen = ?3, gone = 0 WHERE id = ?1 AND name = ?2";
+            tables.prepare_cached(sql)?.execute(params![gateway.number, gateway.name, now])?;
             Ok(life(gone))
         };
         self.write(Safety::Process, alive).await
     }
 
-    async fn leave(&self, gateway: i64, settle: Duration) -> Result<(), JournalError> {
-        let settle = millis(settle);
-        let leave = move |tables: &Transaction<'_>, now| tables::orphan(tables, gateway, now, settle);
-        self.write(Safety::Disk, leave).await.map(|_| ())
+    async fn leave(&self, gateway: &Enrolled, settle: Duration) -> Result<(), JournalError> {
+        let (gateway, settle) = (gateway.clone(), millis(settle));
+        let leave = move |tables: &Transaction<'_>, now| {
+            if tables::is_gone(tables, &gateway)?.is_some() {
+                tables::orphan(tables, gateway.number, now, settle)?;
+            }
+            Ok(())
+        };
+        self.write(Safety::Disk, leave).await
     }
 
     async fn adopt(&self, silent: Duration, settle: Duration) -> Result<usize, JournalError> {
@@ -110,10 +115,21 @@ impl Journal for Sqlite {
         self.write(Safety::Disk, adopt).await
     }
 
-    async fn apply(&self, changes: Vec<Change>, settle: Duration) -> Result<(), JournalError> {
-        let (batch, settle) = (Batch::of(changes), millis(settle));
-        let apply = move |tables: &Transaction<'_>, now| tables::apply(tables, &batch, now, settle);
-        self.write(Safety::Disk, apply).await
+    async fn apply(
+        &self,
+        gateway: &Enrolled,
+        changes: Vec<Change>,
+        settle: Duration,
+    ) -> Result<(), JournalError> {
+        let (teller, batch, settle) = (gateway.clone(), Batch::of(changes), millis(settle));
+        let apply = move |tables: &Transaction<'_>, now| {
+            let is_known = tables::is_gone(tables, &teller)?.is_some();
+            if is_known {
+                tables::apply(tables, &batch, now, settle)?;
+            }
+            Ok(is_known)
+        };
+        of_known(gateway, self.write(Safety::Disk, apply).await?)
     }
 
     async fn lease(
@@ -137,9 +153,15 @@ impl Journal for Sqlite {
         self.write(Safety::Process, renew).await
     }
 
-    async fn resolve(&self, lease: &Lease, seen: &[WriteId]) -> Result<Resolution, JournalError> {
-        let (lease, seen) = (lease.clone(), seen.to_vec());
-        let resolve = move |tables: &Transaction<'_>, now| leases::resolve(tables, &lease, &seen, now);
+    async fn resolve(
+        &self,
+        lease: &Lease,
+        seen: &[WriteId],
+        sightings: &[WriteId],
+    ) -> Result<Resolution, JournalError> {
+        let (lease, seen, sightings) = (lease.clone(), seen.to_vec(), sightings.to_vec());
+        let resolve =
+            move |tables: &Transaction<'_>, now| leases::resolve(tables, &lease, &seen, &sightings, now);
         self.write(Safety::Process, resolve).await
     }
 

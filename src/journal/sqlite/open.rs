@@ -29,7 +29,7 @@ const LOG: i64 = checkpoint::MOST as i64 * 4096;
 ///
 /// One that is there is not even opened: whoever closes a file gives up all locks that the process has on it (POSIX), also
 /// those of its connections. Without these another process that ends takes the write-ahead log away.
-fn make(path: &Path) -> Result<(), JournalError> {
+pub fn make(path: &Path) -> Result<(), JournalError> {
     match File::options().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(JournalError::Unavailable(format!("{}: {error}", path.display())))
@@ -40,11 +40,11 @@ fn make(path: &Path) -> Result<(), JournalError> {
 
 /// A connection to the journal in this file.
 pub fn open(path: &Path) -> Result<Connection, JournalError> {
-    make(path)?;
     connect(path).map_err(|error| match error {
         Refusal::Sqlite(error) => match told(&error) {
             JournalError::Unavailable(why) => JournalError::Unavailable(format!("{}: {why}", path.display())),
             JournalError::Unusable(why) => JournalError::Unusable(format!("{}: {why}", path.display())),
+            stranger @ JournalError::Stranger(_) => stranger,
         },
         Refusal::Other(why) => JournalError::Unusable(format!("{}: {why}", path.display())),
     })

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Result, Transaction, params, types::Type};
 
 use super::cases::records_of;
 use crate::journal::{
-    Intent, Object, Record, WriteId,
+    Enrolled, Intent, Object, Record, WriteId,
     row::{self, Row},
     rules::{Batch, KEPT_EVENTS, Part, are_many, stamped, superfluous},
 };
@@ -15,6 +15,13 @@ use crate::journal::{
 const SWEEP: i64 = 512;
 /// Milliseconds between signs of life that writes give: each is one more page to put on disk.
 const SIGN: i64 = 1000;
+
+/// Whether a gateway is gone; `None` = there is none of that number and name.
+pub fn is_gone(tables: &Transaction<'_>, gateway: &Enrolled) -> Result<Option<bool>> {
+    let sql = "SELECT gone FROM gateways WHERE id = ?1 AND name = ?2";
+    let known = params![gateway.number, gateway.name];
+    tables.prepare_cached(sql)?.query_row(known, |row| row.get(0)).optional()
+}
 
 pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> Result<()> {
     for gateway in batch.gateways() {
@@ -227,10 +234,10 @@ pub fn tell(tables: &Transaction<'_>, object: &Object) -> Result<()> {
 }
 
 /// An object with its records goes.
-pub fn remove(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<()> {
+pub fn remove(tables: &Transaction<'_>, id: i64) -> Result<()> {
     tables.prepare_cached("DELETE FROM records WHERE object = ?1")?.execute([id])?;
     tables.prepare_cached("DELETE FROM objects WHERE id = ?1")?.execute([id])?;
-    tell(tables, object)
+    Ok(())
 }
 
 pub fn unwritable(error: serde_json::Error) -> rusqlite::Error {

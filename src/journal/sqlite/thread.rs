@@ -1,7 +1,12 @@
 //! A thread with a connection, on which all work with the file is done, one job after the other.
+//!
+//! The file is that of its path. Where another has been put there, or it was deleted, nobody else would ever see what is
+//! written into the old one: so it is left, and the next job gets what is there now.
 
 use std::{
-    path::Path,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -13,7 +18,7 @@ use tokio::{
 
 use super::{
     JournalError, checkpoint,
-    open::{open, told},
+    open::{make, open, told},
 };
 
 /// Jobs that wait; who comes later waits for a place, as long as for the job.
@@ -21,7 +26,7 @@ const QUEUE: usize = 256;
 /// For a job with its waiting. More than SQLite waits for the locks of others.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-type Job = Box<dyn FnOnce(&mut File) + Send>;
+type Job = Box<dyn FnOnce(&mut Place) + Send>;
 
 /// How safe a change must be when it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,23 +49,40 @@ pub struct Thread {
     jobs: mpsc::Sender<Job>,
 }
 
+/// A path, and the file that was there last.
+struct Place {
+    path: PathBuf,
+    usage: Use,
+    file: File,
+}
+
 /// What a job gets.
 pub struct File {
+    path: PathBuf,
+    identity: Identity,
     connection: Connection,
     safety: Safety,
 }
 
+/// Which file it is: no two that exist have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
 impl Thread {
     pub fn spawn(path: &Path, usage: Use) -> Result<Thread, JournalError> {
-        let mut file = File { connection: open(path)?, safety: Safety::Disk };
-        if usage == Use::Write {
-            checkpoint::beside(&mut file.connection, path)?;
-        }
-        let name = if usage == Use::Read { "journal-reader" } else { "journal" };
+        let unavailable =
+            |error: io::Error| JournalError::Unavailable(format!("{}: {error}", path.display()));
+        // Also after the process has gone to another directory.
+        let path = std::path::absolute(path).map_err(unavailable)?;
+        let mut place = Place { file: File::open(&path, usage)?, path, usage };
         let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE);
+        let name = if usage == Use::Read { "journal-reader" } else { "journal" };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
-                job(&mut file);
+                job(&mut place);
             }
         });
         thread.map_err(|error| JournalError::Unavailable(format!("no thread: {error}")))?;
@@ -70,39 +92,86 @@ impl Thread {
     /// What has not begun by the deadline is not done.
     pub async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut File) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&mut File) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, JournalError> {
         let deadline = Instant::now() + DEADLINE;
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move |file: &mut File| {
+        let job = Box::new(move |place: &mut Place| {
             if Instant::now() < deadline {
                 // Whoever asked may have gone.
-                answer.send(work(file)).ok();
+                answer.send(place.file().and_then(work)).ok();
             }
         });
         let late = || JournalError::Unavailable(format!("it does not answer for {DEADLINE:?}"));
         let ended = || JournalError::Unavailable("its thread has ended".to_owned());
         timeout(DEADLINE, self.jobs.send(job)).await.map_err(|_| late())?.map_err(|_| ended())?;
         match timeout_at(deadline.into(), answered).await {
-            Ok(Ok(done)) => done.map_err(|error| told(&error)),
+            Ok(Ok(done)) => done,
             Ok(Err(_)) if Instant::now() < deadline => Err(ended()),
             Ok(Err(_)) | Err(_) => Err(late()),
         }
     }
 }
 
+impl Place {
+    /// The file that is there now.
+    fn file(&mut self) -> Result<&mut File, JournalError> {
+        if !self.file.is_there() {
+            log::error!("journal: {} is another file than before, or was deleted", self.path.display());
+            self.file = File::open(&self.path, self.usage)?;
+        }
+        Ok(&mut self.file)
+    }
+}
+
 impl File {
+    fn open(path: &Path, usage: Use) -> Result<File, JournalError> {
+        let unavailable =
+            |error: io::Error| JournalError::Unavailable(format!("{}: {error}", path.display()));
+        make(path)?;
+        let identity = Identity::of(path).map_err(unavailable)?;
+        let mut connection = open(path)?;
+        if usage == Use::Write {
+            checkpoint::beside(&mut connection, path)?;
+        }
+        let file = File { path: path.to_owned(), identity, connection, safety: Safety::Disk };
+        match file.is_there() {
+            true => Ok(file),
+            false => Err(file.is_gone()),
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        Identity::of(&self.path).is_ok_and(|identity| identity == self.identity)
+    }
+
+    fn is_gone(&self) -> JournalError {
+        JournalError::Unavailable(format!("{} was replaced or deleted meanwhile", self.path.display()))
+    }
+
     /// A transaction that sees one state of the file.
     pub fn read<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        work(&transaction)
+    ) -> Result<T, JournalError> {
+        let read = || work(&self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?);
+        read().map_err(|error| told(&error))
     }
 
     /// A transaction that holds the file's one lock for writers.
     pub fn write<T>(
+        &mut self,
+        safety: Safety,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError> {
+        let done = self.commit(safety, work).map_err(|error| told(&error))?;
+        match self.is_there() {
+            true => Ok(done),
+            false => Err(self.is_gone()),
+        }
+    }
+
+    fn commit<T>(
         &mut self,
         safety: Safety,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -116,5 +185,12 @@ impl File {
         let done = work(&transaction)?;
         transaction.commit()?;
         Ok(done)
+    }
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Identity> {
+        let metadata = fs::metadata(path)?;
+        Ok(Identity { device: metadata.dev(), inode: metadata.ino() })
     }
 }

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::{look::WINDOW, *};
-use crate::journal::{Change, Intent, Memory, Object, Record, Said, Standing, fixture, system_clock};
+use crate::journal::{
+    Change, Enrolled, Intent, Memory, Object, Record, Said, Standing, fixture, system_clock,
+};
 
 fn object(cluster: &str, number: i64) -> Object {
     Object { cluster: cluster.into(), bucket: b"b".into(), key: number.to_string().into() }
@@ -103,7 +105,8 @@ async fn it_looks_again_when_told_and_keeps_what_it_saw_while_the_journal_is_awa
     let settle = Duration::from_secs(1);
     let records =
         (0..2500).map(|number| Change::Diverged(record(object("one", number), number, "http://a:80")));
-    journal.apply(records.collect(), settle).await.unwrap();
+    let gateway = Enrolled { number: journal.enrol("host").await.unwrap(), name: "host".into() };
+    journal.apply(&gateway, records.collect(), settle).await.unwrap();
     *engine.lock().unwrap() = Some(journal.clone());
     until(&|known| known.look.is_some() && known.trouble.is_none()).await;
     let look = survey.known().look.unwrap();

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::Writer;
-use crate::journal::{Journal, JournalError, Life, Presence};
+use crate::journal::{Enrolled, Journal, JournalError, Life, Presence};
 
 /// Between two signs of life.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -20,20 +20,26 @@ const ALIVE: Duration = Duration::from_secs(5);
 const SILENT: Duration = Duration::from_secs(60);
 const ADOPT_EVERY: u32 = 6;
 
+/// Of this process, and no other: of its host, and by chance.
+pub(super) fn name() -> String {
+    let host = rustix::system::uname();
+    format!("{} {:016x}", host.nodename().to_string_lossy(), rand::random::<u64>())
+}
+
 impl Writer {
     pub(super) async fn enrol(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
         // Before a write of this process begins, so that theirs are known to be before it.
         for dead in self.aside(Presence::dead).await.unwrap_or_default() {
-            engine.leave(dead.gateway, self.settle).await?;
-            log::warn!("journal: gateway {} died; its writes are to be looked at", dead.gateway);
+            engine.leave(&dead.gateway, self.settle).await?;
+            log::warn!("journal: gateway {} died; its writes are to be looked at", dead.gateway.number);
             self.aside(move |_| dead.forget()).await.unwrap_or_default();
         }
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let gateway = engine.enrol(&name).await?;
-        self.aside(move |presence| presence.tell(gateway)).await.unwrap_or_default();
-        self.gateway.store(gateway, Relaxed);
+        let number = engine.enrol(&self.name).await?;
+        let itself = Enrolled { number, name: self.name.clone() };
+        self.aside(move |presence| presence.tell(&itself)).await.unwrap_or_default();
+        self.gateway.store(number, Relaxed);
         self.enrolled.notify_waiters();
-        log::info!("journal: this is gateway {gateway}");
+        log::info!("journal: this is gateway {number}, {}", self.name);
         Ok(())
     }
 
@@ -50,21 +56,34 @@ impl Writer {
     }
 
     pub(super) async fn is_alive(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
-        let life = engine.alive(self.gateway.load(Relaxed)).await?;
-        if life != Life::Alive {
-            self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
-        }
-        match life {
-            Life::Alive => Ok(()),
+        let itself = self.itself();
+        match engine.alive(&itself).await? {
+            Life::Alive => {}
             Life::TakenForDead => {
+                self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
                 log::warn!("journal: this gateway was taken for dead; its writes are to be looked at");
-                Ok(())
             }
-            Life::Unknown => {
-                log::warn!("journal: this gateway is not known there; it goes on under another number");
-                self.enrol(engine).await
-            }
+            Life::Unknown => self.is_stranger(itself.number),
         }
+        Ok(())
+    }
+
+    /// The journal is not the one in which this process has that number. It enrols once more, and says what waits under
+    /// its new number. Of what is under way the journal has no intents: each becomes a record when it ends.
+    pub(super) fn is_stranger(&self, gateway: i64) {
+        let is_other = self.gateway.compare_exchange(gateway, 0, Relaxed, Relaxed).is_err();
+        if is_other || gateway == 0 {
+            return;
+        }
+        self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
+        self.is_away();
+        (self.replaced)();
+        log::error!(
+            "{}; this process goes on under another number. What the journal was told since, and what it was told \
+             of writes under way, is not there any more",
+            JournalError::Stranger(gateway)
+        );
+        self.wake.notify_one();
     }
 
     /// Says that the process lives, and looks after intents of those that do not; for as long as it is polled.
@@ -82,7 +101,7 @@ impl Writer {
     }
 
     async fn look_after(&self, engine: &Arc<dyn Journal>, tick: u32) -> Result<(), JournalError> {
-        if !self.closing.load(Relaxed) {
+        if !self.closing.load(Relaxed) && self.gateway() != 0 {
             self.is_alive(engine).await?;
         }
         if tick.is_multiple_of(ADOPT_EVERY) {
@@ -112,9 +131,9 @@ impl Writer {
             log::error!("journal: ending although it has not taken {left} steps of writes");
         }
         self.closing.store(true, Relaxed);
-        let gateway = self.gateway.load(Relaxed);
-        let Some(engine) = self.engine().filter(|_| gateway != 0) else { return };
-        match timeout(patience, engine.leave(gateway, self.settle)).await {
+        let itself = self.itself();
+        let Some(engine) = self.engine().filter(|_| itself.number != 0) else { return };
+        match timeout(patience, engine.leave(&itself, self.settle)).await {
             Ok(Ok(())) => self.aside(Presence::end).await.unwrap_or_default(),
             Ok(Err(error)) => log::error!("{error}"),
             Err(_) => log::error!("journal: it took no leave within {patience:?}"),

@@ -25,7 +25,7 @@ use tokio::{
 
 use self::rest::Rest;
 use super::{
-    Change, Changes, Intent, Journal, JournalError, Presence, WriteId,
+    Change, Changes, Enrolled, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
 };
 use crate::telemetry::metrics::{JournalMetrics, METRICS, WAITING_CHANGES};
@@ -54,13 +54,17 @@ pub struct Writer {
     open: Opener,
     presence: Arc<Presence>,
     settle: Duration,
+    /// Told when the journal is another one.
+    replaced: Box<dyn Fn() + Send + Sync>,
     engine: OnceLock<Arc<dyn Journal>>,
     waiting: Mutex<Queue>,
     wake: Notify,
     /// Told when nothing waits any more.
     drained: Notify,
     closing: AtomicBool,
-    /// This process in the journal; 0 before it is known there.
+    /// This process, whatever journal it is in.
+    name: String,
+    /// Its number in the journal; 0 before it is known there.
     gateway: AtomicI64,
     enrolled: Notify,
     numbers: AtomicI64,
@@ -89,11 +93,13 @@ impl Writer {
             open,
             presence: Arc::new(presence),
             settle,
+            replaced: Box::new(|| ()),
             engine: OnceLock::new(),
             waiting: Mutex::default(),
             wake: Notify::new(),
             drained: Notify::new(),
             closing: AtomicBool::new(false),
+            name: life::name(),
             gateway: AtomicI64::new(0),
             enrolled: Notify::new(),
             numbers: AtomicI64::new(0),
@@ -106,6 +112,12 @@ impl Writer {
         }
     }
 
+    /// `tell` is called when the journal turns out to be another one, before that is told of any write. Must not block.
+    pub fn when_replaced(mut self, tell: impl Fn() + Send + Sync + 'static) -> Writer {
+        self.replaced = Box::new(tell);
+        self
+    }
+
     /// The engine, once it could be opened.
     pub fn engine(&self) -> Option<&Arc<dyn Journal>> {
         self.engine.get()
@@ -116,9 +128,18 @@ impl Writer {
         !self.unavailable.load(Relaxed)
     }
 
+    /// Its number in the journal; 0 while it has none.
+    pub fn gateway(&self) -> i64 {
+        self.gateway.load(Relaxed)
+    }
+
+    fn itself(&self) -> Enrolled {
+        Enrolled { number: self.gateway(), name: self.name.clone() }
+    }
+
     /// A name for a write.
     pub fn next_id(&self) -> WriteId {
-        WriteId { gateway: self.gateway.load(Relaxed), number: 1 + self.numbers.fetch_add(1, Relaxed) }
+        WriteId { gateway: self.gateway(), number: 1 + self.numbers.fetch_add(1, Relaxed) }
     }
 
     /// Whether a record was made of the write's intent, because the process was taken for dead since it got its name.
@@ -195,9 +216,12 @@ impl Writer {
                     pause = FIRST_PAUSE;
                     rest.after(took).await;
                 }
+                Err(JournalError::Stranger(gateway)) => {
+                    self.is_stranger(gateway);
+                    sleep(FIRST_PAUSE).await;
+                }
                 Err(error) => {
-                    self.unavailable.store(true, Relaxed);
-                    self.metrics.unavailable.set(1);
+                    self.is_away();
                     self.trouble.error(format_args!("{error}"));
                     sleep(pause).await;
                     pause = LONGEST_PAUSE.min(pause * 2);
@@ -215,7 +239,7 @@ impl Writer {
                 self.engine.get_or_init(|| opened)
             }
         };
-        if self.gateway.load(Relaxed) == 0 {
+        if self.gateway() == 0 {
             self.enrol(engine).await?;
         } else if self.unavailable.load(Relaxed) && self.queue().waiting.due().is_none() {
             self.is_alive(engine).await?;
@@ -225,8 +249,15 @@ impl Writer {
                 None => Ok(Duration::ZERO),
             };
         }
-        self.is_there();
+        if self.gateway() != 0 {
+            self.is_there();
+        }
         Ok(Duration::ZERO)
+    }
+
+    fn is_away(&self) {
+        self.unavailable.store(true, Relaxed);
+        self.metrics.unavailable.set(1);
     }
 
     fn is_there(&self) {
@@ -264,10 +295,10 @@ impl Writer {
         engine: &Arc<dyn Journal>,
         batch: batch::Batch<Token>,
     ) -> Result<Duration, JournalError> {
-        let gateway = self.gateway.load(Relaxed);
-        let changes: Vec<_> = batch.changes().cloned().map(|change| named(change, gateway)).collect();
+        let itself = self.itself();
+        let changes = batch.changes().cloned().map(|change| named(change, itself.number)).collect();
         let start = Instant::now();
-        let outcome = engine.apply(changes, self.settle).await;
+        let outcome = engine.apply(&itself, changes, self.settle).await;
         let took = start.elapsed();
         let histogram = if outcome.is_ok() { &self.metrics.taken } else { &self.metrics.failed };
         histogram.observe(took.as_secs_f64());
@@ -310,7 +341,7 @@ impl Writer {
     pub async fn known(&self) {
         loop {
             let enrolled = self.enrolled.notified();
-            if self.gateway.load(Relaxed) != 0 {
+            if self.gateway() != 0 {
                 return;
             }
             enrolled.await;
@@ -349,9 +380,10 @@ impl NowAndThen {
     }
 }
 
-/// A change as the journal gets it: one that is older than the process's number there has that one.
+/// A change as the journal gets it: one that is older than the process's number there has that one. Writes keep their own
+/// numbers: the process gives none twice.
 fn named(mut change: Change, gateway: i64) -> Change {
-    if change.id().gateway == 0 {
+    if change.id().gateway != gateway {
         let id = match &mut change {
             Change::Begin(intent) => &mut Arc::make_mut(intent).id,
             Change::Settled(record) | Change::Diverged(record) => &mut record.intent.id,

@@ -5,14 +5,17 @@ use tokio::task::yield_now;
 
 use super::*;
 use crate::journal::{
-    Record,
+    Memory, Record,
     fixture::{self, Behind},
+    system_clock,
 };
 
 fn gateway() -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir) {
     let behind = Arc::<Behind>::default();
     let folder = tempfile::tempdir().unwrap();
-    let writer = Arc::new(behind.writer(folder.path()));
+    let doubts = behind.doubts.clone();
+    let doubting = move || _ = doubts.fetch_add(1, Relaxed);
+    let writer = Arc::new(behind.writer(folder.path()).when_replaced(doubting));
     let running = writer.clone();
     tokio::spawn(async move { running.run().await });
     (writer, behind, folder)
@@ -151,11 +154,63 @@ async fn who_was_taken_for_dead_goes_on_and_knows_which_writes_are_records() {
     let begun = intent(&writer, "k");
     writer.begin(std::slice::from_ref(&begun)).await.unwrap();
     assert!(!writer.was_taken_for_dead(begun.id));
-    behind.leave(begun.id.gateway, Duration::ZERO).await.unwrap();
+    behind.leave(&writer.itself(), Duration::ZERO).await.unwrap();
     let engine = writer.engine().unwrap().clone();
     writer.is_alive(&engine).await.unwrap();
     let next = writer.next_id();
     assert!(writer.was_taken_for_dead(begun.id) && !writer.was_taken_for_dead(next));
     assert_eq!(next.gateway, begun.id.gateway);
     assert_eq!(std::fs::read_dir(folder.path().join("gateways")).unwrap().count(), 1);
+}
+
+/// A new journal in place of the old one, in which another gateway may have the process's number.
+#[tokio::test]
+async fn a_journal_that_was_replaced_is_told_under_a_new_number() {
+    for others in [0, 1] {
+        let (writer, behind, folder) = gateway();
+        until("the journal", async || writer.is_available()).await;
+        let under_way = intent(&writer, "under way");
+        writer.begin(std::slice::from_ref(&under_way)).await.unwrap();
+        let replacement = Arc::new(Memory::new(system_clock()));
+        for _ in 0..others {
+            assert_eq!(replacement.enrol("another").await.unwrap(), writer.gateway());
+        }
+        *behind.memory.lock().unwrap() = replacement.clone();
+
+        assert_eq!(writer.begin(&[intent(&writer, "refused")]).await, Err(Refused));
+        let waits = intent(&writer, "waits");
+        let record = |intent: &Arc<Intent>| Record::orphaned(Intent::clone(intent), 1);
+        writer.end(Change::Diverged(record(&waits)), false, true);
+        until("a new number", async || writer.is_available() && writer.queue().waiting.is_empty()).await;
+        assert_eq!((writer.gateway(), behind.doubts.load(Relaxed)), (others + 1, 1));
+        assert!(writer.was_taken_for_dead(under_way.id), "its end is told as a record");
+        let until_there = writer.end(Change::Diverged(record(&under_way)), true, true);
+        writer.begin(&[intent(&writer, "next")]).await.unwrap();
+        assert!(writer.taken_up_to() >= until_there);
+
+        let known = replacement.unresolved(10).await.unwrap().objects;
+        let names = known.iter().flat_map(|(_, records)| records).map(Record::id);
+        let expected = |intent: &Intent| WriteId { gateway: others + 1, number: intent.id.number };
+        let names: std::collections::BTreeSet<WriteId> = names.collect();
+        assert_eq!(names, [expected(&waits), expected(&under_way)].into());
+        assert_eq!(replacement.counts().await.unwrap().intents, 1, "the refused one was withdrawn");
+        let files: Vec<_> = std::fs::read_dir(folder.path().join("gateways")).unwrap().collect();
+        assert_eq!(files.len(), 1);
+    }
+}
+
+/// It hears of it by its sign of life, where it has nothing to tell.
+#[tokio::test]
+async fn a_gateway_that_has_nothing_to_tell_enrols_in_a_replaced_journal_too() {
+    let (writer, behind, _folder) = gateway();
+    until("the journal", async || writer.is_available()).await;
+    let replacement = Arc::new(Memory::new(system_clock()));
+    replacement.enrol("another").await.unwrap();
+    *behind.memory.lock().unwrap() = replacement.clone();
+    let engine = writer.engine().unwrap().clone();
+    writer.is_alive(&engine).await.unwrap();
+    until("a new number", async || writer.is_available()).await;
+    assert_eq!((writer.gateway(), behind.doubts.load(Relaxed)), (2, 1));
+    writer.begin(&[intent(&writer, "k")]).await.unwrap();
+    assert_eq!(replacement.counts().await.unwrap().intents, 1);
 }

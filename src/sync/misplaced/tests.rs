@@ -13,7 +13,7 @@ use super::{
     *,
 };
 use crate::{
-    journal::{Change, Counts, Journal, Said, Wanted, What},
+    journal::{Counts, Journal, Said, Wanted, What},
     topology::fixture,
 };
 
@@ -89,7 +89,7 @@ async fn what_has_records_of_its_own_where_it_was_found_waits_for_them() {
     // Home took it.
     let good = Said::Good { etag: None, version: None };
     of_old.replies = vec![(C.into(), Said::NotApplied), (A.into(), good)];
-    world.journal.apply(vec![Change::Diverged(of_old)], SETTLE).await.unwrap();
+    world.tell(of_old).await;
     world.once().await;
     // The DELETE comes first, whoever is looked at first.
     tokio::time::sleep(OTHERS * 2).await;
@@ -164,7 +164,7 @@ async fn a_write_by_another_cluster_of_the_same_backend_comes_first() {
     of_other.intent.id.number = 99;
     let etag = world.stores.holds(C, "key").map(|held| held.etag);
     of_other.replies = vec![(C.into(), Said::Good { etag, version: None }), (D.into(), Said::NotApplied)];
-    world.journal.apply(vec![Change::Diverged(of_other)], SETTLE).await.unwrap();
+    world.tell(of_other).await;
     world.once().await;
     let told = world.told.lock().unwrap().clone();
     let waited = |told: &Told| told.outcome == "again" && told.why.contains("other has to agree on it first");

@@ -12,8 +12,8 @@ use std::{
 use akubra::{
     config::Secret,
     journal::{
-        Case, Change, Clock, Intent, Journal, Lease, Memory, Object, Postgres, Record, Said, Sqlite, Unseen,
-        Wanted, What, WriteId, postgres::Settings,
+        Case, Change, Clock, Enrolled, Intent, Journal, JournalError, Lease, Memory, Object, Postgres,
+        Record, Said, Sqlite, Unseen, Wanted, What, WriteId, postgres::Settings,
     },
 };
 use tempfile::TempDir;
@@ -32,6 +32,8 @@ pub enum Engine {
 /// An empty journal.
 pub struct Bench<'a> {
     pub journal: Arc<dyn Journal>,
+    /// Whose calls have changes of any gateway.
+    teller: Enrolled,
     time: Time<'a>,
     folder: Option<TempDir>,
 }
@@ -51,22 +53,21 @@ impl Engine {
 
     pub async fn empty(&self) -> Bench<'_> {
         let (clock, time) = clock();
-        match self {
-            Engine::Memory => {
-                let journal = Arc::new(Memory::new(clock));
-                Bench { journal, time: Time::Clock(time), folder: None }
-            }
+        let (journal, time, folder): (Arc<dyn Journal>, _, _) = match self {
+            Engine::Memory => (Arc::new(Memory::new(clock)), Time::Clock(time), None),
             Engine::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
-                let journal = Arc::new(Sqlite::open_by(&folder.path().join("journal"), clock).unwrap());
-                Bench { journal, time: Time::Clock(time), folder: Some(folder) }
+                let journal = Sqlite::open_by(&folder.path().join("journal"), clock).unwrap();
+                (Arc::new(journal), Time::Clock(time), Some(folder))
             }
             Engine::Postgres(server) => {
                 server.execute("DROP SCHEMA IF EXISTS akubra_journal CASCADE").await;
-                let journal = Arc::new(Postgres::connect(settings(server)).await.unwrap());
-                Bench { journal, time: Time::Tables(server), folder: None }
+                let journal = Postgres::connect(settings(server)).await.unwrap();
+                (Arc::new(journal), Time::Tables(server), None)
             }
-        }
+        };
+        let teller = host(journal.enrol("host").await.unwrap());
+        Bench { journal, teller, time, folder }
     }
 }
 
@@ -129,7 +130,7 @@ impl Bench<'_> {
     }
 
     pub async fn apply(&self, changes: Vec<Change>) {
-        self.journal.apply(changes, SETTLE).await.unwrap();
+        self.journal.apply(&self.teller, changes, SETTLE).await.unwrap();
     }
 
     pub async fn lease(&self) -> Vec<(Lease, Case)> {
@@ -174,6 +175,16 @@ pub fn clear_turns(records: &mut [Record]) {
 
 pub fn object(key: &str) -> Object {
     Object { cluster: "main".to_owned(), bucket: b"bucket".to_vec(), key: key.as_bytes().to_vec() }
+}
+
+/// One that is enrolled as "host".
+pub fn host(number: i64) -> Enrolled {
+    Enrolled { number, name: "host".to_owned() }
+}
+
+/// By a gateway of its own, whose call has changes of any.
+pub async fn apply(journal: &dyn Journal, changes: Vec<Change>) -> Result<(), JournalError> {
+    journal.apply(&host(journal.enrol("host").await?), changes, SETTLE).await
 }
 
 pub fn id(gateway: i64, number: i64) -> WriteId {

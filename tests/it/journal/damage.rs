@@ -73,7 +73,7 @@ async fn an_intent_of_a_gateway_that_ended_becomes_such_a_record(bench: &Bench<'
         bench.spoil("intents", spoiled, payload).await;
         bench.spoil("intents", again, payload).await;
         if at % 2 == 0 {
-            bench.journal.leave(gateway, SETTLE).await.unwrap();
+            bench.journal.leave(&host(gateway), SETTLE).await.unwrap();
         } else {
             assert_eq!(bench.journal.adopt(Duration::ZERO, SETTLE).await.unwrap(), 3);
         }
@@ -83,7 +83,7 @@ async fn an_intent_of_a_gateway_that_ended_becomes_such_a_record(bench: &Bench<'
         bench.pass(SETTLE).await;
         let mut leased = Vec::new();
         for (lease, case) in bench.lease().await {
-            bench.journal.resolve(&lease, &[case.records[0].id()]).await.unwrap();
+            bench.journal.resolve(&lease, &[case.records[0].id()], &[]).await.unwrap();
             leased.push(lease.object);
         }
         leased.sort();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akubra::journal::{Later, Lease, Object, Resolution, Standing, Wanted};
+use akubra::journal::{Later, Lease, News, Object, Resolution, Standing, Wanted, WriteId};
 
 use super::bench::*;
 
@@ -13,6 +13,7 @@ pub async fn all(engine: &Engine) {
     the_misplaced_are_for_who_wants_them(&engine.empty().await).await;
     it_is_known_what_nobody_has_seen_the_end_of(&engine.empty().await).await;
     only_what_was_seen_is_resolved(&engine.empty().await).await;
+    what_is_elsewhere_too_stays_to_be_said(&engine.empty().await).await;
     tries_are_counted(&engine.empty().await).await;
     a_human_sees_what_waits(&engine.empty().await).await;
     a_human_retries(&engine.empty().await).await;
@@ -35,7 +36,7 @@ async fn a_lease_is_for_one(bench: &Bench<'_>) {
         [Lease { token: lease.token + 1, ..lease.clone() }, Lease { worker: "w".into(), ..lease.clone() }]
     {
         assert!(!bench.journal.renew(&wrong, HOLD, SETTLE).await.unwrap());
-        assert_eq!(bench.journal.resolve(&wrong, &[]).await.unwrap(), Resolution::Lost);
+        assert_eq!(bench.journal.resolve(&wrong, &[], &[]).await.unwrap(), Resolution::Lost);
         bench.journal.postpone(&wrong, Later::failed(Duration::ZERO), "").await.unwrap();
         bench.journal.set_aside(&wrong, Standing::Dead, None, &[id(1, 1), id(1, 2)], "").await.unwrap();
     }
@@ -54,7 +55,7 @@ async fn a_lease_that_ran_out_is_worth_nothing(bench: &Bench<'_>) {
     let (lease, _) = bench.lease_one().await;
     bench.pass(HOLD).await;
     assert!(!bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
-    assert_eq!(bench.journal.resolve(&lease, &[id(1, 1)]).await.unwrap(), Resolution::Lost);
+    assert_eq!(bench.journal.resolve(&lease, &[id(1, 1)], &[]).await.unwrap(), Resolution::Lost);
     bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
     bench.journal.set_aside(&lease, Standing::Parked, None, &[id(1, 1)], "").await.unwrap();
     assert_eq!(bench.journal.counts().await.unwrap().leased, 0);
@@ -66,13 +67,16 @@ async fn a_lease_that_ran_out_is_worth_nothing(bench: &Bench<'_>) {
     bench.pass(SETTLE).await;
     let (other, _) = bench.lease_one().await;
     assert_ne!(other.token, lease.token);
-    assert_eq!(bench.journal.resolve(&lease, &[id(1, 1), id(1, 2)]).await.unwrap(), Resolution::Lost);
-    assert_eq!(bench.journal.resolve(&other, &[id(1, 1), id(1, 2)]).await.unwrap(), Resolution::Resolved);
+    assert_eq!(bench.journal.resolve(&lease, &[id(1, 1), id(1, 2)], &[]).await.unwrap(), Resolution::Lost);
+    assert_eq!(
+        bench.journal.resolve(&other, &[id(1, 1), id(1, 2)], &[]).await.unwrap(),
+        Resolution::Resolved
+    );
     // A lease of an object that was resolved and came again is another.
     bench.apply(vec![diverged(id(1, 3), &a)]).await;
     let (third, _) = bench.lease_one().await;
-    assert_eq!(bench.journal.resolve(&other, &[id(1, 3)]).await.unwrap(), Resolution::Lost);
-    assert_eq!(bench.journal.resolve(&third, &[id(1, 3)]).await.unwrap(), Resolution::Resolved);
+    assert_eq!(bench.journal.resolve(&other, &[id(1, 3)], &[]).await.unwrap(), Resolution::Lost);
+    assert_eq!(bench.journal.resolve(&third, &[id(1, 3)], &[]).await.unwrap(), Resolution::Resolved);
 }
 
 /// Writes of the object over which a worker's change may have come that nobody has seen the end of.
@@ -174,20 +178,61 @@ async fn only_what_was_seen_is_resolved(bench: &Bench<'_>) {
     // A write that is under way, one that has ended, and another form of one that is known.
     bench.apply(vec![begin(second, &a)]).await;
     assert_eq!(bench.case(&a).await.unwrap().under_way, 1);
-    assert_eq!(bench.journal.resolve(&lease, &[first]).await.unwrap(), Resolution::Changed);
+    assert_eq!(bench.journal.resolve(&lease, &[first], &[]).await.unwrap(), Resolution::Changed);
     bench.apply(vec![settled(second, &a)]).await;
-    assert_eq!(bench.journal.resolve(&lease, &[first]).await.unwrap(), Resolution::Changed);
+    assert_eq!(bench.journal.resolve(&lease, &[first], &[]).await.unwrap(), Resolution::Changed);
     bench.apply(vec![settled(first, &a)]).await;
-    assert_eq!(bench.journal.resolve(&lease, &[first, second]).await.unwrap(), Resolution::Changed);
+    assert_eq!(bench.journal.resolve(&lease, &[first, second], &[]).await.unwrap(), Resolution::Changed);
     assert_eq!(bench.recorded(&a).await, [1, 2]);
     bench.journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
     let (lease, case) = bench.lease_one().await;
     assert_eq!(case.records[0], record(first, &a, good()));
     // One that is told again is no other; one that never was is no harm.
     bench.apply(vec![settled(second, &a)]).await;
-    assert_eq!(bench.journal.resolve(&lease, &[first, second, third]).await.unwrap(), Resolution::Resolved);
+    assert_eq!(
+        bench.journal.resolve(&lease, &[first, second, third], &[]).await.unwrap(),
+        Resolution::Resolved
+    );
     let counts = bench.journal.counts().await.unwrap();
     assert_eq!((counts.resolved, counts.open, counts.leased, counts.oldest), (1, 0, 0, None));
+    assert_eq!(bench.case(&a).await, None);
+}
+
+async fn what_is_elsewhere_too_stays_to_be_said(bench: &Bench<'_>) {
+    let a = object("a");
+    let (sighting, write) = (id(1, 1), id(1, 2));
+    bench.apply(vec![misplaced(sighting, &a), diverged(write, &a)]).await;
+    let (lease, _) = bench.lease_one().await;
+    bench.journal.postpone(&lease, Later::failed(Duration::ZERO), "why").await.unwrap();
+    let (lease, _) = bench.lease_one().await;
+    let mark = bench.journal.unresolved(9).await.unwrap().mark;
+    let resolve = async |lease: &Lease, seen: &[WriteId]| {
+        bench.journal.resolve(lease, seen, &[sighting]).await.unwrap()
+    };
+    assert_eq!(resolve(&lease, &[sighting]).await, Resolution::Changed);
+    assert_eq!(bench.recorded(&a).await, [1, 2]);
+    bench.pass(Duration::from_secs(1)).await;
+    assert_eq!(resolve(&lease, &[sighting, write]).await, Resolution::Resolved);
+    assert_eq!(bench.recorded(&a).await, [1]);
+    let News::Changed(changed, _) = bench.journal.news(mark, Duration::ZERO).await.unwrap() else {
+        panic!("all is asked for");
+    };
+    assert_eq!(changed.len(), 1);
+    let counts = bench.journal.counts().await.unwrap();
+    assert_eq!((counts.resolved, counts.open, counts.leased), (1, 1, 0));
+    assert!(!bench.journal.renew(&lease, HOLD, SETTLE).await.unwrap());
+
+    // It is as one that has just come: for who moves objects, and nobody else.
+    assert_eq!(bench.lease().await, []);
+    let (lease, case) = bench.lease_some(Wanted::Misplaced, 9).await.remove(0);
+    assert_eq!((case.attempts, case.reason.as_str(), counts.oldest), (0, "", Some(case.since)));
+    assert_eq!(bench.journal.resolve(&lease, &[sighting], &[]).await.unwrap(), Resolution::Resolved);
+    assert_eq!(bench.case(&a).await, None);
+
+    // None of the object's: it goes.
+    bench.apply(vec![diverged(write, &a)]).await;
+    let (lease, _) = bench.lease_one().await;
+    assert_eq!(resolve(&lease, &[write]).await, Resolution::Resolved);
     assert_eq!(bench.case(&a).await, None);
 }
 

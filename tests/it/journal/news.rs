@@ -109,7 +109,7 @@ async fn changes_are_told_once(bench: &Bench<'_>) {
     let third = record(id(1, 3), &b, good());
     bench.apply(vec![diverged(id(1, 2), &b)]).await;
     bench.apply(vec![settled(id(1, 3), &b)]).await;
-    bench.journal.resolve(&lease, &[id(1, 1)]).await.unwrap();
+    bench.journal.resolve(&lease, &[id(1, 1)], &[]).await.unwrap();
     let (changed, next) = news(bench, mark).await;
     assert_eq!(changed, [(a.clone(), vec![]), (b.clone(), vec![second.clone(), third.clone()])]);
     assert_eq!(bench.journal.news(next, Duration::ZERO).await.unwrap(), News::Changed(Vec::new(), next));
@@ -118,7 +118,7 @@ async fn changes_are_told_once(bench: &Bench<'_>) {
     let gateway = bench.journal.enrol("host").await.unwrap();
     bench.apply(vec![begin(id(gateway, 1), &a), diverged(id(1, 4), &b)]).await;
     let mark = bench.journal.unresolved(10).await.unwrap().mark;
-    bench.journal.leave(gateway, SETTLE).await.unwrap();
+    bench.journal.leave(&host(gateway), SETTLE).await.unwrap();
     assert_eq!(news(bench, mark).await.0.len(), 1);
     let some = bench.journal.unresolved(1).await.unwrap();
     assert_eq!((some.objects.len(), some.whole), (1, false));

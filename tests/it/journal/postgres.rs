@@ -32,11 +32,11 @@ fn it_goes_on_when_the_database_does() {
         let server = server(&mut engine);
         let journal = Postgres::connect(settings(server)).await.unwrap();
         let change = || vec![diverged(id(1, 1), &object("a"))];
-        journal.apply(change(), SETTLE).await.unwrap();
+        apply(&journal, change()).await.unwrap();
         let mark = journal.unresolved(9).await.unwrap().mark;
         assert_eq!(journal.news(mark, Duration::ZERO).await.unwrap(), News::Changed(vec![], mark));
         server.stop().await;
-        let refused = journal.apply(change(), SETTLE).await;
+        let refused = apply(&journal, change()).await;
         assert!(matches!(refused, Err(JournalError::Unavailable(_))), "{refused:?}");
         assert!(matches!(
             Postgres::connect(settings(server)).await.map(|_| ()),
@@ -44,7 +44,7 @@ fn it_goes_on_when_the_database_does() {
         ));
         server.go_on().await;
         let deadline = Instant::now() + DEADLINE;
-        while let Err(error) = journal.apply(change(), SETTLE).await {
+        while let Err(error) = apply(&journal, change()).await {
             assert!(Instant::now() < deadline, "{error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -86,7 +86,7 @@ fn news_come_from_other_gateways() {
             let object = object(&number.to_string());
             let (told, applied) = tokio::join!(
                 ours.news(mark, DEADLINE),
-                theirs.apply(vec![diverged(id(1, number), &object)], SETTLE)
+                apply(&theirs, vec![diverged(id(1, number), &object)])
             );
             applied.unwrap();
             let News::Changed(changed, next) = told.unwrap() else { panic!("all is asked for") };
@@ -128,7 +128,7 @@ fn many_work_at_once() {
 async fn work(journal: Arc<Postgres>) {
     let gateway = journal.enrol("host").await.unwrap();
     for number in 0..40 {
-        journal.alive(gateway).await.unwrap();
+        journal.alive(&host(gateway)).await.unwrap();
         if number % 10 == 0 {
             journal.adopt(Duration::ZERO, Duration::ZERO).await.unwrap();
         }
@@ -136,21 +136,21 @@ async fn work(journal: Arc<Postgres>) {
             (0..3).map(|at| object(&((number + at * gateway) % 5).to_string())).collect();
         let ids: Vec<_> = (0..3).map(|at| id(gateway, 3 * number + at)).collect();
         let begun = ids.iter().zip(&objects).map(|(id, object)| begin(*id, object));
-        journal.apply(begun.collect(), Duration::ZERO).await.unwrap();
+        journal.apply(&host(gateway), begun.collect(), Duration::ZERO).await.unwrap();
         let ended = vec![
             diverged(ids[0], &objects[0]),
             settled(ids[1], &objects[1]),
             akubra::journal::Change::Void(ids[2]),
         ];
-        journal.apply(ended, Duration::ZERO).await.unwrap();
+        journal.apply(&host(gateway), ended, Duration::ZERO).await.unwrap();
         for (lease, case) in journal.lease("worker", Wanted::Diverged, 2, LONG, LONG).await.unwrap() {
             let seen: Vec<_> = case.records.iter().map(akubra::journal::Record::id).collect();
-            if journal.resolve(&lease, &seen).await.unwrap() == Resolution::Changed {
+            if journal.resolve(&lease, &seen, &[]).await.unwrap() == Resolution::Changed {
                 journal.postpone(&lease, Later::again(Duration::ZERO), "").await.unwrap();
             }
         }
     }
-    journal.leave(gateway, Duration::ZERO).await.unwrap();
+    journal.leave(&host(gateway), Duration::ZERO).await.unwrap();
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn an_object_is_leased_by_one_of_many() {
         let server = server(&mut engine);
         let journal = Arc::new(Postgres::connect(settings(server)).await.unwrap());
         let changes = (0..200).map(|number| diverged(id(1, number), &object(&number.to_string())));
-        journal.apply(changes.collect(), SETTLE).await.unwrap();
+        apply(&*journal, changes.collect()).await.unwrap();
         let worker = |_| {
             let journal = journal.clone();
             tokio::spawn(async move {
@@ -248,7 +248,7 @@ fn what_is_asked_again_does_not_overtake_what_may_still_be_running() {
             let change = vec![begin(write, &object)];
             let first = tokio::spawn({
                 let slow = slow.clone();
-                async move { slow.apply(change, SETTLE).await }
+                async move { slow.apply(&host(gateway), change, SETTLE).await }
             });
             soon("the commit", way.holding.wait_for(|held| *held == number as usize)).await.unwrap();
             // Its answer is waited for no longer.
@@ -257,8 +257,8 @@ fn what_is_asked_again_does_not_overtake_what_may_still_be_running() {
                 let journal = journal.clone();
                 async move {
                     match again {
-                        "apply" => journal.apply(vec![Change::Void(write)], SETTLE).await,
-                        "leave" => journal.leave(gateway, SETTLE).await,
+                        "apply" => journal.apply(&host(gateway), vec![Change::Void(write)], SETTLE).await,
+                        "leave" => journal.leave(&host(gateway), SETTLE).await,
                         _ => journal.adopt(Duration::ZERO, SETTLE).await.map(drop),
                     }
                 }

@@ -89,10 +89,13 @@ impl Pair<'_> {
             17 => {
                 let gateway = *self.gateways.choose(&mut self.random).unwrap();
                 match self.random.gen_range(0..3) {
-                    0 => {
-                        self.both(async |bench, _| bench.journal.leave(gateway, SETTLE).await).await.unwrap()
-                    }
-                    1 => drop(self.both(async |bench, _| bench.journal.alive(gateway).await).await.unwrap()),
+                    0 => self
+                        .both(async |bench, _| bench.journal.leave(&host(gateway), SETTLE).await)
+                        .await
+                        .unwrap(),
+                    1 => drop(
+                        self.both(async |bench, _| bench.journal.alive(&host(gateway)).await).await.unwrap(),
+                    ),
                     _ => drop(
                         self.both(async |bench, _| bench.journal.adopt(HOLD, SETTLE).await).await.unwrap(),
                     ),
@@ -138,11 +141,17 @@ impl Pair<'_> {
         if self.random.gen_bool(0.2) {
             seen.pop();
         }
+        let sighted = self.benches[0].case(&leases[0].object).await.filter(|_| self.random.gen_bool(0.5));
+        let sightings = sighted.into_iter().flat_map(|case| case.records);
+        let sightings =
+            sightings.filter(|record| matches!(record.intent.what, akubra::journal::What::Misplaced(_)));
+        let sightings: Vec<_> = sightings.map(|record| record.id()).collect();
         let [failed, calm, unseen] = [0.5, 0.5, 0.3].map(|chance| self.random.gen_bool(chance));
         match self.random.gen_range(0..5) {
             0 | 1 => {
-                let resolve =
-                    async |bench: &Bench<'_>, at: usize| bench.journal.resolve(&leases[at], &seen).await;
+                let resolve = async |bench: &Bench<'_>, at: usize| {
+                    bench.journal.resolve(&leases[at], &seen, &sightings).await
+                };
                 self.both(resolve).await.unwrap();
             }
             2 => {

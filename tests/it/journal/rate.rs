@@ -68,7 +68,7 @@ impl Measured<'_> {
                 let number = self.written + at;
                 diverged(id(self.gateway, number), &object(&format!("new/{number:010}")))
             });
-            self.journal.apply(changes.collect(), Duration::ZERO).await.unwrap();
+            self.journal.apply(&host(self.gateway), changes.collect(), Duration::ZERO).await.unwrap();
             self.written += BATCH;
         }
         BATCHES * BATCH
@@ -86,7 +86,7 @@ impl Measured<'_> {
         let leases = std::mem::take(&mut self.leases);
         for (lease, case) in &leases {
             let seen: Vec<_> = case.records.iter().map(akubra::journal::Record::id).collect();
-            assert_eq!(self.journal.resolve(lease, &seen).await.unwrap(), Resolution::Resolved);
+            assert_eq!(self.journal.resolve(lease, &seen, &[]).await.unwrap(), Resolution::Resolved);
         }
         leases.len() as i64
     }
@@ -111,11 +111,12 @@ fn used() -> Duration {
 }
 
 async fn fill(journal: &dyn Journal) {
+    let gateway = host(journal.enrol("host").await.unwrap());
     for start in (0..OPEN).step_by(2000) {
         let changes = (start..start + 2000).map(|number| {
             diverged(id(1, number), &object(&format!("some/longer/path/of/an/object/{number:012}.jpg")))
         });
-        journal.apply(changes.collect::<Vec<Change>>(), Duration::ZERO).await.unwrap();
+        journal.apply(&gateway, changes.collect::<Vec<Change>>(), Duration::ZERO).await.unwrap();
     }
 }
 

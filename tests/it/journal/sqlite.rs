@@ -1,8 +1,14 @@
 //! The file: opened by several, left by a crash, or not what it should be.
 
-use std::{collections::HashSet, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
-use akubra::journal::{Journal, JournalError, Life, News, Resolution, Sqlite, Wanted};
+use akubra::journal::{Enrolled, Journal, JournalError, Life, News, Resolution, Sqlite, Wanted};
 use rusqlite::Connection;
 
 use super::bench::*;
@@ -18,7 +24,10 @@ fn what_was_applied_outlives_a_crash() {
         let journal = at(&path);
         let gateway = journal.enrol("host").await.unwrap();
         let (a, b) = (object("a"), object("b"));
-        journal.apply(vec![begin(id(gateway, 1), &a), diverged(id(gateway, 2), &b)], SETTLE).await.unwrap();
+        journal
+            .apply(&host(gateway), vec![begin(id(gateway, 1), &a), diverged(id(gateway, 2), &b)], SETTLE)
+            .await
+            .unwrap();
         let leases = journal.lease("worker", Wanted::Diverged, 9, LONG, SETTLE).await.unwrap();
         for name in ["journal", "journal-wal", "journal-shm"] {
             let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
@@ -33,7 +42,7 @@ fn what_was_applied_outlives_a_crash() {
             drop(journal);
             at(&path)
         }] {
-            assert_eq!(journal.alive(gateway).await.unwrap(), Life::Alive);
+            assert_eq!(journal.alive(&host(gateway)).await.unwrap(), Life::Alive);
             assert_ne!(journal.enrol("host").await.unwrap(), gateway);
             let case = journal.show(&b).await.unwrap().unwrap();
             assert_eq!(case, leases[0].1);
@@ -44,7 +53,7 @@ fn what_was_applied_outlives_a_crash() {
                 a
             );
             let seen = [id(gateway, 2)];
-            assert_eq!(journal.resolve(&leases[0].0, &seen).await.unwrap(), Resolution::Resolved);
+            assert_eq!(journal.resolve(&leases[0].0, &seen, &[]).await.unwrap(), Resolution::Resolved);
         }
     });
 }
@@ -100,7 +109,7 @@ async fn work(journal: Arc<Sqlite>) -> Vec<akubra::journal::Object> {
     let mut leased = Vec::new();
     for number in 0..50 {
         let object = object(&format!("{gateway}-{number}"));
-        journal.apply(vec![diverged(id(gateway, number), &object)], SETTLE).await.unwrap();
+        journal.apply(&host(gateway), vec![diverged(id(gateway, number), &object)], SETTLE).await.unwrap();
         let leases = journal.lease("worker", Wanted::Diverged, 1, LONG, SETTLE).await.unwrap();
         leased.extend(leases.into_iter().map(|(lease, _)| lease.object));
     }
@@ -115,9 +124,85 @@ fn news_come_from_other_processes() {
         let (ours, theirs) = (at(&path), at(&path));
         let mark = ours.unresolved(1).await.unwrap().mark;
         let told = tokio::spawn(async move { ours.news(mark, DEADLINE).await.unwrap() });
-        theirs.apply(vec![diverged(id(1, 1), &object("a"))], SETTLE).await.unwrap();
+        apply(&theirs, vec![diverged(id(1, 1), &object("a"))]).await.unwrap();
         let News::Changed(changed, _) = told.await.unwrap() else { panic!("all is asked for") };
         assert_eq!(changed[0].0, object("a"));
+    });
+}
+
+/// Locks are the process's: a file that is closed takes those of all its connections along.
+#[test]
+fn others_that_end_leave_the_log_to_who_has_it_open() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = at(&path);
+        let also = at(&path);
+        apply(&journal, vec![diverged(id(1, 1), &object("a"))]).await.unwrap();
+        let file = std::fs::metadata(&path).unwrap().ino();
+        let own = format!(" {} ", std::process::id());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let is_ours = |lock: &&str| lock.contains(&own) && lock.contains(&format!(":{file} "));
+        assert!(locks.lines().any(|lock| is_ours(&lock)), "none keeps another from taking it away: {locks}");
+        drop(also);
+    });
+}
+
+/// Restored from a backup, or begun anew, while it is open.
+#[test]
+fn a_file_that_was_replaced_is_found() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = at(&path);
+        let (gateway, early) = (host(journal.enrol("host").await.unwrap()), object("early"));
+        journal.apply(&gateway, vec![diverged(id(gateway.number, 1), &early)], SETTLE).await.unwrap();
+        let backup = folder.path().join("backup");
+        Connection::open(&path).unwrap().execute("VACUUM INTO ?1", [backup.to_str()]).unwrap();
+        let late = host(journal.enrol("late").await.unwrap()).number;
+        journal
+            .apply(&gateway, vec![diverged(id(gateway.number, 2), &object("late"))], SETTLE)
+            .await
+            .unwrap();
+
+        let gone = |name: &str| std::fs::remove_file(folder.path().join(name)).unwrap();
+        ["journal-wal", "journal-shm"].into_iter().for_each(gone);
+        std::fs::rename(&backup, &path).unwrap();
+        assert_eq!(journal.counts().await.unwrap().open, 1);
+        assert_eq!(journal.alive(&gateway).await.unwrap(), Life::Alive);
+        let late = Enrolled { number: late, name: "late".to_owned() };
+        let refused = journal.apply(&late, vec![begin(id(late.number, 1), &early)], SETTLE).await;
+        assert_eq!(refused, Err(JournalError::Stranger(late.number)));
+        // Another process sees what is told now.
+        journal.apply(&gateway, vec![diverged(id(gateway.number, 3), &early)], SETTLE).await.unwrap();
+        assert_eq!(at(&path).show(&early).await.unwrap().unwrap().records.len(), 2);
+
+        ["journal", "journal-wal", "journal-shm"].into_iter().for_each(gone);
+        assert_eq!(journal.alive(&gateway).await.unwrap(), Life::Unknown);
+        assert_eq!(journal.unresolved(9).await.unwrap().objects, []);
+        assert_eq!(journal.enrol("host").await.unwrap(), 1);
+        assert_eq!(at(&path).enrol("host").await.unwrap(), 2);
+    });
+}
+
+/// What is copied beside the commits, and after them.
+#[test]
+fn the_log_does_not_grow_without_end() {
+    run_without_limit(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = at(&path);
+        let gateway = host(journal.enrol("host").await.unwrap());
+        let mut length = 0;
+        for number in 0..60 {
+            let of = |at: i64| diverged(id(gateway.number, 500 * number + at), &object(&at.to_string()));
+            journal.apply(&gateway, (0..500).map(of).collect(), SETTLE).await.unwrap();
+            let log = std::fs::metadata(folder.path().join("journal-wal")).unwrap().len();
+            length = length.max(log);
+        }
+        println!("{length}");
+        assert!(length < 80 << 20, "{length}");
+        assert!(std::fs::metadata(&path).unwrap().len() > 1 << 20, "nothing is in the file");
     });
 }
 
@@ -161,13 +246,13 @@ fn a_lock_that_is_not_given_up_makes_it_unavailable() {
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let change = || vec![diverged(id(1, 1), &object("a"))];
-        let refused = journal.apply(change(), SETTLE).await;
+        let refused = apply(&journal, change()).await;
         let expected = JournalError::Unavailable("database is locked".to_owned());
         assert_eq!(refused, Err(expected));
         // Whoever only reads is not concerned.
         assert_eq!(journal.counts().await.unwrap().open, 0);
         other.execute_batch("COMMIT").unwrap();
-        journal.apply(change(), SETTLE).await.unwrap();
+        apply(&journal, change()).await.unwrap();
         assert_eq!(journal.counts().await.unwrap().open, 1);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akubra::journal::{Change, Later, Life, Object, Record, Said, Standing, What};
+use akubra::journal::{Change, Enrolled, JournalError, Later, Life, Object, Record, Said, Standing, What};
 
 use super::bench::*;
 
@@ -16,6 +16,7 @@ pub async fn all(engine: &Engine) {
     intents_of_the_dead_become_records(&engine.empty().await).await;
     a_gateway_that_begins_writes_lives(&engine.empty().await).await;
     a_gateway_leaves_its_intents(&engine.empty().await).await;
+    a_stranger_tells_nothing(&engine.empty().await).await;
     names_are_any_bytes(&engine.empty().await).await;
     records_that_say_nothing_go(&engine.empty().await).await;
     turns_order_writes(&engine.empty().await).await;
@@ -148,7 +149,7 @@ async fn intents_of_the_dead_become_records(bench: &Bench<'_>) {
     let (a, b) = (object("a"), object("b"));
     bench.apply(vec![begin(id(dead, 1), &a), begin(id(living, 1), &b)]).await;
     bench.pass(2 * HOLD).await;
-    assert_eq!(bench.journal.alive(living).await.unwrap(), Life::Alive);
+    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Life::Alive);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
     let case = bench.case(&a).await.unwrap();
@@ -159,19 +160,19 @@ async fn intents_of_the_dead_become_records(bench: &Bench<'_>) {
     bench.pass(SETTLE).await;
     let (lease, _) = bench.lease_one().await;
     // The gateway lives after all: what it has to say is not lost.
-    assert_eq!(bench.journal.alive(dead).await.unwrap(), Life::TakenForDead);
-    assert_eq!(bench.journal.alive(dead).await.unwrap(), Life::Alive);
-    assert_eq!(bench.journal.alive(living).await.unwrap(), Life::Alive);
+    assert_eq!(bench.journal.alive(&host(dead)).await.unwrap(), Life::TakenForDead);
+    assert_eq!(bench.journal.alive(&host(dead)).await.unwrap(), Life::Alive);
+    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Life::Alive);
     bench.apply(vec![settled(id(dead, 1), &a), begin(id(dead, 2), &a)]).await;
     assert_eq!(bench.case(&a).await.unwrap().records, [record(id(dead, 1), &a, good())]);
-    let resolution = bench.journal.resolve(&lease, &[id(dead, 1)]).await.unwrap();
+    let resolution = bench.journal.resolve(&lease, &[id(dead, 1)], &[]).await.unwrap();
     assert_eq!(resolution, akubra::journal::Resolution::Changed);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
     bench.pass(2 * HOLD).await;
-    assert_eq!(bench.journal.alive(living).await.unwrap(), Life::Alive);
+    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Life::Alive);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
     assert_eq!(bench.recorded(&a).await, [1, 2]);
-    assert_eq!(bench.journal.alive(77).await.unwrap(), Life::Unknown);
+    assert_eq!(bench.journal.alive(&host(77)).await.unwrap(), Life::Unknown);
 }
 
 async fn a_gateway_that_begins_writes_lives(bench: &Bench<'_>) {
@@ -192,8 +193,8 @@ async fn a_gateway_leaves_its_intents(bench: &Bench<'_>) {
     bench.apply(vec![begin(id(gateway, 1), &a)]).await;
     // Its end is known already, as far as it is.
     bench.apply(vec![diverged(id(gateway, 2), &a), begin(id(gateway, 2), &a)]).await;
-    bench.journal.leave(gateway, SETTLE).await.unwrap();
-    assert_eq!(bench.journal.alive(gateway).await.unwrap(), Life::TakenForDead);
+    bench.journal.leave(&host(gateway), SETTLE).await.unwrap();
+    assert_eq!(bench.journal.alive(&host(gateway)).await.unwrap(), Life::TakenForDead);
     let case = bench.case(&a).await.unwrap();
     assert_eq!(case.under_way, 0);
     assert_eq!(case.records.len(), 2);
@@ -202,6 +203,32 @@ async fn a_gateway_leaves_its_intents(bench: &Bench<'_>) {
     assert_eq!(bench.lease().await, []);
     bench.pass(SETTLE).await;
     bench.lease_one().await;
+}
+
+/// A gateway of another journal, whose number is not given here yet, or was given to another.
+async fn a_stranger_tells_nothing(bench: &Bench<'_>) {
+    let gateway = bench.journal.enrol("host").await.unwrap();
+    let (a, b) = (object("a"), object("b"));
+    bench.apply(vec![begin(id(gateway, 1), &a)]).await;
+    for stranger in [Enrolled { name: "other".to_owned(), ..host(gateway) }, host(gateway + 1)] {
+        let changes = vec![
+            begin(id(stranger.number, 2), &b),
+            diverged(id(stranger.number, 3), &a),
+            Change::Void(id(stranger.number, 1)),
+        ];
+        let refused = bench.journal.apply(&stranger, changes, SETTLE).await;
+        assert_eq!(refused, Err(JournalError::Stranger(stranger.number)));
+        assert_eq!(bench.journal.alive(&stranger).await.unwrap(), Life::Unknown);
+        bench.journal.leave(&stranger, SETTLE).await.unwrap();
+        let counts = bench.journal.counts().await.unwrap();
+        assert_eq!((counts.intents, counts.open), (1, 0));
+    }
+    // Whose number it is has not become a dead one's, nor a living one's by another's sign of life.
+    assert_eq!(bench.journal.alive(&host(gateway)).await.unwrap(), Life::Alive);
+    bench.pass(HOLD).await;
+    let other = Enrolled { name: "other".to_owned(), ..host(gateway) };
+    assert_eq!(bench.journal.alive(&other).await.unwrap(), Life::Unknown);
+    assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
 }
 
 async fn names_are_any_bytes(bench: &Bench<'_>) {
@@ -245,7 +272,7 @@ async fn turns_order_writes(bench: &Bench<'_>) {
     let mut weak = intent(id(next, 1), &a);
     weak.strong = false;
     bench.apply(vec![begin(id(dead, 1), &a), Change::Begin(weak.into())]).await;
-    bench.journal.leave(dead, SETTLE).await.unwrap();
+    bench.journal.leave(&host(dead), SETTLE).await.unwrap();
     bench.apply(vec![begin(id(next, 2), &a)]).await;
     bench.apply(vec![diverged(id(next, 1), &a), diverged(id(next, 2), &a)]).await;
     let turns = async || {
