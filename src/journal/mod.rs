@@ -24,6 +24,7 @@ mod row;
 mod rules;
 mod sqlite;
 pub mod survey;
+mod trouble;
 mod writer;
 
 use std::{sync::Arc, time::Duration};

@@ -8,6 +8,7 @@ mod cases;
 mod leases;
 mod listener;
 mod migrate;
+mod orphans;
 mod session;
 mod tables;
 
@@ -251,7 +252,7 @@ async fn alive(session: &mut Session, gateway: &Enrolled, now: i64) -> Done<Life
 
 async fn leave(session: &mut Session, gateway: &Enrolled, settle: i64, now: i64) -> Done<()> {
     if tables::claim(session, gateway, Vec::new()).await? {
-        tables::orphan(session, &[gateway.number], now, settle).await?;
+        orphans::orphan(session, &[gateway.number], now, settle).await?;
     }
     Ok(())
 }
@@ -267,7 +268,7 @@ async fn adopt(session: &mut Session, silent: i64, settle: i64, now: i64) -> Don
     for row in &rows {
         gateways.push(row.try_get(0)?);
     }
-    tables::orphan(session, &gateways, now, settle).await
+    orphans::orphan(session, &gateways, now, settle).await
 }
 
 /// The database's texts take no NUL.

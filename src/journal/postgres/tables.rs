@@ -80,7 +80,7 @@ async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
 }
 
 /// On one object, or on all.
-async fn end(session: &mut Session, ended: &[(WriteId, Option<Digest>)]) -> Result<()> {
+pub async fn end(session: &mut Session, ended: &[(WriteId, Option<Digest>)]) -> Result<()> {
     if ended.is_empty() {
         return Ok(());
     }
@@ -122,51 +122,6 @@ async fn contested(session: &mut Session, batch: &Batch) -> Result<Vec<Part>> {
     Ok(contested.into_iter().collect())
 }
 
-/// Intents of gateways become records; how many. Writes that are recorded already stay so. The
-/// caller has the gateways' rows.
-pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i64) -> Result<usize> {
-    // First: what they begin meanwhile waits for this.
-    let sql = "UPDATE gateways SET gone = true WHERE id = ANY($1)";
-    session.execute(sql, &[&gateways]).await?;
-    let sql = "SELECT i.gateway, i.number, i.cluster, i.bucket, i.key, i.payload, EXISTS (
-            SELECT FROM objects o JOIN records r ON r.object = o.id
-            WHERE o.digest = i.digest AND r.gateway = i.gateway AND r.number = i.number)
-        FROM intents i WHERE i.gateway = ANY($1) ORDER BY i.gateway, i.number, i.digest FOR UPDATE OF i";
-    let rows = session.query(sql, &[&gateways]).await?;
-    let (mut ended, mut unknown) = (Vec::with_capacity(rows.len()), Vec::new());
-    let mut unreadable: Vec<(WriteId, Digest, &[u8])> = Vec::new();
-    for row in &rows {
-        let id = WriteId { gateway: row.try_get(0)?, number: row.try_get(1)? };
-        let object = Object { cluster: row.try_get(2)?, bucket: row.try_get(3)?, key: row.try_get(4)? };
-        let (digest, payload) = (object.digest(), row.try_get(5)?);
-        ended.push((id, Some(digest)));
-        if row.try_get::<_, bool>(6)? {
-            continue;
-        }
-        match row::intent(id, object.clone(), payload) {
-            Ok(intent) => unknown.push(Record::orphaned(intent, now)),
-            Err(why) => {
-                unknown.push(why.stand_in(object));
-                unreadable.push((id, digest, payload));
-            }
-        }
-    }
-    add(session, unknown.iter(), now, settle).await?;
-    keep(session, &unreadable).await?;
-    end(session, &ended).await?;
-    Ok(ended.len())
-}
-
-/// What cannot be read stays as it was found, in place of what stands for it.
-async fn keep(session: &mut Session, unreadable: &[(WriteId, Digest, &[u8])]) -> Result<()> {
-    let sql = "UPDATE records r SET payload = $4 FROM objects o
-        WHERE o.digest = $1 AND r.object = o.id AND r.gateway = $2 AND r.number = $3";
-    for (id, digest, payload) in unreadable {
-        session.execute(sql, &[&digest.as_slice(), &id.gateway, &id.number, payload]).await?;
-    }
-    Ok(())
-}
-
 /// An object whose records change.
 struct Changing<'a> {
     object: &'a Object,
@@ -175,7 +130,7 @@ struct Changing<'a> {
     is_many: bool,
 }
 
-async fn add<'a>(
+pub async fn add<'a>(
     session: &mut Session,
     records: impl Iterator<Item = &'a Record>,
     now: i64,

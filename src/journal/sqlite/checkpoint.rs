@@ -21,7 +21,7 @@ use super::{
     JournalError,
     open::{open, told},
 };
-use crate::journal::writer::NowAndThen;
+use crate::journal::trouble::NowAndThen;
 
 /// Pages of the log that are gathered before they go into the file: the more there are, the more pages of the file are
 /// written once for several changes.

@@ -27,6 +27,7 @@ use self::rest::Rest;
 use super::{
     Change, Changes, Enrolled, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
+    trouble::NowAndThen,
 };
 use crate::telemetry::metrics::{JournalMetrics, METRICS, WAITING_CHANGES};
 
@@ -35,8 +36,6 @@ const INTENT: Duration = Duration::from_secs(5);
 /// Between tries while the journal is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Between two lines of the main log about the same trouble.
-const TROUBLE: Duration = Duration::from_secs(10);
 
 type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn Journal>, JournalError>> + Send>>;
 /// Makes the engine; asked again until it does.
@@ -363,20 +362,6 @@ impl Changes for Writer {
             ));
             0
         })
-    }
-}
-
-/// Errors in the main log about the same trouble.
-#[derive(Debug, Default)]
-pub(super) struct NowAndThen(Mutex<Option<Instant>>);
-
-impl NowAndThen {
-    pub(super) fn error(&self, what: std::fmt::Arguments) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= TROUBLE) {
-            *last = Some(Instant::now());
-            log::error!("{what}");
-        }
     }
 }
 
