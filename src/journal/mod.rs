@@ -86,8 +86,7 @@ impl Change {
     }
 }
 
-/// A gateway process as a journal has enrolled it. The number alone is not enough: a journal that is restored from a
-/// backup gives it once more.
+/// A gateway process as a journal has enrolled it. One that is restored from a backup gives a number once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrolled {
     pub number: i64,
@@ -323,9 +322,8 @@ pub trait Journal: Send + Sync {
     /// after `settle`, another at once, but no sooner than those before it allow; a record whose write is known
     /// already replaces it. All changes happen at one moment: of two records of one write the last counts, and an
     /// intent of another gateway that goes in the same call still makes a settled record be kept.
-    /// A gateway that was taken for dead may still bring what it has; one that is not known is a
-    /// [`Stranger`](JournalError::Stranger), and nothing is done: nobody would look after its intents, and its writes
-    /// may have the names of another's.
+    /// A gateway that was taken for dead may still bring what it has; for one that is not known nothing is done
+    /// ([`Stranger`](JournalError::Stranger)): its writes may have the names of another's.
     async fn apply(
         &self,
         gateway: &Enrolled,
@@ -349,9 +347,8 @@ pub trait Journal: Send + Sync {
     async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError>;
 
     /// All backends agree, and these writes are all that the worker knew: the object goes, if it has no other
-    /// record and no intent. If it has, the lease goes on. Of those seen `sightings` only say that the object is on
-    /// another cluster too, and that stays to be said: if there are any, the object is kept with them, as if they had
-    /// just come, and is given back.
+    /// record and no intent. If it has, the lease goes on. Of those seen `sightings` only say that the object is
+    /// elsewhere, too: if there are any, it is kept with them, as if they had just come, and is given back.
     async fn resolve(
         &self,
         lease: &Lease,
