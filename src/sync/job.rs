@@ -164,6 +164,7 @@ impl Job {
             journal: &*shop.journal,
             stores: &shop.stores,
             backends: &home.backends,
+            hidden: shop.places.is_hidden(object),
             rules: &shop.rules,
             gate: &self.hold,
         };

@@ -92,6 +92,13 @@ impl Places {
         names
     }
 
+    /// Whether a region looks for the object on a newer cluster before it does so on the object's.
+    pub fn is_hidden(&self, object: &Object) -> bool {
+        self.homes(object)
+            .into_iter()
+            .any(|(region, home)| region.chain(home).skip(1).any(|cluster| cluster.name == object.cluster))
+    }
+
     /// Why an object must stay on a backend that is none of its home; `None` = it may go. It must, if a region has it
     /// as a home there, or would look for it there and on no backend of its home.
     pub fn is_needed(&self, backend: &String, object: &Object) -> Option<String> {
@@ -188,6 +195,7 @@ mod tests {
         assert!(needed_again.unwrap().contains("of its home in region again"));
         assert_eq!(places.sharing(["http://old:80".to_owned()].iter()), ["again", "old"]);
         assert_eq!(places.looked_on(&object("new")), ["old"]);
+        assert!(places.is_hidden(&object("old")) && !places.is_hidden(&object("new")));
         let behind = fixture::region("behind", &[("other", 1.0), ("old", 0.0)], &["d"]);
         assert_eq!(needed(vec![moving(), behind]), None);
     }

@@ -65,8 +65,10 @@ pub struct Agreed {
 pub struct Repair<'a> {
     pub journal: &'a dyn Journal,
     pub stores: &'a dyn Stores,
-    /// Of the home cluster, by endpoint.
+    /// Of the object's cluster, by endpoint.
     pub backends: &'a [String],
+    /// See [`Known::hidden`].
+    pub hidden: bool,
     pub rules: &'a Rules,
     pub gate: &'a dyn Gate,
 }
@@ -123,7 +125,7 @@ impl Repair<'_> {
         let undisturbed =
             Undisturbed { journal: self.journal, gate: self.gate, object: &lease.object, seen: &seen };
         let repair = Repair { gate: &undisturbed, ..*self };
-        match repair.agree(&lease.object, Known::of(case)).await {
+        match repair.agree(&lease.object, Known { hidden: self.hidden, ..Known::of(case) }).await {
             Ok(agreed) => self.resolve(lease, case, agreed.changed).await,
             Err(outcome) => Ok(outcome),
         }

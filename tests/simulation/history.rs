@@ -289,9 +289,6 @@ async fn check(
         let content = agreed(world, key, world.at_home())?.or(there);
         let writes = lock(&world.writes);
         let of_key: Vec<&Write> = writes.iter().filter(|write| write.key == *key).collect();
-        if world.is_moving() && is_uncovered(content.as_ref(), &of_key) {
-            continue;
-        }
         if let Err(why) = is_right(content.as_ref(), &of_key) {
             return Err(format!("{why}, of {of_key:?}"));
         }
@@ -307,12 +304,6 @@ fn last_of_all<'a>(writes: &[&'a Write]) -> Option<&'a Write> {
     let is_tag = |write: &&Write| matches!(write.effect, Effect::Tag(_));
     let mut last = writes.iter().copied().filter(|write| is_whole(write) && is_last(write));
     last.next().filter(|_| !writes.iter().any(is_tag))
-}
-
-/// Whether it may be what was left on the older cluster, below what a DELETE of unknown outcome has taken away at home.
-fn is_uncovered(held: Option<&Effect>, writes: &[&Write]) -> bool {
-    let is_in_doubt = |write: &&Write| write.effect == Effect::Delete && !write.acknowledged;
-    writes.iter().any(is_in_doubt) && writes.first().map(|first| &first.effect) == held
 }
 
 /// What all of these backends hold.

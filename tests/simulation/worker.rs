@@ -239,7 +239,8 @@ async fn repair(world: &Arc<World>, actor: Actor, lease: &Lease, case: &Case, ga
     let stores = Backends(world.clone(), actor);
     let place = world.places.get(&lease.object.cluster).unwrap();
     let journal = &*world.journal;
-    let repair = Repair { journal, stores: &stores, backends: &place.backends, rules: &rules, gate };
+    let hidden = world.places.is_hidden(&lease.object);
+    let repair = Repair { journal, stores: &stores, backends: &place.backends, hidden, rules: &rules, gate };
     let sightings: Vec<&Record> = case.records.iter().filter(|record| found_on(record).is_some()).collect();
     if !sightings.is_empty() {
         lock(&world.sighted).insert(lease.object.key.clone());

@@ -87,9 +87,7 @@ pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Ou
     let twice = own().filter(|part| part.reply.sent_twice);
     said.extend(twice.map(|part| (part.reply.backend.endpoint(), Said::Unknown)));
     said.extend(left_out.iter().map(|backend| (backend.endpoint(), Said::NotApplied)));
-    // A DELETE that another cluster took is one here, too, though nobody here may have allowed it.
-    let elsewhere = parts.iter().find(|part| part.reply.cluster != cluster && part.kind == Kind::Good);
-    if let Some(part) = elsewhere {
+    if let Some(part) = elsewhere(cluster, parts) {
         let endpoint = part.reply.backend.endpoint();
         if said.iter().all(|(known, _)| *known != endpoint) {
             said.push((endpoint, self::said(part)));
@@ -103,6 +101,14 @@ pub fn outcome(cluster: usize, parts: &[Part], left_out: &[Arc<Backend>]) -> (Ou
         Outcome::Diverged
     };
     (outcome, said)
+}
+
+/// The word of another cluster that matters here. A DELETE that one took is one here, too, though nobody here may have
+/// allowed it. One that may have been done on a newer cluster may have uncovered what an older one has.
+fn elsewhere<'a, 'b>(cluster: usize, parts: &'b [Part<'a>]) -> Option<&'b Part<'a>> {
+    let others = || parts.iter().filter(|part| part.reply.cluster != cluster);
+    let is_newer = |part: &&Part| part.reply.cluster > cluster && may_have_taken(part);
+    others().find(|part| part.kind == Kind::Good).or_else(|| others().find(is_newer))
 }
 
 fn said(part: &Part) -> Said {
@@ -212,6 +218,13 @@ mod tests {
         let missed = vec![Said::NotApplied, good("")];
         let expected = [(Outcome::Settled, vec![good(""), good("")]), (Outcome::Diverged, missed)];
         assert_eq!(outcomes(&replies), expected);
+        // Whether the newer one did it nobody knows.
+        let replies = [reply(0, 0, NotApplied, 503, ""), reply(2, 1, Unknown, 0, "")];
+        let expected = [vec![Said::NotApplied, Said::Unknown], vec![Said::Unknown]];
+        assert_eq!(outcomes(&replies), expected.map(|said| (Outcome::Diverged, said)));
+        let replies = [reply(0, 0, Unknown, 0, ""), reply(2, 1, NotApplied, 503, "")];
+        let expected = [vec![Said::Unknown], vec![Said::NotApplied]];
+        assert_eq!(outcomes(&replies), expected.map(|said| (Outcome::Diverged, said)));
         let replies = [reply(0, 0, NotApplied, 403, ""), reply(2, 1, NotApplied, 0, "")];
         assert!(outcomes(&replies).iter().all(|(outcome, _)| *outcome == Outcome::Void));
     }

@@ -50,7 +50,7 @@ impl<'a> Case<'a> {
     /// Whether a write is a DELETE that somebody allowed and its client may rely on: a backend took it, of whatever
     /// cluster, or its gateway died and some backend has nothing. One that all refused, or may not have heard, is
     /// not carried out in a client's stead.
-    fn is_tombstone(&self, write: usize) -> bool {
+    pub(super) fn is_tombstone(&self, write: usize) -> bool {
         self.is_delete(write) && (self.is_taken(write) || (self.is_orphan(write) && self.lacks(write, true)))
     }
 

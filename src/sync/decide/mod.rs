@@ -79,11 +79,13 @@ pub struct Bounds {
 pub struct Known<'a> {
     pub records: &'a [Record],
     pub unseen: Option<Unseen>,
+    /// Whether a region looks for the object on a newer cluster first, which hides what is here.
+    pub hidden: bool,
 }
 
 impl<'a> Known<'a> {
     pub fn of(case: &'a journal::Case) -> Known<'a> {
-        Known { records: &case.records, unseen: case.unseen }
+        Known { records: &case.records, unseen: case.unseen, hidden: false }
     }
 }
 
@@ -127,6 +129,7 @@ fn not_for_machines(records: &[Record]) -> Option<String> {
 struct Case<'a> {
     records: &'a [Record],
     unseen: Option<Unseen>,
+    hidden: bool,
     /// Of the records, those that made something of the object.
     writes: Vec<&'a Record>,
     order: Order,
@@ -136,11 +139,11 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn new(known: Known<'a>, states: &'a [(String, State)], bounds: Bounds) -> Case<'a> {
-        let Known { records, unseen } = known;
+        let Known { records, unseen, hidden } = known;
         let writes: Vec<&Record> =
             records.iter().filter(|record| matches!(record.intent.what, What::Put | What::Delete)).collect();
         let order = Order::new(&writes, bounds.clocks);
-        Case { records, unseen, writes, order, states, bounds }
+        Case { records, unseen, hidden, writes, order, states, bounds }
     }
 }
 
@@ -311,7 +314,30 @@ impl Case<'_> {
         let is_there = classes.iter().any(|class| !class.is_gone());
         let is_doubtful = || (0..self.writes.len()).any(|write| self.is_doubtful(write));
         let why = "a gateway died in the middle of a DELETE, and a backend may have lacked the object before";
-        (is_there && is_doubtful()).then(|| why.to_owned())
+        let doubt = (is_there && is_doubtful()).then(|| why.to_owned());
+        doubt.or_else(|| self.may_be_uncovered(classes))
+    }
+
+    /// Nobody knows whether a newer cluster did a DELETE which this one did not. If it did, it does not hide any more
+    /// what is here and older.
+    fn may_be_uncovered(&self, classes: &[Class]) -> Option<String> {
+        let is_elsewhere = |name: &String| self.states.iter().all(|(backend, _)| backend != name);
+        let is_unknown = |(name, said): &(String, Said)| *said == Said::Unknown && is_elsewhere(name);
+        let may_be_done =
+            |delete: &usize| self.is_orphan(*delete) || self.writes[*delete].replies.iter().any(is_unknown);
+        let is_passed = |delete: &usize| {
+            (0..self.writes.len()).any(|write| self.is_taken(write) && self.order.before(*delete, write))
+        };
+        let may_be_older = |class: &Class, delete| {
+            let is_later = |write: &usize| self.order.before(delete, *write);
+            !class.is_gone() && (class.origins.before || !class.origins.writes.iter().all(is_later))
+        };
+        let deletes =
+            (0..self.writes.len()).filter(|write| self.is_delete(*write) && !self.is_tombstone(*write));
+        let mut left = deletes.filter(|delete| may_be_done(delete) && !is_passed(delete));
+        let is_uncovered = left.any(|delete| classes.iter().any(|class| may_be_older(class, delete)));
+        let why = "a newer cluster may have done a DELETE which this one did not, and may not hide any more what is here";
+        (self.hidden && is_uncovered).then(|| why.to_owned())
     }
 
     fn is_before(&self, a: &Record, b: &Record) -> bool {

@@ -13,7 +13,7 @@ use crate::{
 pub const BOUNDS: Bounds = Bounds { clocks: 5_000, settle: 30_000 };
 
 pub fn known(records: &[Record]) -> Known<'_> {
-    Known { records, unseen: None }
+    Known { records, ..Known::default() }
 }
 pub const A: &str = "http://a:80";
 pub const B: &str = "http://b:80";

@@ -61,7 +61,8 @@ impl Gateway {
         }
         let commit = self.commits.fetch_add(1, Relaxed) + 1;
         let rule = if *effect == Effect::Delete { Rule::EveryCluster } else { Rule::FirstGood };
-        let mut verdict = Verdict::new(rule, reached(&world, effect).map(|at| cluster(&world, at)).collect());
+        let mut verdict =
+            Verdict::new(rule, reached(&world, effect).map(|at| cluster(&world, effect, at)).collect());
         verdict.on(Event::BodyEnded);
         let mut client = Some(client);
         let mut subs: FuturesUnordered<_> = self.sends(&key, effect).into_iter().collect();
@@ -139,8 +140,9 @@ impl Gateway {
     fn intents(&self, key: &[u8], effect: &Effect) -> Vec<Arc<Intent>> {
         let mut intents = vec![Arc::new(self.intent(key, effect))];
         if *effect == Effect::Delete && self.world.is_moving() {
+            // In the order of the configuration.
             let there = Intent { object: object_on("old", key), ..self.intent(key, effect) };
-            intents.push(Arc::new(there));
+            intents.insert(0, Arc::new(there));
         }
         intents
     }
@@ -173,6 +175,7 @@ impl Gateway {
     ) -> Vec<impl Future<Output = (usize, Reply)> + Send + use<>> {
         let send = |at: usize| {
             let (world, key, effect) = (self.world.clone(), key.to_vec(), effect.clone());
+            let cluster = cluster(&world, &effect, at);
             let own = Arc::new(Latch::default());
             let before = lock(&self.turns).insert((key.clone(), at), own.clone());
             async move {
@@ -187,7 +190,7 @@ impl Gateway {
                 }
                 let answer = world.exchange(at, store).await;
                 own.set();
-                (at, Reply { sent_twice, ..reply(&world, at, answer) })
+                (at, Reply { sent_twice, cluster, ..reply(&world, at, answer) })
             }
         };
         reached(&self.world, effect).map(send).collect()
@@ -285,8 +288,9 @@ fn reached(world: &World, effect: &Effect) -> Range<usize> {
     if *effect == Effect::Delete { 0..world.backends.len() } else { world.at_home() }
 }
 
-fn cluster(world: &World, at: usize) -> usize {
-    usize::from(world.elsewhere().contains(&at))
+/// Of the clusters that a write goes to.
+fn cluster(world: &World, effect: &Effect, at: usize) -> usize {
+    usize::from(*effect == Effect::Delete && world.is_moving() && world.at_home().contains(&at))
 }
 
 fn reply(world: &World, at: usize, answer: Answer<Option<String>>) -> Reply {
@@ -299,7 +303,7 @@ fn reply(world: &World, at: usize, answer: Answer<Option<String>>) -> Reply {
     };
     Reply {
         backend: world.backends[at].clone(),
-        cluster: cluster(world, at),
+        cluster: 0,
         kind,
         status,
         etag: etag.filter(|etag| !etag.is_empty()),

@@ -68,7 +68,7 @@ fn what_a_worker_may_have_overwritten_is_nobodys_word() {
     let same = [(A, has(1, T)), (B, has(1, T))];
     let decided = |records: &[Record], since, until| {
         let unseen = Some(Unseen { since, until });
-        decide(Known { records, unseen }, &states(&same), BOUNDS)
+        decide(Known { records, unseen, hidden: false }, &states(&same), BOUNDS)
     };
     let is_parked = |decision| matches!(decision, Decision::Park(why) if why.contains("?tagging"));
     let attribute = Attribute { name: "tagging".into(), source: Some(A.into()) };
@@ -87,7 +87,7 @@ fn what_a_worker_may_have_overwritten_is_nobodys_word() {
     assert_eq!(decided(&replaced, 6, 7), agreed());
     let over = |since, until| {
         let unseen = Some(Unseen { since, until });
-        tags_of(Known { records: &[at((5, 6), put(good(1), Said::NotApplied))], unseen })
+        tags_of(Known { records: &[at((5, 6), put(good(1), Said::NotApplied))], unseen, hidden: false })
     };
     assert_eq!((over(3, 7), over(6, 7)), (None, Some(A.into())));
 }

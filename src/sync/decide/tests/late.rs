@@ -53,7 +53,36 @@ fn a_late_delete_of_which_nobody_knows_is_no_reason_to_forget_what_was_acknowled
     let begun = Intent { begun: T + 4_000, ..later.intent.clone() };
     check(&[put.clone(), Record { intent: begun, ..later }], &nothing, agreed());
     let refused = record(1, What::Delete, T, &[(A, Said::NotApplied), (B, Said::NotApplied)]);
-    check(&[refused, put], &nothing, agreed());
+    check(&[refused, put.clone()], &nothing, agreed());
+    // Nor is one whose order nobody knows, where the other may have come late; without it there is no other reason.
+    let delete = record(1, What::Delete, T + 2_000, &[(A, deleted()), (B, deleted())]);
+    let unordered = by_gateway(2, delete);
+    let failed = record(1, What::Delete, T, &[(A, Said::Unknown), (B, Said::NotApplied)]);
+    check(&[unordered.clone(), put.clone()], &nothing, agreed());
+    parked(&[failed, unordered, put], &nothing, "took a newer write");
+}
+
+#[test]
+fn what_a_delete_on_a_newer_cluster_may_have_uncovered_is_for_a_human() {
+    let hidden = |records: &[Record], all: &[(&str, State)]| {
+        decide(Known { records, hidden: true, ..Known::default() }, &states(all), BOUNDS)
+    };
+    let is_parked = |decision| matches!(decision, Decision::Park(why) if why.contains("a newer cluster"));
+    let old = [(A, has(1, T - 100_000)), (B, has(1, T - 100_000))];
+    let delete = |number, said: &[(&str, Said)]| record(number, What::Delete, T + 2_000 * number, said);
+    let missed = || delete(1, &[(A, Said::NotApplied), (B, Said::NotApplied), ("elsewhere", Said::Unknown)]);
+    let orphan = || Record::orphaned(delete(1, &[]).intent, T + 60_000);
+    for done_elsewhere in [missed(), orphan()] {
+        assert!(is_parked(hidden(one(&done_elsewhere), &old)));
+        // Where nothing is hidden, nothing is uncovered.
+        check(one(&done_elsewhere), &old, agreed());
+        // A later one, which somebody took.
+        let again = delete(2, &[(A, deleted()), (B, Said::NotApplied)]);
+        let left = [(A, State::Absent), (B, has(1, T - 100_000))];
+        assert_eq!(hidden(&[done_elsewhere, again], &left), Decision::Delete { targets: names(&[B]) });
+    }
+    let refused = delete(1, &[(A, Said::NotApplied), (B, Said::NotApplied), ("elsewhere", Said::NotApplied)]);
+    assert_eq!(hidden(&[refused], &old), agreed());
 }
 
 #[test]
