@@ -144,13 +144,13 @@ impl Journal for Sqlite {
         let lease = move |tables: &Transaction<'_>, now| {
             leases::lease(tables, &Terms { worker: &worker, wanted, most, now, hold, settle })
         };
-        self.write(Safety::Process, lease).await
+        self.write(Safety::Disk, lease).await
     }
 
     async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError> {
         let (lease, hold, settle) = (lease.clone(), millis(hold), millis(settle));
         let renew = move |tables: &Transaction<'_>, now| leases::renew(tables, &lease, now, hold, settle);
-        self.write(Safety::Process, renew).await
+        self.write(Safety::Disk, renew).await
     }
 
     async fn resolve(
