@@ -94,6 +94,7 @@ fn what_was_broken_once_is_not_again() {
         1_000_010_328,
         1_000_025_613,
         1_000_034_848,
+        1_000_051_699,
     ] {
         history::run(seed, Mutation::None, true).unwrap_or_else(|why| panic!("{why}"));
     }

@@ -158,3 +158,19 @@ fn a_copy_that_has_lost_metadata_does_not_replace_what_it_was_made_of() {
     let whole = Held { metadata: vec![("cache-control".into(), "no-cache".into())], ..held(1, T - 100_000) };
     parked(&[lost], &[(A, State::Present(whole)), (B, has(1, LATER))], "nothing tells");
 }
+
+#[test]
+fn what_was_sent_twice_may_be_there_with_an_etag_that_nobody_was_told() {
+    let opaque = |etag: &str, content, modified| {
+        let (etag, md5) = (etag.to_owned(), md5_of(&md5(content)));
+        State::Present(Held { etag, md5, ..held(content, modified) })
+    };
+    let told = Said::Good { etag: Some("\"new-1\"".into()), version: None };
+    let replies = [(A, told), (B, Said::Unknown), (C, Said::Unknown), (A, Said::Unknown)];
+    let put = strong(record(1, What::Put, T, &replies));
+    // Just before it there was something else.
+    let all = [(A, opaque("new-2", 2, T)), (B, has(1, T - 4_000)), (C, opaque("new-3", 2, T + 1_000))];
+    let decided = decide(known(one(&put)), &states(&all), BOUNDS);
+    assert!(!matches!(&decided, Decision::Copy { source, .. } if source == B), "{decided:?}");
+    check(one(&put), &[(A, opaque("new-2", 2, T)), (B, has(1, T - 100_000))], copy(A, &[B]));
+}
