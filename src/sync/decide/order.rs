@@ -1,6 +1,6 @@
 //! Which write took effect before which, as far as that is known.
 
-use crate::journal::Record;
+use crate::journal::{Record, What};
 
 const BITS: usize = u64::BITS as usize;
 
@@ -87,7 +87,13 @@ pub(super) fn is_before(a: &Record, b: &Record, clock_bound: i64) -> bool {
     match (a.commit, b.commit) {
         (Some(one), Some(other)) => one < other,
         _ if was_over(a, b) => true,
+        // What a read has seen may have been so before the read had its number.
+        _ if is_sighting(a) || is_sighting(b) => false,
         // The gateway told nobody which it sent first.
         _ => a.id().number < b.id().number && !is_seen(b, a) && !was_over(b, a),
     }
+}
+
+fn is_sighting(record: &Record) -> bool {
+    matches!(record.intent.what, What::Seen | What::Misplaced(_))
 }

@@ -123,6 +123,14 @@ fn what_a_backend_may_never_have_had_does_not_prove_a_delete() {
     let two = [(A, has(1, T)), (B, State::Absent)];
     parked(&[missed, orphan.clone()], &two, "a gateway died");
     parked(&[seen, orphan.clone()], &two, "a gateway died");
+    // The read was told so, then the DELETE began, then the read was recorded.
+    let begun = T + 2_100;
+    let meanwhile = Record {
+        commit: None,
+        ended: begun,
+        ..record(3, What::Seen, begun, &[(A, deleted()), (B, Said::NotApplied)])
+    };
+    parked(&[orphan.clone(), meanwhile], &two, "a gateway died");
     // The cluster had no C then.
     let three = [(A, has(1, T)), (B, has(1, T)), (C, State::Absent)];
     parked(&[put.clone(), orphan.clone()], &three, "a gateway died");
