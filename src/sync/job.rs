@@ -34,6 +34,8 @@ const SPREAD: Duration = Duration::from_secs(30);
 const MAINTENANCE: Duration = Duration::from_secs(30);
 /// For a DELETE that is under way behind a copy: so many looks, so long apart.
 const UNDER_WAY: (u32, Duration) = (120, Duration::from_millis(500));
+/// What a DELETE has overtaken: so many tries, so long apart.
+const TAKING_BACK: (u32, Duration) = (20, Duration::from_secs(3));
 /// Before the journal is told again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -206,10 +208,24 @@ impl Job {
             Moved::Ended(outcome) => Ok(outcome),
             Moved::Sent(sent) => {
                 drop(pass);
-                let case = slot.aside(self.calm(&sent)).await?;
-                Ok(sent.look_back(repair, &self.lease.object, &self.case.ids(), case.as_ref()).await)
+                let mut case = slot.aside(self.calm(&sent)).await?;
+                let (object, seen) = (&self.lease.object, self.case.ids());
+                for _ in 0..TAKING_BACK.0 {
+                    match sent.look_back(repair, object, &seen, case.as_ref()).await {
+                        Ok(outcome) => return Ok(outcome),
+                        Err(error) => log::debug!("{object}: a copy is not taken back yet: {error}"),
+                    }
+                    case = slot.aside(self.looked_at_later()).await?;
+                }
+                let why = "a copy that a DELETE has overtaken could not be taken back".into();
+                Ok(Outcome::Unsettled { why })
             }
         }
+    }
+
+    async fn looked_at_later(&self) -> Result<Option<Case>, JournalError> {
+        sleep(TAKING_BACK.1).await;
+        self.shop.journal.show(&self.lease.object).await
     }
 
     /// The object's records once no copy can arrive any more and no write is under way, or a long time has passed.

@@ -27,7 +27,7 @@ pub use self::{
 };
 use super::{
     Gate, Md5, State, StoreError,
-    decide::Known,
+    decide::{Known, TAGGING, content},
     repair::{Outcome, Repair, Undisturbed, new_in, waits},
 };
 use crate::journal::{Case, JournalError, Lease, Object, Resolution, WriteId};
@@ -80,8 +80,8 @@ impl Move<'_> {
         if case.under_way > 0 {
             return Ok(Outcome::Again { pause: OTHERS, why: "a write is under way".into() }.into());
         }
-        if let Some(why) = self.elsewhere.is_busy(self.repair.journal).await? {
-            return Ok(Outcome::Again { pause: OTHERS, why }.into());
+        if let Some(busy) = self.elsewhere.is_busy(self.repair.journal).await? {
+            return Ok(busy.into());
         }
         let seen = case.ids();
         let changed = match self.fetch(&lease.object, &seen).await? {
@@ -110,7 +110,7 @@ impl Move<'_> {
             }
         }
         let why = "it changed again and again".into();
-        Ok(Err(Outcome::Again { pause: OTHERS, why }.into()))
+        Ok(Err(Outcome::Failed { why }.into()))
     }
 
     async fn round(
@@ -147,7 +147,11 @@ impl Move<'_> {
                 }
                 sent.ended
             }
-            Step::Delete { targets } => self.delete(object, &targets, &there, gate, progress).await,
+            Step::Delete { targets } => match self.left_behind(object, &targets, &there, &home).await {
+                Ok(None) => self.delete(object, &targets, &there, gate, progress).await,
+                Ok(Some(why)) => return Ok(Err(Outcome::Parked { why }.into())),
+                Err(error) => Err(error),
+            },
         };
         Ok(done.map(|()| Round::Next).map_err(|error| ends(self.repair, error).into()))
     }
@@ -199,6 +203,38 @@ impl Move<'_> {
         sent
     }
 
+    /// Why something would be lost with what is elsewhere, though home has the same bytes: tags, which a copy that was
+    /// given up in the middle has not brought, or which home does not keep. Nothing tells whose are newer.
+    async fn left_behind(
+        &self,
+        object: &Object,
+        targets: &[String],
+        there: &States,
+        home: &States,
+    ) -> Result<Option<String>, StoreError> {
+        let is_target = |(name, _): &&(String, State)| targets.contains(name);
+        for (target, state) in there.iter().filter(is_target) {
+            let Some(theirs) = self.tags(target, object).await?.flatten() else { continue };
+            for (backend, own) in home {
+                let (State::Present(own), State::Present(held)) = (own, state) else { continue };
+                let is_older = content(own, held) == Some(false) || own.metadata != held.metadata;
+                if !is_older && self.tags(backend, object).await?.flatten().as_ref() != Some(&theirs) {
+                    return Ok(Some(format!("{target} has other tags than {backend}, and the same bytes")));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// `None` = the backend does not tell.
+    async fn tags(&self, backend: &str, object: &Object) -> Result<Option<Option<Vec<u8>>>, StoreError> {
+        match self.repair.stores.attribute(backend, object, TAGGING).await {
+            Ok(tags) => Ok(Some(tags)),
+            Err(StoreError::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn delete(
         &self,
         object: &Object,
@@ -234,7 +270,7 @@ impl Progress {
 
 /// How an object ends that could not be worked with.
 fn ends(repair: &Repair<'_>, error: StoreError) -> Outcome {
-    repair.problem(error).unwrap_or_else(|| again("it changed while it was moved"))
+    repair.problem(error).unwrap_or_else(|| Outcome::Failed { why: "it changed while it was moved".into() })
 }
 
 /// Whether somebody writes to an object, or has since these records.

@@ -267,11 +267,18 @@ async fn bring_home(world: &Arc<World>, lease: &Lease, case: &Case, repair: &Rep
     if world.mutation == Mutation::CopiesUnawaited {
         return begins_anew();
     }
-    let now = calm(world, lease, &sent).await;
     if world.mutation == Mutation::CopiesForgotten {
+        calm(world, lease, &sent).await;
         return begins_anew();
     }
-    sent.look_back(repair, &lease.object, &case.ids(), now.as_ref()).await
+    for _ in 0..20 {
+        let now = calm(world, lease, &sent).await;
+        match sent.look_back(repair, &lease.object, &case.ids(), now.as_ref()).await {
+            Ok(outcome) => return outcome,
+            Err(error) => world.sim.note(|| format!("a copy is not taken back yet: {error}")),
+        }
+    }
+    Outcome::Unsettled { why: "it could not be taken back".into() }
 }
 
 /// Waits until no copy can arrive any more and no write is under way.

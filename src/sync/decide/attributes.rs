@@ -8,7 +8,7 @@ use crate::{
     sync::State,
 };
 
-const TAGGING: &str = "tagging";
+pub(in crate::sync) const TAGGING: &str = "tagging";
 
 /// A sub-resource that a recorded request wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -35,6 +35,7 @@ use classes::Class;
 use order::Order;
 
 pub use attributes::Attribute;
+pub(super) use attributes::TAGGING;
 pub(super) use content::content;
 
 /// What `Last-Modified` leaves out.

@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+use super::OTHERS;
 use crate::{
-    journal::{Case, Journal, JournalError, Object, Record, What},
+    journal::{Case, Journal, JournalError, Object, Record, Standing, What},
     sync::{
         Gate, State, Stores,
         places::{Place, Places},
-        repair::Undisturbed,
+        repair::{Outcome, Undisturbed},
     },
 };
 
@@ -83,12 +84,15 @@ impl<'a> Elsewhere<'a> {
         self.clusters.iter().map(of).collect()
     }
 
-    /// Why it is too early: somebody else has work to do first. `None` = it is not.
-    pub(super) async fn is_busy(&self, journal: &dyn Journal) -> Result<Option<String>, JournalError> {
+    /// It is too early: somebody else has work to do first, perhaps a human. `None` = it is not.
+    pub(super) async fn is_busy(&self, journal: &dyn Journal) -> Result<Option<Outcome>, JournalError> {
         for other in &self.others {
-            if !is_quiet(journal.show(other).await?.as_ref()) {
-                let cluster = &other.cluster;
-                return Ok(Some(format!("{cluster} has to agree on it first: it has records of its own")));
+            let case = journal.show(other).await?.filter(|case| !is_quiet(Some(case)));
+            let why = || format!("{} has to agree on it first: it has records of its own", other.cluster);
+            match case.map(|case| case.standing) {
+                None => {}
+                Some(Standing::Open) => return Ok(Some(Outcome::Again { pause: OTHERS, why: why() })),
+                Some(Standing::Parked | Standing::Dead) => return Ok(Some(Outcome::Failed { why: why() })),
             }
         }
         Ok(None)

@@ -44,27 +44,27 @@ impl Sent {
     }
 
     /// Once none can arrive any more and no write is under way, or has been for long: takes them back if the object was
-    /// deleted since the records `seen`, and not written again. The object begins anew then, whatever there was.
+    /// deleted since the records `seen`, and not written again. The object begins anew then, whatever there was. `Err` = not
+    /// all that would have to go could be looked at or taken back: to be tried again.
     pub async fn look_back(
-        self,
+        &self,
         repair: &Repair<'_>,
         object: &Object,
         seen: &[WriteId],
         case: Option<&Case>,
-    ) -> Outcome {
+    ) -> Result<Outcome, StoreError> {
         let new: Vec<&What> =
             case.iter().flat_map(|case| new_in(case, seen)).map(|record| &record.intent.what).collect();
-        if let Some(case) = case.filter(|_| new.contains(&&What::Delete) && !new.contains(&&What::Put))
-            && let Err(error) = self.take_back(repair, object, case).await
-        {
-            return ends(repair, error);
+        if let Some(case) = case.filter(|_| new.contains(&&What::Delete) && !new.contains(&&What::Put)) {
+            self.take_back(repair, object, case).await?;
         }
-        match self.ended {
+        Ok(match &self.ended {
+            // What is written meanwhile cannot count on what it says of tags.
+            Err(StoreError::Unknown(why)) => Outcome::Unsettled { why: why.clone() },
             _ if !new.is_empty() => again("it was written to meanwhile"),
             Ok(()) => again("a write was under way"),
-            Err(StoreError::Unknown(why)) => Outcome::Failed { why },
-            Err(error) => ends(repair, error),
-        }
+            Err(error) => ends(repair, error.clone()),
+        })
     }
 
     /// Not what somebody has written since.
@@ -72,9 +72,12 @@ impl Sent {
         let known = case.ids();
         let gate = Undisturbed { journal: repair.journal, gate: repair.gate, object, seen: &known };
         for copy in &self.copies {
-            let State::Present(held) = repair.stores.state(&copy.backend, object).await else { continue };
-            if copy.is(&held) {
-                repair.stores.delete(object, (&copy.backend, &held), &gate).await?;
+            match repair.stores.state(&copy.backend, object).await {
+                State::Present(held) if copy.is(&held) => {
+                    repair.stores.delete(object, (&copy.backend, &held), &gate).await?;
+                }
+                State::Present(_) | State::Absent => {}
+                State::Unknown(why) | State::Refused(why) => return Err(StoreError::Failed(why)),
             }
         }
         Ok(())
