@@ -122,7 +122,21 @@ impl Case<'_> {
         let explained = self.all_strong() && early && !possible.is_empty();
         let (before, later) = (!took_one && !late, late && !explained);
         let origins = Origins { before, writes: possible, later, exact: false, brought: false, early };
-        origins.or_unexplained()
+        match origins.writes.is_empty() && !before && early && self.only_workers_were_late() {
+            true => Origins { before: true, later: false, brought: true, ..origins },
+            false => origins.or_unexplained(),
+        }
+    }
+
+    /// Whether what came after the last recorded write, while something of a worker could still come, was of one: nobody
+    /// else writes what is in no record.
+    fn only_workers_were_late(&self) -> bool {
+        let is_in_time = |write: &&Record, until| write.intent.turn.is_some_and(|begun| begun < until);
+        self.unseen.is_some_and(|unseen| {
+            self.all_strong()
+                && self.writes.iter().all(|write| is_in_time(write, unseen.until))
+                && self.writes.iter().any(|write| unseen.may_be_over(write))
+        })
     }
 
     /// Whether every write that may have reached a backend is in a record.

@@ -54,6 +54,27 @@ async fn what_home_has_already_is_only_deleted_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tags_that_home_does_not_have_stay_with_what_they_belong_to() {
+    let world = world().await;
+    let tags = |backend: &str, value: &str| {
+        world.stores.attributes.lock().unwrap().insert(backend.to_owned(), value.into());
+    };
+    world.stores.put(C, "key", "text", EPOCH);
+    world.stores.put(A, "key", "text", EPOCH + 50_000);
+    tags(C, "tags");
+    tags(A, "tags");
+    assert_eq!(world.once().await, Ended::Done { left: true });
+    assert_eq!(world.outcomes(), ["parked"]);
+    assert!(world.last().why.contains("has other tags than http://b:80"), "{:?}", world.last());
+    assert_eq!(there_are(&world), [true, true, true]);
+    tags(B, "tags");
+    let object = world.last().object;
+    assert!(world.journal.retry(&object).await.unwrap());
+    assert_eq!(world.once().await, Ended::Done { left: false });
+    assert_eq!(there_are(&world), [true, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_content_that_is_not_older_is_parked_and_stays() {
     let world = world().await;
     world.stores.put(C, "key", "other", EPOCH);
@@ -218,6 +239,24 @@ async fn a_copy_of_unknown_outcome_is_waited_for_and_taken_back_after_a_delete()
         assert_eq!(world.once().await, Ended::Done { left: false });
         assert_eq!(there_are(&world), if deleted { [false; 3] } else { [true, true, false] });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_taken_back_from_a_backend_that_answers_again() {
+    let world = world().await;
+    world.stores.put(C, "key", "text", EPOCH);
+    world.stores.unheard.lock().unwrap().insert(A, Unheard::Done);
+    let running = tokio::spawn(world.worker(true).run());
+    sleep(SETTLE / 2).await;
+    world.stores.forget(C, "key");
+    let replies = [B, C].map(|backend| (backend, Said::Good { etag: None, version: None }));
+    world.record("key", What::Delete, &replies).await;
+    world.stores.set_away(A, true);
+    sleep(SETTLE / 2 + Duration::from_secs(10)).await;
+    assert_eq!(there_are(&world), [true, false, false]);
+    world.stores.set_away(A, false);
+    running.await.unwrap().unwrap();
+    assert_eq!(there_are(&world), [false, false, false]);
 }
 
 #[tokio::test(start_paused = true)]

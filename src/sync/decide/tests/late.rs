@@ -63,6 +63,22 @@ fn a_late_delete_of_which_nobody_knows_is_no_reason_to_forget_what_was_acknowled
 }
 
 #[test]
+fn what_a_worker_brought_late_does_not_outlive_a_delete() {
+    let mut delete = strong(record(2, What::Delete, T, &[(A, deleted()), (B, deleted())]));
+    (delete.intent.turn, delete.turn) = (Some(5), Some(6));
+    let all = [(A, has(1, T + 20_000)), (B, State::Absent)];
+    let decided = |since, until| {
+        let known = Known { records: one(&delete), unseen: Some(Unseen { since, until }), hidden: false };
+        decide(known, &states(&all), BOUNDS)
+    };
+    assert_eq!(decided(4, 9), Decision::Delete { targets: names(&[A]) });
+    // It is of nobody who was under way then.
+    for (since, until) in [(6, 9), (3, 5)] {
+        assert!(matches!(decided(since, until), Decision::Park(_)), "{since} {until}");
+    }
+}
+
+#[test]
 fn what_a_delete_on_a_newer_cluster_may_have_uncovered_is_for_a_human() {
     let hidden = |records: &[Record], all: &[(&str, State)]| {
         decide(Known { records, hidden: true, ..Known::default() }, &states(all), BOUNDS)
