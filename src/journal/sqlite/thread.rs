@@ -17,9 +17,10 @@ use tokio::{
 };
 
 use super::{
-    JournalError, checkpoint,
+    JournalError, Mark, checkpoint,
     open::{make, open, told},
 };
+use crate::journal::trouble::NowAndThen;
 
 /// Jobs that wait; who comes later waits for a place, as long as for the job.
 const QUEUE: usize = 256;
@@ -54,6 +55,7 @@ struct Place {
     path: PathBuf,
     usage: Use,
     file: File,
+    trouble: NowAndThen,
 }
 
 /// What a job gets.
@@ -62,6 +64,8 @@ pub struct File {
     identity: Identity,
     connection: Connection,
     safety: Safety,
+    /// How many were left before it.
+    left: u64,
 }
 
 /// Which file it is: no two that exist have the same.
@@ -73,11 +77,10 @@ struct Identity {
 
 impl Thread {
     pub fn spawn(path: &Path, usage: Use) -> Result<Thread, JournalError> {
-        let unavailable =
-            |error: io::Error| JournalError::Unavailable(format!("{}: {error}", path.display()));
         // Also after the process has gone to another directory.
-        let path = std::path::absolute(path).map_err(unavailable)?;
-        let mut place = Place { file: File::open(&path, usage)?, path, usage };
+        let path = std::path::absolute(path).map_err(|error| unavailable(path, &error))?;
+        let file = File::open(&path, usage)?;
+        let mut place = Place { path, usage, file, trouble: NowAndThen::default() };
         let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE);
         let name = if usage == Use::Read { "journal-reader" } else { "journal" };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -116,9 +119,11 @@ impl Thread {
 impl Place {
     /// The file that is there now.
     fn file(&mut self) -> Result<&mut File, JournalError> {
-        if !self.file.is_there() {
-            log::error!("journal: {} is another file than before, or was deleted", self.path.display());
-            self.file = File::open(&self.path, self.usage)?;
+        if !self.file.is_there()? {
+            let path = self.path.display();
+            self.trouble.error(format_args!("journal: {path} is another file than before, or was deleted"));
+            let left = self.file.left + 1;
+            self.file = File { left, ..File::open(&self.path, self.usage)? };
         }
         Ok(&mut self.file)
     }
@@ -126,23 +131,38 @@ impl Place {
 
 impl File {
     fn open(path: &Path, usage: Use) -> Result<File, JournalError> {
-        let unavailable =
-            |error: io::Error| JournalError::Unavailable(format!("{}: {error}", path.display()));
         make(path)?;
-        let identity = Identity::of(path).map_err(unavailable)?;
+        let identity = Identity::of(path).map_err(|error| unavailable(path, &error))?;
         let mut connection = open(path)?;
         if usage == Use::Write {
             checkpoint::beside(&mut connection, path)?;
         }
-        let file = File { path: path.to_owned(), identity, connection, safety: Safety::Disk };
-        match file.is_there() {
+        let file = File { path: path.to_owned(), identity, connection, safety: Safety::Disk, left: 0 };
+        match file.is_there()? {
             true => Ok(file),
             false => Err(file.is_gone()),
         }
     }
 
-    fn is_there(&self) -> bool {
-        Identity::of(&self.path).is_ok_and(|identity| identity == self.identity)
+    /// What cannot be looked at may be there, or not: nothing is done with it meanwhile.
+    fn is_there(&self) -> Result<bool, JournalError> {
+        match Identity::of(&self.path) {
+            Ok(identity) => Ok(identity == self.identity),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(unavailable(&self.path, &error)),
+        }
+    }
+
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The file, if it is that of the mark.
+    pub fn still(&mut self, mark: Mark) -> Result<&mut File, JournalError> {
+        match self.left == mark.left {
+            true => Ok(self),
+            false => Err(self.is_gone()),
+        }
     }
 
     fn is_gone(&self) -> JournalError {
@@ -165,7 +185,7 @@ impl File {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
         let done = self.commit(safety, work).map_err(|error| told(&error))?;
-        match self.is_there() {
+        match self.is_there()? {
             true => Ok(done),
             false => Err(self.is_gone()),
         }
@@ -186,6 +206,10 @@ impl File {
         transaction.commit()?;
         Ok(done)
     }
+}
+
+fn unavailable(path: &Path, error: &io::Error) -> JournalError {
+    JournalError::Unavailable(format!("{}: {error}", path.display()))
 }
 
 impl Identity {

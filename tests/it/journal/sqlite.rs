@@ -185,6 +185,77 @@ fn a_file_that_was_replaced_is_found() {
     });
 }
 
+#[test]
+fn after_a_replacement_all_is_to_be_read_again() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = at(&path);
+        let (gateway, x) = (host(journal.enrol("host").await.unwrap()), object("x"));
+        journal.apply(&gateway, vec![diverged(id(gateway.number, 1), &x)], SETTLE).await.unwrap();
+        let backup = folder.path().join("backup");
+        Connection::open(&path).unwrap().execute("VACUUM INTO ?1", [backup.to_str()]).unwrap();
+        let lease = journal.lease("w", Wanted::Diverged, 9, LONG, SETTLE).await.unwrap().remove(0).0;
+        let seen = [id(gateway.number, 1)];
+        assert_eq!(journal.resolve(&lease, &seen, &[]).await.unwrap(), Resolution::Resolved);
+        let all = journal.unresolved(9).await.unwrap();
+        assert!(all.objects.is_empty() && all.whole);
+        for name in ["journal-wal", "journal-shm"] {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        std::fs::rename(&backup, &path).unwrap();
+        let two = vec![
+            diverged(id(gateway.number, 2), &object("y")),
+            diverged(id(gateway.number, 3), &object("z")),
+        ];
+        journal.apply(&gateway, two, SETTLE).await.unwrap();
+        let news = journal.news(all.mark, Duration::ZERO).await.unwrap();
+        assert_eq!(news, News::Reload);
+    });
+}
+
+#[test]
+fn a_file_that_is_deleted_without_its_log_begins_anew() {
+    run(async {
+        for round in 0..5 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("journal");
+            let journal = Arc::new(at(&path));
+            let gateway = host(journal.enrol("host").await.unwrap());
+            let many = (1..2000).map(|n| diverged(id(gateway.number, n), &object(&format!("{n}")))).collect();
+            journal.apply(&gateway, many, SETTLE).await.unwrap();
+            let reading = journal.clone();
+            let reader = tokio::spawn(async move {
+                for _ in 0..20 {
+                    let _ = reading.unresolved(5000).await;
+                }
+            });
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(journal.alive(&gateway).await.unwrap(), Life::Unknown, "{round}");
+            let gateway = host(journal.enrol("host").await.unwrap());
+            journal
+                .apply(&gateway, vec![diverged(id(gateway.number, 1), &object("n"))], SETTLE)
+                .await
+                .unwrap();
+            reader.await.unwrap();
+            assert_eq!(journal.counts().await.unwrap().open, 1);
+            assert_eq!(at(&path).counts().await.unwrap().open, 1);
+            let ok: String = Connection::open(&path)
+                .unwrap()
+                .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(ok, "ok");
+            journal
+                .apply(&gateway, vec![diverged(id(gateway.number, 2), &object("m"))], SETTLE)
+                .await
+                .unwrap();
+            drop(journal);
+            assert_eq!(at(&path).counts().await.unwrap().open, 2);
+        }
+    });
+}
+
 /// What is copied beside the commits, and after them.
 #[test]
 fn the_log_does_not_grow_without_end() {
