@@ -39,6 +39,9 @@ pub trait Changes {
     /// A write has begun of which the journal has not heard; false = it will not.
     fn begin(&self, intent: &Arc<Intent>) -> bool;
 
+    /// Whether the journal may lack the intent of a write under way of which it was told: it is another one since.
+    fn has_lost(&self, id: WriteId) -> bool;
+
     /// The end of a write whose intent was `begun` or not. `needed` = the journal must hear of it in any case. Returns
     /// what [`Writer::taken_up_to`](super::Writer::taken_up_to) must reach for it to be there.
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64;
@@ -115,7 +118,7 @@ impl Overview {
     }
 
     fn introduce(&self, object: &Object, but: WriteId, changes: &impl Changes) -> bool {
-        self.live.introduce(object, but, |intent| changes.begin(intent))
+        self.live.introduce(object, but, |intent| changes.begin(intent), |id| changes.has_lost(id))
     }
 }
 
@@ -131,6 +134,7 @@ mod tests {
     struct Told {
         changes: RefCell<Vec<(Change, bool)>>,
         is_full: Cell<bool>,
+        has_lost: Cell<bool>,
     }
 
     impl Changes for Told {
@@ -139,6 +143,9 @@ mod tests {
                 self.changes.borrow_mut().push((Change::Begin(intent.clone()), false));
             }
             !self.is_full.get()
+        }
+        fn has_lost(&self, _: WriteId) -> bool {
+            self.has_lost.get()
         }
         fn end(&self, change: Change, _: bool, needed: bool) -> u64 {
             self.changes.borrow_mut().push((change, needed));
@@ -164,7 +171,7 @@ mod tests {
 
     fn overview() -> Overview {
         let overview = Overview::new(10);
-        overview.remembered.learn_all(&[], true, 0);
+        overview.remembered.learn_all(&[], true, overview.remembered.asking(0));
         overview
     }
 
@@ -194,6 +201,16 @@ mod tests {
             };
             assert_eq!(heard, expected);
         }
+    }
+
+    #[test]
+    fn what_settles_beside_a_write_that_only_a_lost_journal_was_told_of_is_a_record() {
+        let (overview, told) = (overview(), Told::default());
+        overview.begin(&intent(1), true);
+        overview.begin(&intent(2), true);
+        told.has_lost.set(true);
+        assert_eq!(end(&overview, 2, Outcome::Settled, &told), [(Change::Diverged(record(2)), true)]);
+        assert!(overview.claim(&intent(1)), "its own end is still that of a write that was told of");
     }
 
     #[test]

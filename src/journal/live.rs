@@ -73,15 +73,21 @@ impl Live {
         own.into_iter().for_each(|own| own.told = true);
     }
 
-    /// Tells of all writes to the object but one, where it was not told yet; `tell` says whether it could be. False =
-    /// the journal does not have all.
-    pub fn introduce(&self, object: &Object, but: WriteId, tell: impl Fn(&Arc<Intent>) -> bool) -> bool {
+    /// Tells of all writes to the object but one, where it was not told yet; `tell` says whether it could be, `lost`
+    /// whether the journal may not have one any more of which it was told. False = it does not have all.
+    pub fn introduce(
+        &self,
+        object: &Object,
+        but: WriteId,
+        tell: impl Fn(&Arc<Intent>) -> bool,
+        lost: impl Fn(WriteId) -> bool,
+    ) -> bool {
         // Under the lock: none of them ends before it is told that it has begun.
         let (hash, mut shard) = self.shard(object);
         let others = shard.get_mut(&hash).into_iter().flatten().filter(|write| write.id != but);
         others.fold(true, |all, write| {
             write.told |= write.intent.take_if(|intent| tell(intent)).is_some();
-            all && write.told
+            all && write.told && !lost(write.id)
         })
     }
 
@@ -139,10 +145,11 @@ mod tests {
         live.enter(&claimed, false);
         let heard = RefCell::new(Vec::new());
         let introduce = |but: &Intent, room: bool| {
-            live.introduce(&but.object, but.id, |intent| {
+            let tell = |intent: &Arc<Intent>| {
                 heard.borrow_mut().extend(room.then_some(intent.id.number));
                 room
-            })
+            };
+            live.introduce(&but.object, but.id, tell, |_| false)
         };
         assert!(!introduce(&told, false), "there is no room");
         assert_eq!(live.claim(&claimed.object, claimed.id), Beside { told: false, others: true });

@@ -35,6 +35,15 @@ struct Entry {
     own: Option<(u64, Known)>,
 }
 
+/// As things were when the journal was asked for all that it has.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking {
+    /// How often it was doubted, twice.
+    lacked: u64,
+    /// Up to where the journal surely had this gateway's own.
+    taken: u64,
+}
+
 /// What the records of one object say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
@@ -176,9 +185,15 @@ impl Remembered {
         true
     }
 
-    /// Takes all that the journal has, or as much of it as it gave.
-    pub fn learn_all(&self, objects: &[(Object, Vec<Record>)], whole: bool, taken: u64) {
-        let lacked = self.whole.fetch_and(!1, Relaxed) & !1;
+    /// The journal is about to be asked for all. `taken` = up to where it surely has this gateway's own.
+    pub fn asking(&self, taken: u64) -> Asking {
+        Asking { lacked: self.whole.load(Relaxed) & !1, taken }
+    }
+
+    /// Takes all that the journal has, or as much of it as it gave. It is not all if there was a doubt since it was asked.
+    pub fn learn_all(&self, objects: &[(Object, Vec<Record>)], whole: bool, asked: Asking) {
+        let Asking { lacked, taken } = asked;
+        self.whole.fetch_and(!1, Relaxed);
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
@@ -284,13 +299,13 @@ mod tests {
         memory.note(&own, 5);
         memory.learn(&object("k"), &[], 4);
         assert!(memory.knows(&object("k")) && memory.of(&object("k")).unwrap().lags("http://b:80"));
-        memory.learn_all(&[], true, 4);
+        memory.learn_all(&[], true, memory.asking(4));
         assert!(memory.knows(&object("k")) && memory.is_whole());
         memory.learn(&object("k"), &[own], 4);
         memory.learn(&object("k"), &[], 5);
         assert!(memory.is_empty() && memory.of(&object("k")).is_none());
         memory.note(&record(1, What::Put, Some(1), &[]), 6);
-        memory.learn_all(&[(object("other"), vec![record(2, What::Put, None, &[])])], true, 6);
+        memory.learn_all(&[(object("other"), vec![record(2, What::Put, None, &[])])], true, memory.asking(6));
         assert!(!memory.knows(&object("k")) && memory.knows(&object("other")));
     }
 
@@ -298,7 +313,7 @@ mod tests {
     fn more_than_there_is_room_for_is_not_whole() {
         let memory = Remembered::new(2);
         assert!(!memory.is_whole());
-        memory.learn_all(&[], true, 0);
+        memory.learn_all(&[], true, memory.asking(0));
         let other = vec![record(1, What::Put, None, &[])];
         for key in ["1", "2"] {
             memory.learn(&object(key), &other, 0);
@@ -309,9 +324,20 @@ mod tests {
         assert!(!memory.is_whole() && memory.knows(&object("2")) && !memory.knows(&object("k")));
         memory.learn(&object("2"), &[], 0);
         assert!(!memory.is_whole() && !memory.knows(&object("2")));
-        memory.learn_all(&[], true, 1);
+        memory.learn_all(&[], true, memory.asking(1));
         assert!(memory.is_whole());
-        memory.learn_all(&[], false, 1);
+        memory.learn_all(&[], false, memory.asking(1));
         assert!(!memory.is_whole());
+    }
+
+    #[test]
+    fn what_was_asked_before_a_doubt_is_not_all() {
+        let memory = Remembered::new(2);
+        let asking = memory.asking(0);
+        memory.doubt();
+        memory.learn_all(&[], true, asking);
+        assert!(!memory.is_whole());
+        memory.learn_all(&[], true, memory.asking(0));
+        assert!(memory.is_whole());
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use akubra::journal::{
-    Change, Changes, Enrolled, Intent, Journal, Life, Mark, News, Overview, Waiting, What,
+    Change, Changes, Enrolled, Intent, Journal, Life, Mark, News, Overview, Waiting, What, WriteId,
 };
 
 use crate::{
@@ -73,7 +73,8 @@ impl Gateway {
         });
         gateway.world.sim.note(|| format!("gateway {} is there", gateway.id));
         let all = gateway.world.journal.unresolved(1000).await.unwrap();
-        gateway.overview.remembered.learn_all(&all.objects, all.whole, 0);
+        let remembered = &gateway.overview.remembered;
+        remembered.learn_all(&all.objects, all.whole, remembered.asking(0));
         let sim = &gateway.world.sim;
         sim.spawn(gateway.actor, gateway.clone().write_journal());
         sim.spawn(gateway.actor, gateway.clone().follow(all.mark));
@@ -177,6 +178,10 @@ impl Gateway {
 impl Changes for Gateway {
     fn begin(&self, intent: &Arc<Intent>) -> bool {
         self.world.mutation == Mutation::OthersUntold || self.begins_soon(intent)
+    }
+
+    fn has_lost(&self, id: WriteId) -> bool {
+        id.number <= self.orphaned.load(Relaxed)
     }
 
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {

@@ -41,25 +41,27 @@ impl Journaling {
 
     /// From everything to the next time that everything is needed.
     async fn follow_on(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
-        let (gateway, taken) = (self.writer.gateway(), self.writer.taken_up_to());
+        let enrolment = self.writer.enrolment();
+        // Before it is asked: a journal that is replaced meanwhile is doubted, whatever the old one says.
+        let asking = self.overview.remembered.asking(self.writer.taken_up_to());
         let all = engine.unresolved(self.remembered_most).await?;
-        self.overview.remembered.learn_all(&all.objects, all.whole, taken);
-        if self.writer.gateway() != gateway {
-            // It is another journal than the one that was asked.
-            self.overview.remembered.doubt();
+        let is_same = || self.writer.enrolment() == enrolment;
+        if !is_same() {
             return Ok(());
         }
+        self.overview.remembered.learn_all(&all.objects, all.whole, asking);
         self.loaded.send_replace(true);
         let mut mark: Mark = all.mark;
         drop(all.objects);
         let since = Instant::now();
-        let is_same = || self.writer.gateway() == gateway;
         while is_same() && (self.overview.remembered.is_whole() || since.elapsed() < ROOM) {
             let taken = self.writer.taken_up_to();
             match engine.news(mark, PATIENCE).await {
                 // What is here is still true as far as anybody can know. The news wait.
                 Err(_) => sleep(PAUSE).await,
                 Ok(News::Reload) => return Ok(()),
+                // They may be those of the old one.
+                Ok(_) if !is_same() => return Ok(()),
                 Ok(News::Changed(objects, next)) => {
                     for (object, records) in &objects {
                         self.overview.remembered.learn(object, records, taken);

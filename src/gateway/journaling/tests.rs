@@ -78,3 +78,70 @@ async fn drop_in_the_middle(consistency: Consistency, dropped: Dropped) {
     let records: Vec<_> = case.records.iter().map(Record::id).collect();
     assert_eq!((records, case.under_way), (vec![id], 0), "{of}");
 }
+
+#[tokio::test]
+async fn a_file_that_was_replaced_is_read_again_though_the_number_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let engine = crate::config::JournalEngine::Sqlite(path.clone());
+    let presence = Presence::in_directory(folder.path(), &engine);
+    let writer = Writer::new(opener(engine), presence, Duration::ZERO);
+    let journaling = Arc::new(Journaling::with(writer, 10));
+    journaling.clone().start().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(journaling.overview.remembered.is_whole());
+    for name in ["journal", "journal-wal", "journal-shm"] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let intent = Intent { id: journaling.writer.next_id(), ..fixture::intent("other", 0) };
+    assert!(journaling.writer.begin(&[Arc::new(intent)]).await.is_err());
+    let start = Instant::now();
+    while !journaling.overview.remembered.is_whole() || !journaling.writer.is_available() {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(journaling.writer.gateway(), 1);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn what_settles_beside_a_write_that_the_old_journal_was_told_of_is_kept() {
+    for is_replaced in [false, true] {
+        let behind = Arc::<Behind>::default();
+        let folder = tempfile::tempdir().unwrap();
+        let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
+        journaling.clone().start().await;
+        let next =
+            || Arc::new(Intent { id: journaling.writer.next_id(), strong: true, ..fixture::intent("k", 0) });
+        let end = |intent: &Arc<Intent>, commit, outcome| {
+            let record = Record { commit: Some(commit), ..Record::orphaned(Intent::clone(intent), 1) };
+            let orphaned = journaling.writer.was_taken_for_dead(intent.id);
+            let ended = Ended {
+                record,
+                outcome,
+                orphaned,
+                contested: journaling.overview.may_have_records(&intent.object),
+            };
+            journaling.overview.end(ended, &journaling.writer);
+        };
+        let old = next();
+        journaling.writer.begin(std::slice::from_ref(&old)).await.unwrap();
+        journaling.overview.begin(&old, true);
+        if is_replaced {
+            let replacement = Arc::new(crate::journal::Memory::new(crate::journal::system_clock()));
+            replacement.enrol("another").await.unwrap();
+            *behind.memory.lock().unwrap() = replacement;
+            assert!(journaling.writer.begin(&[next()]).await.is_err());
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        let newer = next();
+        journaling.writer.begin(std::slice::from_ref(&newer)).await.unwrap();
+        journaling.overview.begin(&newer, true);
+        end(&newer, 2, Outcome::Settled);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        end(&old, 1, Outcome::Diverged);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let case = behind.memory().show(&old.object).await.unwrap().unwrap();
+        assert_eq!(case.records.len(), 2, "replaced: {is_replaced}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -26,7 +26,35 @@ pub(super) fn name() -> String {
     format!("{} {:016x}", host.nodename().to_string_lossy(), rand::random::<u64>())
 }
 
+/// As what the process is known to the journal. Another journal may give it the same number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Enrolment {
+    /// 0 while it is not known there.
+    pub(super) number: i64,
+    times: u64,
+}
+
 impl Writer {
+    /// As long as it is the same, so is the journal, as far as is known.
+    pub fn enrolment(&self) -> Enrolment {
+        *self.enrolment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn itself(&self, enrolment: Enrolment) -> Enrolled {
+        Enrolled { number: enrolment.number, name: self.name.clone() }
+    }
+
+    /// Waits until the process is known to the journal.
+    pub async fn known(&self) {
+        loop {
+            let enrolled = self.enrolled.notified();
+            if self.gateway() != 0 {
+                return;
+            }
+            enrolled.await;
+        }
+    }
+
     pub(super) async fn enrol(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
         // Before a write of this process begins, so that theirs are known to be before it.
         for dead in self.aside(Presence::dead).await.unwrap_or_default() {
@@ -37,7 +65,10 @@ impl Writer {
         let number = engine.enrol(&self.name).await?;
         let itself = Enrolled { number, name: self.name.clone() };
         self.aside(move |presence| presence.tell(&itself)).await.unwrap_or_default();
-        self.gateway.store(number, Relaxed);
+        {
+            let mut enrolment = self.enrolment.lock().unwrap_or_else(PoisonError::into_inner);
+            *enrolment = Enrolment { number, times: enrolment.times + 1 };
+        }
         self.enrolled.notify_waiters();
         log::info!("journal: this is gateway {number}, {}", self.name);
         Ok(())
@@ -55,33 +86,40 @@ impl Writer {
             .ok()
     }
 
-    pub(super) async fn is_alive(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
-        let itself = self.itself();
-        match engine.alive(&itself).await? {
+    pub(super) async fn is_alive(
+        &self,
+        engine: &Arc<dyn Journal>,
+        enrolment: Enrolment,
+    ) -> Result<(), JournalError> {
+        match engine.alive(&self.itself(enrolment)).await? {
             Life::Alive => {}
             Life::TakenForDead => {
                 self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
                 log::warn!("journal: this gateway was taken for dead; its writes are to be looked at");
             }
-            Life::Unknown => self.is_stranger(itself.number),
+            Life::Unknown => self.is_stranger(enrolment),
         }
         Ok(())
     }
 
-    /// The journal is not the one in which this process has that number. It enrols once more, and says what waits under
+    /// The journal is not the one in which this process enrolled so. It enrols once more, and says what waits under
     /// its new number. Of what is under way the journal has no intents: each becomes a record when it ends.
-    pub(super) fn is_stranger(&self, gateway: i64) {
-        let is_other = self.gateway.compare_exchange(gateway, 0, Relaxed, Relaxed).is_err();
-        if is_other || gateway == 0 {
-            return;
+    pub(super) fn is_stranger(&self, enrolment: Enrolment) {
+        {
+            let mut current = self.enrolment.lock().unwrap_or_else(PoisonError::into_inner);
+            if *current != enrolment || enrolment.number == 0 {
+                return;
+            }
+            self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
+            self.is_away();
+            // Whoever sees that it is not enrolled so any more finds all of that done.
+            (self.replaced)();
+            current.number = 0;
         }
-        self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
-        self.is_away();
-        (self.replaced)();
         log::error!(
             "{}; this process goes on under another number. What the journal was told since, and what it was told \
              of writes under way, is not there any more",
-            JournalError::Stranger(gateway)
+            JournalError::Stranger(enrolment.number)
         );
         self.wake.notify_one();
     }
@@ -101,8 +139,9 @@ impl Writer {
     }
 
     async fn look_after(&self, engine: &Arc<dyn Journal>, tick: u32) -> Result<(), JournalError> {
-        if !self.closing.load(Relaxed) && self.gateway() != 0 {
-            self.is_alive(engine).await?;
+        let enrolment = self.enrolment();
+        if !self.closing.load(Relaxed) && enrolment.number != 0 {
+            self.is_alive(engine, enrolment).await?;
         }
         if tick.is_multiple_of(ADOPT_EVERY) {
             match engine.adopt(SILENT, self.settle).await? {
@@ -131,7 +170,7 @@ impl Writer {
             log::error!("journal: ending although it has not taken {left} steps of writes");
         }
         self.closing.store(true, Relaxed);
-        let itself = self.itself();
+        let itself = self.itself(self.enrolment());
         let Some(engine) = self.engine().filter(|_| itself.number != 0) else { return };
         match timeout(patience, engine.leave(&itself, self.settle)).await {
             Ok(Ok(())) => self.aside(Presence::end).await.unwrap_or_default(),

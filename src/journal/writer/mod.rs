@@ -23,9 +23,9 @@ use tokio::{
     time::{sleep, timeout, timeout_at},
 };
 
-use self::rest::Rest;
+use self::{life::Enrolment, rest::Rest};
 use super::{
-    Change, Changes, Enrolled, Intent, Journal, JournalError, Presence, WriteId,
+    Change, Changes, Intent, Journal, JournalError, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
     trouble::NowAndThen,
 };
@@ -36,6 +36,8 @@ const INTENT: Duration = Duration::from_secs(5);
 /// Between tries while the journal is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A journal that is replaced once more within this is one that does not rest.
+const AGAIN: Duration = Duration::from_secs(30);
 
 type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn Journal>, JournalError>> + Send>>;
 /// Makes the engine; asked again until it does.
@@ -63,8 +65,7 @@ pub struct Writer {
     closing: AtomicBool,
     /// This process, whatever journal it is in.
     name: String,
-    /// Its number in the journal; 0 before it is known there.
-    gateway: AtomicI64,
+    enrolment: Mutex<Enrolment>,
     enrolled: Notify,
     numbers: AtomicI64,
     /// Up to which of them writes have become records, because the process was taken for dead.
@@ -99,7 +100,7 @@ impl Writer {
             drained: Notify::new(),
             closing: AtomicBool::new(false),
             name: life::name(),
-            gateway: AtomicI64::new(0),
+            enrolment: Mutex::default(),
             enrolled: Notify::new(),
             numbers: AtomicI64::new(0),
             orphaned: AtomicI64::new(0),
@@ -129,11 +130,7 @@ impl Writer {
 
     /// Its number in the journal; 0 while it has none.
     pub fn gateway(&self) -> i64 {
-        self.gateway.load(Relaxed)
-    }
-
-    fn itself(&self) -> Enrolled {
-        Enrolled { number: self.gateway(), name: self.name.clone() }
+        self.enrolment().number
     }
 
     /// A name for a write.
@@ -207,17 +204,24 @@ impl Writer {
 
     /// Puts what waits into the journal, for as long as it is polled. One at a time.
     pub async fn run(&self) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut stranger_pause) = (FIRST_PAUSE, FIRST_PAUSE);
+        let mut stranger_at: Option<Instant> = None;
         let rest = Rest::new();
         loop {
-            match self.step().await {
+            let enrolment = self.enrolment();
+            match self.step(enrolment).await {
                 Ok(took) => {
                     pause = FIRST_PAUSE;
                     rest.after(took).await;
                 }
-                Err(JournalError::Stranger(gateway)) => {
-                    self.is_stranger(gateway);
-                    sleep(FIRST_PAUSE).await;
+                Err(JournalError::Stranger(_)) => {
+                    self.is_stranger(enrolment);
+                    // One that is another again and again is enrolled in now and then.
+                    let is_again = stranger_at.is_some_and(|at| at.elapsed() < AGAIN);
+                    stranger_pause =
+                        if is_again { LONGEST_PAUSE.min(stranger_pause * 2) } else { FIRST_PAUSE };
+                    stranger_at = Some(Instant::now());
+                    sleep(stranger_pause).await;
                 }
                 Err(error) => {
                     self.is_away();
@@ -230,7 +234,7 @@ impl Writer {
     }
 
     /// Returns how long the journal was busy with a batch.
-    async fn step(&self) -> Result<Duration, JournalError> {
+    async fn step(&self, enrolment: Enrolment) -> Result<Duration, JournalError> {
         let engine = match self.engine() {
             Some(engine) => engine,
             None => {
@@ -238,13 +242,13 @@ impl Writer {
                 self.engine.get_or_init(|| opened)
             }
         };
-        if self.gateway() == 0 {
+        if enrolment.number == 0 {
             self.enrol(engine).await?;
         } else if self.unavailable.load(Relaxed) && self.queue().waiting.due().is_none() {
-            self.is_alive(engine).await?;
+            self.is_alive(engine, enrolment).await?;
         } else {
             return match self.next().await {
-                Some(batch) => self.flush(engine, batch).await,
+                Some(batch) => self.flush(engine, enrolment, batch).await,
                 None => Ok(Duration::ZERO),
             };
         }
@@ -292,10 +296,11 @@ impl Writer {
     async fn flush(
         &self,
         engine: &Arc<dyn Journal>,
+        enrolment: Enrolment,
         batch: batch::Batch<Token>,
     ) -> Result<Duration, JournalError> {
-        let itself = self.itself();
-        let changes = batch.changes().cloned().map(|change| named(change, itself.number)).collect();
+        let itself = self.itself(enrolment);
+        let changes = batch.changes().cloned().map(|change| self.named(change, itself.number)).collect();
         let start = Instant::now();
         let outcome = engine.apply(&itself, changes, self.settle).await;
         let took = start.elapsed();
@@ -310,6 +315,25 @@ impl Writer {
             token.send(()).unwrap_or_default();
         }
         outcome.map(|()| took)
+    }
+
+    /// A change as the journal gets it: one that is older than the process's number there has that one. Writes keep
+    /// their own numbers: the process gives none twice.
+    fn named(&self, change: Change, gateway: i64) -> Change {
+        let mut change = match change {
+            // It waited while the journal lost the intents beside which it would be kept.
+            Change::Settled(record) if self.was_taken_for_dead(record.id()) => Change::Diverged(record),
+            change => change,
+        };
+        if change.id().gateway != gateway {
+            let id = match &mut change {
+                Change::Begin(intent) => &mut Arc::make_mut(intent).id,
+                Change::Settled(record) | Change::Diverged(record) => &mut record.intent.id,
+                Change::Void(id) => id,
+            };
+            id.gateway = gateway;
+        }
+        change
     }
 
     /// A batch is on its way no more. Gives who waits for what is in the journal now: they are told when others may use
@@ -335,20 +359,13 @@ impl Writer {
             }
         }
     }
-
-    /// Waits until the process is known to the journal.
-    pub async fn known(&self) {
-        loop {
-            let enrolled = self.enrolled.notified();
-            if self.gateway() != 0 {
-                return;
-            }
-            enrolled.await;
-        }
-    }
 }
 
 impl Changes for Writer {
+    fn has_lost(&self, id: WriteId) -> bool {
+        self.was_taken_for_dead(id)
+    }
+
     fn begin(&self, intent: &Arc<Intent>) -> bool {
         self.begin_soon(std::slice::from_ref(intent))
     }
@@ -363,20 +380,6 @@ impl Changes for Writer {
             0
         })
     }
-}
-
-/// A change as the journal gets it: one that is older than the process's number there has that one. Writes keep their own
-/// numbers: the process gives none twice.
-fn named(mut change: Change, gateway: i64) -> Change {
-    if change.id().gateway != gateway {
-        let id = match &mut change {
-            Change::Begin(intent) => &mut Arc::make_mut(intent).id,
-            Change::Settled(record) | Change::Diverged(record) => &mut record.intent.id,
-            Change::Void(id) => id,
-        };
-        id.gateway = gateway;
-    }
-    change
 }
 
 /// Takes intents back when it is dropped.

@@ -154,9 +154,9 @@ async fn who_was_taken_for_dead_goes_on_and_knows_which_writes_are_records() {
     let begun = intent(&writer, "k");
     writer.begin(std::slice::from_ref(&begun)).await.unwrap();
     assert!(!writer.was_taken_for_dead(begun.id));
-    behind.leave(&writer.itself(), Duration::ZERO).await.unwrap();
+    behind.leave(&writer.itself(writer.enrolment()), Duration::ZERO).await.unwrap();
     let engine = writer.engine().unwrap().clone();
-    writer.is_alive(&engine).await.unwrap();
+    writer.is_alive(&engine, writer.enrolment()).await.unwrap();
     let next = writer.next_id();
     assert!(writer.was_taken_for_dead(begun.id) && !writer.was_taken_for_dead(next));
     assert_eq!(next.gateway, begun.id.gateway);
@@ -208,7 +208,7 @@ async fn a_gateway_that_has_nothing_to_tell_enrols_in_a_replaced_journal_too() {
     replacement.enrol("another").await.unwrap();
     *behind.memory.lock().unwrap() = replacement.clone();
     let engine = writer.engine().unwrap().clone();
-    writer.is_alive(&engine).await.unwrap();
+    writer.is_alive(&engine, writer.enrolment()).await.unwrap();
     until("a new number", async || writer.is_available()).await;
     assert_eq!((writer.gateway(), behind.doubts.load(Relaxed)), (2, 1));
     writer.begin(&[intent(&writer, "k")]).await.unwrap();

@@ -84,7 +84,8 @@ impl Gateway {
     /// `None` = the journal cannot be told.
     async fn begin(self: &Arc<Self>, intents: Vec<Arc<Intent>>) -> Option<Begun> {
         if self.world.mutation == Mutation::MemoryLost {
-            self.overview.remembered.learn_all(&[], true, u64::MAX);
+            let remembered = &self.overview.remembered;
+            remembered.learn_all(&[], true, remembered.asking(u64::MAX));
         }
         let with_contested =
             |intent: &Arc<Intent>| (intent.clone(), self.overview.may_have_records(&intent.object));
