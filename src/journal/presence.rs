@@ -8,6 +8,7 @@ use std::{
     fmt,
     fs::{self, File},
     io::{self, Read, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -33,13 +34,20 @@ pub struct Presence {
 pub struct Held {
     pub gateway: Enrolled,
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Held {
-    /// Nobody need look at it any more.
+    /// Nobody need look at it any more. A journal that was replaced may have given the number to another process, which
+    /// has put its own file there: that stays.
     pub fn forget(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+        let own = self.file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => fs::remove_file(&self.path),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -70,7 +78,7 @@ impl Presence {
             let Some((journal, name)) = text.rsplit_once('\n') else { continue };
             if journal == self.journal {
                 let gateway = Enrolled { number, name: name.to_owned() };
-                dead.push(Held { gateway, path, _file: file });
+                dead.push(Held { gateway, path, file });
             }
         }
         Ok(dead)
@@ -86,9 +94,9 @@ impl Presence {
         file.try_lock()?;
         file.write_all(format!("{}\n{}", self.journal, gateway.name).as_bytes())?;
         fs::rename(&draft, &path)?;
-        let held = Held { gateway: gateway.clone(), path: path.clone(), _file: file };
+        let held = Held { gateway: gateway.clone(), path: path.clone(), file };
         let before = self.own.lock().unwrap_or_else(PoisonError::into_inner).replace(held);
-        // Another journal may have given the number once more.
+        // Another journal may have given the number once more: then the file is where the former was.
         before.filter(|before| before.path != path).map_or(Ok(()), Held::forget)
     }
 
@@ -145,5 +153,19 @@ mod tests {
         next.end().unwrap();
         drop(next);
         assert!(numbers(&presence("/j")).is_empty());
+    }
+
+    #[test]
+    fn a_number_that_was_given_once_more_keeps_the_file_of_who_has_it_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let presence = || Presence::in_directory(dir.path(), &JournalEngine::Sqlite("/j".into()));
+        let (old, new, next) = (presence(), presence(), presence());
+        old.tell(&Enrolled { number: 7, name: "old".into() }).unwrap();
+        // The journal was restored, and gave the number to another process of this host.
+        new.tell(&Enrolled { number: 7, name: "new".into() }).unwrap();
+        old.tell(&Enrolled { number: 8, name: "old".into() }).unwrap();
+        drop(new);
+        let dead: Vec<_> = next.dead().unwrap().iter().map(|held| held.gateway.name.clone()).collect();
+        assert_eq!(dead, ["new"]);
     }
 }
