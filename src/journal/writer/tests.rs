@@ -214,3 +214,32 @@ async fn a_gateway_that_has_nothing_to_tell_enrols_in_a_replaced_journal_too() {
     writer.begin(&[intent(&writer, "k")]).await.unwrap();
     assert_eq!(replacement.counts().await.unwrap().intents, 1);
 }
+
+/// The intents beside which it would be kept are gone with the old journal.
+#[tokio::test]
+async fn what_settled_and_waits_when_the_journal_is_replaced_becomes_a_record() {
+    let (writer, behind, _folder) = gateway();
+    until("the journal", async || writer.is_available()).await;
+    let settled = intent(&writer, "k");
+    writer.begin(std::slice::from_ref(&settled)).await.unwrap();
+    *behind.memory.lock().unwrap() = Arc::new(Memory::new(system_clock()));
+    writer.end(Change::Settled(Record::orphaned(Intent::clone(&settled), 1)), true, true);
+    until("it is told", async || writer.is_available() && writer.queue().waiting.is_empty()).await;
+    assert_eq!(behind.memory().counts().await.unwrap().open, 1);
+    assert_eq!((writer.gateway(), behind.doubts.load(Relaxed)), (1, 1), "the number is the same once more");
+}
+
+#[tokio::test]
+async fn a_journal_that_is_another_again_and_again_is_enrolled_in_now_and_then() {
+    let (writer, behind, _folder) = gateway();
+    until("the journal", async || writer.is_available()).await;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        *behind.memory.lock().unwrap() = Arc::new(Memory::new(system_clock()));
+        // As long as it is not enrolled there it is refused.
+        writer.begin(&[intent(&writer, "k")]).await.unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // After 0.1 s, 0.2 s, and so on.
+    assert!((2..=8).contains(&behind.doubts.load(Relaxed)), "{:?}", behind.doubts);
+}
