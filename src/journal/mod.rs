@@ -279,11 +279,7 @@ impl Counts {
 
 /// A place in the stream of changes; opaque.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mark {
-    pub event: i64,
-    /// How many files this process has left before: with another journal all events are others.
-    pub left: u64,
-}
+pub struct Mark(pub i64);
 
 /// What has changed since a mark.
 #[derive(Debug, Clone, PartialEq)]

@@ -157,7 +157,8 @@ fn a_browser_shows_the_journal_and_decides_in_it() {
         let technical = gateway.technical().await;
         assert_eq!(gateway.put("/bucket/open", b"hello").await.status, 200);
         let mut browser = Browser::open(&format!("http://{technical}/status")).await;
-        let tile = |at: usize| format!("document.querySelectorAll('#journal-tiles li')[{at}].innerText");
+        let tile =
+            |at: usize| format!("(document.querySelectorAll('#journal-tiles li')[{at}]?.innerText ?? '')");
         browser.until("an open object", &format!("{}.startsWith('To be repaired\\n1\\n')", tile(0))).await;
         browser.until("the dead ones", &format!("{}.includes('0 parked, 2 dead')", tile(3))).await;
         let behind =

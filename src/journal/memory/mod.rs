@@ -302,16 +302,12 @@ impl Journal for Memory {
         let tables = self.tables();
         let objects = tables.objects.values().take(most);
         let objects = objects.map(|entry| (entry.object.clone(), entry.records.clone())).collect();
-        Ok(Unresolved {
-            objects,
-            whole: tables.objects.len() <= most,
-            mark: Mark { event: tables.event_count, ..Mark::default() },
-        })
+        Ok(Unresolved { objects, whole: tables.objects.len() <= most, mark: Mark(tables.event_count) })
     }
 
     async fn news(&self, mark: Mark, _patience: Duration) -> Result<News, JournalError> {
         let tables = self.tables();
-        let new = tables.event_count - mark.event;
+        let new = tables.event_count - mark.0;
         if new < 0 || new > tables.events.len() as i64 {
             return Ok(News::Reload);
         }
@@ -319,6 +315,6 @@ impl Journal for Memory {
         let changed: BTreeMap<Digest, &Object> = changed.map(|object| (object.digest(), object)).collect();
         let records = |digest| tables.objects.get(digest).map_or(Vec::new(), |e: &Entry| e.records.clone());
         let changed = changed.iter().map(|(digest, object)| ((*object).clone(), records(digest))).collect();
-        Ok(News::Changed(changed, Mark { event: tables.event_count, ..Mark::default() }))
+        Ok(News::Changed(changed, Mark(tables.event_count)))
     }
 }

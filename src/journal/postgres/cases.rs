@@ -182,8 +182,7 @@ async fn with_records(
 
 /// The number of the newest event that there ever was.
 pub async fn newest(session: &mut Session) -> Result<Mark> {
-    let event = first(&session.query("SELECT coalesce(max(id), 0) FROM events", &[]).await?)?;
-    Ok(Mark { event, ..Mark::default() })
+    Ok(Mark(first(&session.query("SELECT coalesce(max(id), 0) FROM events", &[]).await?)?))
 }
 
 /// In a transaction that sees one state of the database.
@@ -192,13 +191,13 @@ pub async fn news(session: &mut Session, mark: Mark) -> Result<News> {
     if mark == newest {
         return Ok(News::Changed(Vec::new(), mark));
     }
-    if mark.event > newest.event || newest.event - mark.event > KEPT_EVENTS {
+    if mark.0 > newest.0 || newest.0 - mark.0 > KEPT_EVENTS {
         return Ok(News::Reload);
     }
     let sql = "SELECT DISTINCT e.digest, e.cluster, e.bucket, e.key, o.id FROM events e
         LEFT JOIN objects o ON o.digest = e.digest WHERE e.id > $1 ORDER BY e.digest";
     let mut objects = Vec::new();
-    for row in &session.query(sql, &[&mark.event]).await? {
+    for row in &session.query(sql, &[&mark.0]).await? {
         let object = Object { cluster: row.try_get(1)?, bucket: row.try_get(2)?, key: row.try_get(3)? };
         // No object has the number 0.
         objects.push((row.try_get::<_, Option<i64>>(4)?.unwrap_or(0), object));

@@ -154,24 +154,23 @@ pub fn unresolved(tables: &Transaction<'_>, after: &[u8], most: usize) -> Result
 }
 
 /// The number of the newest event that there ever was.
-pub fn newest(tables: &Transaction<'_>) -> Result<i64> {
+pub fn newest(tables: &Transaction<'_>) -> Result<Mark> {
     let sql = "SELECT coalesce(max(id), 0) FROM events";
-    tables.prepare_cached(sql)?.query_row([], |row| row.get(0))
+    tables.prepare_cached(sql)?.query_row([], |row| row.get(0)).map(Mark)
 }
 
-/// Since a mark of this file.
 pub fn news(tables: &Transaction<'_>, mark: Mark) -> Result<News> {
     let newest = newest(tables)?;
-    if mark.event == newest {
+    if mark == newest {
         return Ok(News::Changed(Vec::new(), mark));
     }
-    if mark.event > newest || newest - mark.event > KEPT_EVENTS {
+    if mark.0 > newest.0 || newest.0 - mark.0 > KEPT_EVENTS {
         return Ok(News::Reload);
     }
     let sql = "SELECT DISTINCT e.digest, e.cluster, e.bucket, e.key, o.id FROM events e
         LEFT JOIN objects o ON o.digest = e.digest WHERE e.id > ?1 ORDER BY e.digest";
     let mut statement = tables.prepare_cached(sql)?;
-    let mut rows = statement.query([mark.event])?;
+    let mut rows = statement.query([mark.0])?;
     let mut changed = Vec::new();
     while let Some(row) = rows.next()? {
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
@@ -181,5 +180,5 @@ pub fn news(tables: &Transaction<'_>, mark: Mark) -> Result<News> {
         };
         changed.push((object, records));
     }
-    Ok(News::Changed(changed, Mark { event: newest, ..mark }))
+    Ok(News::Changed(changed, newest))
 }

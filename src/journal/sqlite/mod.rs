@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use self::{
     leases::Terms,
-    thread::{File, Safety, Thread, Use},
+    thread::{Safety, Thread, Use},
 };
 use super::{
     Case, Change, Clock, Counts, Enrolled, Filter, Journal, JournalError, Later, Lease, Life, Mark, News,
@@ -232,14 +232,12 @@ impl Journal for Sqlite {
     }
 
     async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
-        let read = |file: &mut File| Ok(Mark { event: file.read(cases::newest)?, left: file.left() });
-        let mark = self.reader.run(read).await?;
+        let mark = self.read(cases::newest).await?;
         let (mut objects, mut after) = (Vec::new(), Vec::new());
         // One more tells whether there are more.
         while objects.len() <= most {
             let (from, want) = (after, cases::UNRESOLVED.min((most - objects.len()).saturating_add(1)));
-            let page = move |tables: &Transaction<'_>| cases::unresolved(tables, &from, want);
-            let page = self.reader.run(move |file| file.still(mark)?.read(page)).await?;
+            let page = self.read(move |tables| cases::unresolved(tables, &from, want)).await?;
             let is_last = page.len() < want;
             objects.extend(page);
             after = objects.last().map_or(Vec::new(), |(object, _)| object.digest().to_vec());
@@ -255,11 +253,7 @@ impl Journal for Sqlite {
     async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError> {
         let deadline = Instant::now() + patience;
         loop {
-            let news = move |file: &mut File| match file.still(mark) {
-                Ok(file) => file.read(|tables| cases::news(tables, mark)),
-                Err(_) => Ok(News::Reload),
-            };
-            let news = self.reader.run(news).await?;
+            let news = self.read(move |tables| cases::news(tables, mark)).await?;
             let rest = deadline.saturating_duration_since(Instant::now());
             match news {
                 News::Changed(changed, _) if changed.is_empty() && !rest.is_zero() => {

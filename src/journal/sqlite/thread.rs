@@ -17,17 +17,16 @@ use tokio::{
 };
 
 use super::{
-    JournalError, Mark, checkpoint,
+    JournalError, checkpoint,
     open::{make, open, told},
 };
-use crate::journal::trouble::NowAndThen;
 
 /// Jobs that wait; who comes later waits for a place, as long as for the job.
 const QUEUE: usize = 256;
 /// For a job with its waiting. More than SQLite waits for the locks of others.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-type Job = Box<dyn FnOnce(&mut Place) + Send>;
+type Job = Box<dyn FnOnce(&mut File) + Send>;
 
 /// How safe a change must be when it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,22 +49,13 @@ pub struct Thread {
     jobs: mpsc::Sender<Job>,
 }
 
-/// A path, and the file that was there last.
-struct Place {
-    path: PathBuf,
-    usage: Use,
-    file: File,
-    trouble: NowAndThen,
-}
-
-/// What a job gets.
+/// What a job gets: the file that was there when it was opened. Another that takes its place is not opened: SQLite knows
+/// its `-shm` by the path, and cuts off what connections to the old one have mapped into the memory of this process.
 pub struct File {
     path: PathBuf,
     identity: Identity,
     connection: Connection,
     safety: Safety,
-    /// How many were left before it.
-    left: u64,
 }
 
 /// Which file it is: no two that exist have the same.
@@ -79,13 +69,12 @@ impl Thread {
     pub fn spawn(path: &Path, usage: Use) -> Result<Thread, JournalError> {
         // Also after the process has gone to another directory.
         let path = std::path::absolute(path).map_err(|error| unavailable(path, &error))?;
-        let file = File::open(&path, usage)?;
-        let mut place = Place { path, usage, file, trouble: NowAndThen::default() };
+        let mut file = File::open(&path, usage)?;
         let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE);
         let name = if usage == Use::Read { "journal-reader" } else { "journal" };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
-                job(&mut place);
+                job(&mut file);
             }
         });
         thread.map_err(|error| JournalError::Unavailable(format!("no thread: {error}")))?;
@@ -99,10 +88,10 @@ impl Thread {
     ) -> Result<T, JournalError> {
         let deadline = Instant::now() + DEADLINE;
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move |place: &mut Place| {
+        let job = Box::new(move |file: &mut File| {
             if Instant::now() < deadline {
                 // Whoever asked may have gone.
-                answer.send(place.file().and_then(work)).ok();
+                answer.send(file.is_there().and_then(|()| work(file))).ok();
             }
         });
         let late = || JournalError::Unavailable(format!("it does not answer for {DEADLINE:?}"));
@@ -116,19 +105,6 @@ impl Thread {
     }
 }
 
-impl Place {
-    /// The file that is there now.
-    fn file(&mut self) -> Result<&mut File, JournalError> {
-        if !self.file.is_there()? {
-            let path = self.path.display();
-            self.trouble.error(format_args!("journal: {path} is another file than before, or was deleted"));
-            let left = self.file.left + 1;
-            self.file = File { left, ..File::open(&self.path, self.usage)? };
-        }
-        Ok(&mut self.file)
-    }
-}
-
 impl File {
     fn open(path: &Path, usage: Use) -> Result<File, JournalError> {
         make(path)?;
@@ -137,36 +113,21 @@ impl File {
         if usage == Use::Write {
             checkpoint::beside(&mut connection, path)?;
         }
-        let file = File { path: path.to_owned(), identity, connection, safety: Safety::Disk, left: 0 };
-        match file.is_there()? {
-            true => Ok(file),
-            false => Err(file.is_gone()),
-        }
+        let file = File { path: path.to_owned(), identity, connection, safety: Safety::Disk };
+        file.is_there()?;
+        Ok(file)
     }
 
-    /// What cannot be looked at may be there, or not: nothing is done with it meanwhile.
-    fn is_there(&self) -> Result<bool, JournalError> {
+    /// `Err` = it is not, or nobody can tell.
+    fn is_there(&self) -> Result<(), JournalError> {
         match Identity::of(&self.path) {
-            Ok(identity) => Ok(identity == self.identity),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(unavailable(&self.path, &error)),
+            Ok(identity) if identity == self.identity => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unavailable(&self.path, &error)),
+            Ok(_) | Err(_) => Err(JournalError::Unavailable(format!(
+                "{} was replaced or deleted since it was opened: restart what has it open",
+                self.path.display()
+            ))),
         }
-    }
-
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-
-    /// The file, if it is that of the mark.
-    pub fn still(&mut self, mark: Mark) -> Result<&mut File, JournalError> {
-        match self.left == mark.left {
-            true => Ok(self),
-            false => Err(self.is_gone()),
-        }
-    }
-
-    fn is_gone(&self) -> JournalError {
-        JournalError::Unavailable(format!("{} was replaced or deleted meanwhile", self.path.display()))
     }
 
     /// A transaction that sees one state of the file.
@@ -185,10 +146,8 @@ impl File {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
         let done = self.commit(safety, work).map_err(|error| told(&error))?;
-        match self.is_there()? {
-            true => Ok(done),
-            false => Err(self.is_gone()),
-        }
+        self.is_there()?;
+        Ok(done)
     }
 
     fn commit<T>(

@@ -127,7 +127,7 @@ async fn changes_are_told_once(bench: &Bench<'_>) {
 
 async fn who_is_far_behind_begins_anew(bench: &Bench<'_>) {
     let mark = bench.journal.unresolved(1).await.unwrap().mark;
-    let ahead = bench.journal.news(Mark { event: mark.event + 1, ..mark }, PATIENCE).await.unwrap();
+    let ahead = bench.journal.news(Mark(mark.0 + 1), PATIENCE).await.unwrap();
     assert_eq!(ahead, News::Reload);
     let some: Vec<_> =
         (1..=1100).map(|number| diverged(id(1, number), &object(&number.to_string()))).collect();
