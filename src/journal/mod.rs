@@ -38,7 +38,7 @@ pub use self::{
     open::{open, opener},
     postgres::Postgres,
     presence::Presence,
-    record::{Intent, Object, Record, Said, What, WriteId},
+    record::{Intent, Object, Record, Said, Unseen, What, WriteId},
     remembered::Known,
     rules::{Clock, system_clock},
     sqlite::Sqlite,
@@ -132,24 +132,6 @@ pub struct Case {
     pub due: i64,
     /// Why it is parked or dead, or what went wrong last; empty if nothing did.
     pub reason: String,
-}
-
-/// Workers have sent changes of an object whose outcome they do not know, or had its lease run out: what clients wrote
-/// in this time may have been overwritten by what came late. In turns of the journal, which are numbered as leases are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unseen {
-    /// The first such lease: it knew all writes that had ended by then.
-    pub since: i64,
-    /// The first lease after the last one, by when all had come; none yet = `i64::MAX`.
-    pub until: i64,
-}
-
-impl Unseen {
-    /// Whether something that was sent for an older write may have come over this one.
-    pub fn may_be_over(&self, record: &Record) -> bool {
-        record.turn.is_none_or(|ended| ended > self.since)
-            && record.intent.turn.is_none_or(|begun| begun < self.until)
-    }
 }
 
 /// When an object is to be looked at again, and why not now.

@@ -146,6 +146,24 @@ impl Record {
     }
 }
 
+/// Workers have sent changes of an object whose outcome they do not know, or had its lease run out: what clients wrote
+/// in this time may have been overwritten by what came late. In turns of the journal, which are numbered as leases are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unseen {
+    /// The first such lease: it knew all writes that had ended by then.
+    pub since: i64,
+    /// The first lease after the last one, by when all had come; none yet = `i64::MAX`.
+    pub until: i64,
+}
+
+impl Unseen {
+    /// Whether something that was sent for an older write may have come over this one.
+    pub fn may_be_over(&self, record: &Record) -> bool {
+        record.turn.is_none_or(|ended| ended > self.since)
+            && record.intent.turn.is_none_or(|begun| begun < self.until)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -125,7 +125,11 @@ async fn what_settles_beside_a_write_that_the_old_journal_was_told_of_is_kept() 
             replacement.enrol("another").await.unwrap();
             *behind.memory.lock().unwrap() = replacement;
             assert!(journaling.writer.begin(&[next()]).await.is_err());
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            let start = Instant::now();
+            while !journaling.writer.is_available() || journaling.writer.gateway() != 2 {
+                assert!(start.elapsed() < Duration::from_secs(10), "it does not enrol again");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         let newer = next();
         journaling.writer.begin(std::slice::from_ref(&newer)).await.unwrap();

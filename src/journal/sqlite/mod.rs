@@ -2,9 +2,9 @@
 //!
 //! Several processes may have it open: a gateway and its successor, workers, the command line. What changes it is done
 //! by one thread and what reads it by another, so that a long list makes no write wait, and the write-ahead log goes
-//! into the file by a third; [`apply`](Journal::apply) is
-//! on disk when it is done, what workers do (a lease, a resolution) at least survives the processes: where the machine
-//! stops, no worker goes on.
+//! into the file by a third. What gateways tell and what is leased is on disk when it is done: what a worker has sent may
+//! arrive when its machine has stopped. Resolutions and what is given back survive the processes, and are found out anew
+//! after a crash of the machine.
 
 mod cases;
 mod checkpoint;

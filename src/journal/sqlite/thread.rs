@@ -1,7 +1,7 @@
 //! A thread with a connection, on which all work with the file is done, one job after the other.
 //!
 //! The file is that of its path. Where another has been put there, or it was deleted, nobody else would ever see what is
-//! written into the old one: so it is left, and the next job gets what is there now.
+//! written into the old one: so no job is done any more, and each is told why.
 
 use std::{
     fs, io,
