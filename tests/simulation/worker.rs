@@ -51,13 +51,7 @@ impl Backends {
         effect: impl FnOnce(&World) -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
         let answer = self.0.exchange(self.0.at(backend), effect);
-        async move {
-            match answer.await {
-                Answer::Done(answer) => Ok(answer),
-                Answer::Away => Err(StoreError::Failed("away".into())),
-                Answer::Broken | Answer::Lost => Err(StoreError::Unknown("lost".into())),
-            }
-        }
+        async move { answered(answer.await) }
     }
 
     async fn held(&self, backend: &str, object: &Object) -> Result<Option<Held>, StoreError> {
@@ -84,6 +78,11 @@ impl Backends {
                 return Err(changed());
             }
         }
+        if self.0.stalls() {
+            self.0.sim.note(|| format!("worker {} stalls ahead of its change", self.1));
+            self.0.sim.stall(self.1, self.0.sim.range(HOLD, 4_000));
+            self.0.sim.sleep(1).await;
+        }
         if self.0.mutation != Mutation::Unchecked && !gate.may_go_on().await {
             return Err(StoreError::Failed("called off".into()));
         }
@@ -101,12 +100,21 @@ impl Backends {
         backend: &str,
         change: impl FnOnce(&World) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
-        let answer = self.ask(backend, change);
-        if self.0.is_faulty(30) {
-            self.0.sim.note(|| format!("worker {} stalls behind its change", self.1));
-            self.0.sim.stall(self.1, self.0.sim.range(HOLD, 4_000));
+        if !self.0.stalls() {
+            return self.ask(backend, change).await;
         }
-        answer.await
+        let answer = self.0.exchange_stalling(self.0.at(backend), change);
+        self.0.sim.note(|| format!("worker {} stalls behind its change", self.1));
+        self.0.sim.stall(self.1, self.0.sim.range(HOLD, 4_000));
+        answered(answer.await)
+    }
+}
+
+fn answered<T>(answer: Answer<T>) -> Result<T, StoreError> {
+    match answer {
+        Answer::Done(answer) => Ok(answer),
+        Answer::Away => Err(StoreError::Failed("away".into())),
+        Answer::Broken | Answer::Lost => Err(StoreError::Unknown("lost".into())),
     }
 }
 

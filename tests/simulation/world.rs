@@ -34,6 +34,8 @@ pub const LANDED: i64 = 50;
 
 /// What is slow, and not late, has arrived by then.
 const SLOW: i64 = 400;
+/// And this, where few things are.
+const SLOWEST: i64 = 1_500;
 
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,13 +138,24 @@ pub struct World {
     /// How often it does, of 1000 times.
     lateness: i64,
     /// Whether what is not late takes its time, too.
-    is_slow: bool,
+    pace: Pace,
+    /// How often a worker stands still around a change, of 1000 times.
+    stalls: i64,
     stores: Mutex<Vec<Store>>,
     pub faults: AtomicBool,
     pub writes: Mutex<Vec<Write>>,
     /// Keys of objects that a worker knew to be misplaced.
     pub sighted: Mutex<BTreeSet<Vec<u8>>>,
     events: AtomicI64,
+}
+
+/// How long what is neither lost nor late takes to arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Quick,
+    Slow,
+    /// Quick, but for some that are slower than all others.
+    Uneven,
 }
 
 /// What came of a request.
@@ -187,7 +200,8 @@ impl World {
             journal_fails: sim.chance(300),
             is_late: sim.chance(500),
             lateness: sim.pick(&[50, 50, 250]),
-            is_slow: sim.chance(500),
+            pace: sim.pick(&[Pace::Quick, Pace::Quick, Pace::Slow, Pace::Uneven]),
+            stalls: sim.pick(&[30, 30, 200]),
             stores: Mutex::new(stores),
             faults: AtomicBool::new(true),
             writes: Mutex::default(),
@@ -204,6 +218,11 @@ impl World {
 
     pub fn is_faulty(&self, per_mille: i64) -> bool {
         self.faults.load(Relaxed) && self.sim.chance(per_mille)
+    }
+
+    /// Whether a worker stands still now, for longer than it has a lease.
+    pub fn stalls(&self) -> bool {
+        self.is_faulty(self.stalls)
     }
 
     pub fn skew(&self) -> i64 {
@@ -317,15 +336,34 @@ impl World {
         at: usize,
         effect: F,
     ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
+        self.exchange_with(self.lateness, at, effect)
+    }
+
+    /// [`Self::exchange`] of who is about to stand still: so may what lies between, and be late every other time.
+    pub fn exchange_stalling<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
+        self: &Arc<Self>,
+        at: usize,
+        effect: F,
+    ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
+        self.exchange_with(500, at, effect)
+    }
+
+    fn exchange_with<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
+        self: &Arc<Self>,
+        lateness: i64,
+        at: usize,
+        effect: F,
+    ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
         let sim = self.sim.clone();
         let is_down = lock(&self.stores)[at].down_until > sim.now() && self.faults.load(Relaxed);
-        let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(self.lateness));
+        let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(lateness));
         let patience = if is_lost || is_late { sim.range(5, 1500) } else { 60_000 };
         let patience = if self.is_late { patience } else { patience.max(LANDED) };
-        let arrives = match (is_late, self.is_late && self.is_slow) {
-            (true, _) => sim.range(1, SETTLE - 10),
-            (false, true) => sim.range(1, SLOW),
-            (false, false) => sim.range(1, 40),
+        let arrives = match self.pace {
+            _ if is_late => sim.range(1, SETTLE - 10),
+            Pace::Slow if self.is_late => sim.range(1, SLOW),
+            Pace::Uneven if self.is_late && sim.chance(200) => sim.range(1, SLOWEST),
+            _ => sim.range(1, 40),
         };
         let never = is_lost && sim.chance(500);
         let is_broken = !is_lost && !is_late && self.is_faulty(20);
