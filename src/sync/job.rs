@@ -19,7 +19,7 @@ use super::{
     limits::{Limited, Pass},
     misplaced::{Elsewhere, Move, Moved, Sent, found_on},
     places::{Place, Places, backends_of},
-    repair::{Outcome, Repair, Rules},
+    repair::{Attempt, Outcome, Repair, Rules},
     slots::{Slot, Slots},
     worker::Trouble,
 };
@@ -92,6 +92,7 @@ pub struct Job {
     lease: Lease,
     case: Case,
     hold: Hold,
+    attempt: Attempt,
 }
 
 /// How the work on an object ended.
@@ -115,10 +116,25 @@ enum Word {
     Nothing,
 }
 
+impl Word {
+    /// Who has changed something and did not see all backends agree then says so: what was written meanwhile may be
+    /// under it, and what a backend holds may be of it.
+    fn after(self, attempt: &Attempt) -> Word {
+        match self {
+            word if attempt.changed() == 0 => word,
+            Word::Postpone(later) => Word::Postpone(Later { unseen: true, ..later }),
+            Word::SetAside(standing, unsettled) => {
+                Word::SetAside(standing, Some(unsettled.unwrap_or_default()))
+            }
+            Word::Nothing => Word::Nothing,
+        }
+    }
+}
+
 impl Job {
     pub fn new(shop: Arc<Shop>, lease: Lease, case: Case, asked: Asked) -> Job {
         let hold = Hold::new(asked, shop.hold);
-        Job { shop, lease, case, hold }
+        Job { shop, lease, case, hold, attempt: Attempt::default() }
     }
 
     pub async fn run(self, slots: Arc<Slots>, stop: watch::Receiver<bool>) {
@@ -169,6 +185,7 @@ impl Job {
             hidden: shop.places.is_hidden(object),
             rules: &shop.rules,
             gate: &self.hold,
+            attempt: &self.attempt,
         };
         let outcome = match is_to_move {
             true => self.bring_home(&repair, &elsewhere, pass, &mut slot).await,
@@ -208,19 +225,29 @@ impl Job {
             Moved::Ended(outcome) => Ok(outcome),
             Moved::Sent(sent) => {
                 drop(pass);
-                let mut case = slot.aside(self.calm(&sent)).await?;
-                let (object, seen) = (&self.lease.object, self.case.ids());
+                let mut case = slot.aside(self.calm(&sent)).await;
                 for _ in 0..TAKING_BACK.0 {
-                    match sent.look_back(repair, object, &seen, case.as_ref()).await {
+                    match self.look_back(&sent, repair, case).await {
                         Ok(outcome) => return Ok(outcome),
-                        Err(error) => log::debug!("{object}: a copy is not taken back yet: {error}"),
+                        Err(why) => log::debug!("{}: not looked back at yet: {why}", self.lease.object),
                     }
-                    case = slot.aside(self.looked_at_later()).await?;
+                    case = slot.aside(self.looked_at_later()).await;
                 }
-                let why = "a copy that a DELETE has overtaken could not be taken back".into();
-                Ok(Outcome::Unsettled { why })
+                let why = "whether a DELETE has overtaken a copy could not be found out, or the copy not taken back";
+                Ok(Outcome::Unsettled { why: why.into() })
             }
         }
+    }
+
+    async fn look_back(
+        &self,
+        sent: &Sent,
+        repair: &Repair<'_>,
+        case: Result<Option<Case>, JournalError>,
+    ) -> Result<Outcome, String> {
+        let case = case.map_err(|error| error.to_string())?;
+        let looked = sent.look_back(repair, &self.lease.object, &self.case.ids(), case.as_ref()).await;
+        looked.map_err(|error| error.to_string())
     }
 
     async fn looked_at_later(&self) -> Result<Option<Case>, JournalError> {
@@ -270,8 +297,8 @@ impl Job {
     fn word(&self, end: End, told: &mut Told) -> Word {
         let shop = &self.shop;
         let (word, outcome, why) = match end {
-            End::Repair(Outcome::Resolved { changed }) => {
-                told.changed = changed;
+            End::Repair(Outcome::Resolved) => {
+                told.changed = self.attempt.changed();
                 (Word::Nothing, "resolved", String::new())
             }
             End::Repair(Outcome::Lost) => {
@@ -301,7 +328,7 @@ impl Job {
         };
         told.outcome = outcome;
         told.why = why;
-        word
+        word.after(&self.attempt)
     }
 
     /// One try more that failed: when the next is, or that there is none.

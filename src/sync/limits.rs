@@ -216,6 +216,10 @@ impl Limited {
                 }),
                 None => Err(StoreError::Refused(why)),
             },
+            Err(StoreError::Unfinished { etag, why }) => match self.judged::<T>(object, used, Err(*why)) {
+                Err(why) => Err(StoreError::Unfinished { etag, why: Box::new(why) }),
+                done => done,
+            },
             Err(StoreError::Unknown(why)) => {
                 let changed = known().filter(|(_, kind, _)| *kind == Kind::Change);
                 changed.for_each(|(name, kind, backend)| backend.failed(name, kind, &why));

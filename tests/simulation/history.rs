@@ -15,7 +15,7 @@ use crate::{
     exec::{Rng, Sim, channel, lock},
     gateway::Gateway,
     worker,
-    world::{Effect, LANDED, Mutation, SETTLE, World, Write, object_on},
+    world::{Effect, LANDED, Mutation, SETTLE, SPOILT, World, Write, object_on},
 };
 
 type Slots = Arc<Vec<Mutex<Option<Arc<Gateway>>>>>;
@@ -260,7 +260,12 @@ async fn check(
         let contents: BTreeSet<_> = (0..world.backends.len()).filter_map(|at| world.text(at, key)).collect();
         world.is_moving() && contents.len() > 1
     };
-    let is_parked = |case: &&Case| case.standing == Standing::Parked && !differs(&case.object.key);
+    // What a backend made of a copy, and the worker could not take away: nothing tells whose it is.
+    let is_spoilt = |key: &[u8]| {
+        (0..world.backends.len()).any(|at| world.text(at, key).is_some_and(|text| text == SPOILT))
+    };
+    let is_excused = |key: &[u8]| differs(key) || is_spoilt(key);
+    let is_parked = |case: &&Case| case.standing == Standing::Parked && !is_excused(&case.object.key);
     let is_wrong = |case: &&Case| is_parked(case) && is_answered(&case.object.key);
     if let Some(case) = parked.iter().find(is_wrong).filter(|_| is_decided) {
         return Err(format!("parked, with one gateway: {case:?}"));
