@@ -106,7 +106,7 @@ impl Backends {
         };
         match self.change(object, backend, Some(&now), Effect::Delete, gate).await {
             Ok(_) => failed(),
-            Err(error) => StoreError::Refused(error.to_string()),
+            Err(error) => StoreError::Failed(error.to_string()),
         }
     }
 
@@ -251,7 +251,7 @@ pub async fn work(world: Arc<World>, actor: Actor) {
         let hold = Duration::from_millis(HOLD as u64);
         let leases = world.journal.lease(&name, wanted, 1, hold, lease_settle).await.unwrap();
         for (lease, case) in leases {
-            world.sim.note(|| format!("{name} leases {}", lease.object));
+            world.sim.note(|| format!("{name} leases {}, {:?}", lease.object, case.unseen));
             let until = AtomicI64::new(asked + HOLD);
             let hold = Hold { sim: world.sim.clone(), until, is_ignored: ignored };
             let attempt = Attempt::default();

@@ -191,7 +191,7 @@ impl Copy<'_> {
         };
         match taken_away {
             Ok(()) => StoreError::Failed(format!("{url}: {why}; it was taken away again")),
-            Err(error) => StoreError::Refused(format!("{url}: {why}; it is there still: {error}")),
+            Err(error) => StoreError::Failed(format!("{url}: {why}; it may be there still: {error}")),
         }
     }
 
