@@ -155,7 +155,7 @@ pub struct World {
     /// How often a worker stands still around a change, of 1000 times.
     stalls: i64,
     /// Whether what clients write beside objects is no part of a copy.
-    is_apart: bool,
+    pub is_apart: bool,
     /// How often a backend stores something else than it was sent, or is not all that belongs to it, of 1000 copies.
     spoils: i64,
     stores: Mutex<Vec<Store>>,
