@@ -155,7 +155,7 @@ impl Worker {
         pace.look = Instant::now() + if found < room { IDLE } else { Duration::ZERO };
         for (lease, case) in leases {
             let job = Job::new(shop.clone(), lease, case, asked);
-            jobs.spawn(job.run(slots.clone(), self.wishes.stop.clone()));
+            jobs.spawn(job.run(slots.clone(), self.wishes.clone()));
         }
         Ok(Some(found))
     }

@@ -165,6 +165,33 @@ async fn a_paused_worker_takes_nothing_and_goes_on_when_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_lets_end_what_runs_and_gives_back_what_was_only_leased() {
+    let world = World::new();
+    world.stores.slow.store(2_000, Relaxed);
+    for number in 0..12 {
+        world.missed_by_b(&format!("key{number}")).await;
+    }
+    let running = tokio::spawn(world.worker(false).run());
+    sleep(Duration::from_secs(1)).await;
+    assert!(world.journal.counts().await.unwrap().leased > 4, "more are leased than are repaired at once");
+    world.paused.send_replace(true);
+    sleep(Duration::from_secs(60)).await;
+    let counts = world.journal.counts().await.unwrap();
+    assert_eq!((counts.resolved, counts.open, counts.leased), (4, 8, 0));
+    // For another worker, at once.
+    let case = &world.journal.list(&Filter::default(), None, 1).await.unwrap()[0];
+    assert!(case.due <= EPOCH + 2_000, "{}", case.due);
+    assert_eq!(case.attempts, 0);
+
+    world.paused.send_replace(false);
+    while world.journal.counts().await.unwrap().open > 0 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    world.stop.send_replace(true);
+    assert_eq!(running.await.unwrap(), Ok(Ended::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
 async fn clusters_without_credentials_wait_with_the_reason() {
     let world = World::new().without_credentials(80);
     world.missed_by_b("key").await;
