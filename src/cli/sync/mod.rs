@@ -61,7 +61,7 @@ pub struct Arguments {
     /// The gateway's configuration file
     #[arg(short, long, value_name = "FILE", required = true)]
     conf: Option<String>,
-    /// End when nothing is due any more; code 1 if something is left open or parked
+    /// End when nothing is due any more; code 1 if something is left open or parked. Sync.Listen is left to the service
     #[arg(long)]
     once: bool,
     /// Move objects to their home that were found on another cluster, too
@@ -168,7 +168,8 @@ async fn work(
     let (paused, is_paused) = watch::channel(pause::file(&config).exists());
     let (_ended, ended) = watch::channel(false);
     listen_to_signals(stop, main.clone())?;
-    if let Some(listen) = &config.sync.listen {
+    // Whoever ends when nothing is due runs beside the service, which has the address.
+    if let Some(listen) = config.sync.listen.as_ref().filter(|_| !arguments.once) {
         endpoint::start(listen, stopped.clone(), ended)?;
     }
     let Some(engine) = open(journal, stopped.clone()).await? else { return Ok(()) };
