@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A point in time, given in milliseconds since 1970.
-fn time(millis: i64) -> String {
+pub fn time(millis: i64) -> String {
     let known = DateTime::<Utc>::from_timestamp_millis(millis);
     known.map_or_else(|| millis.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
@@ -145,7 +145,7 @@ pub fn lines(cases: &[Case], out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 /// Nothing in it is obeyed by a terminal: serde_json alone would leave DEL, C1 and what turns text as they are.
-fn write_line(value: &Value, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn write_line(value: &Value, out: &mut impl Write) -> anyhow::Result<()> {
     let mut line = Vec::new();
     push_json(value, &mut line)?;
     Ok(out.write_all(&line)?)
@@ -165,7 +165,7 @@ fn value(case: &Case) -> Value {
     })
 }
 
-fn record_value(record: &Record) -> Value {
+pub fn record_value(record: &Record) -> Value {
     let intent = &record.intent;
     let replies = record.replies.iter().map(|(backend, said)| (backend.clone(), json!(said)));
     json!({
