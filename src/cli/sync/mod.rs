@@ -5,10 +5,11 @@
 //! runs it.
 
 mod endpoint;
+mod maintenance;
 mod pause;
 mod progress;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
@@ -19,8 +20,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::progress::Progress;
-use super::{Unusable, serve::runtime::Store};
+use self::{maintenance::Maintenance, progress::Progress};
+use super::Unusable;
 use crate::{
     config::{Config, JournalConfig},
     journal::{self, Journal, JournalError, Wanted},
@@ -44,8 +45,6 @@ use crate::{
 
 /// For backends' names to be resolved before the first question.
 const FIRST_LOOKUP: Duration = Duration::from_secs(2);
-/// Between two looks at what operators changed at run time.
-const MAINTENANCE: Duration = Duration::from_secs(1);
 /// For the main log's last lines.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For uploads to be aborted that copies have left.
@@ -182,8 +181,9 @@ async fn work(
         Parts { journal: engine.clone(), settle: journal.settle, stores: stores.clone(), places, metrics };
     let shop = Arc::new(shop(&config, &topology, arguments, parts, progress.clone()));
     let concurrency = arguments.concurrency.map_or(config.sync.concurrency, usize::from);
-    look_at_maintenance(&config, &topology, &shop);
-    tokio::spawn(keep_looking(config, topology, shop.clone()));
+    let maintenance = Maintenance::new(&config.state_directory, topology, shop.clone());
+    maintenance.look();
+    tokio::spawn(maintenance.keep_looking());
     METRICS.limit("Sync.Concurrency", concurrency as u64);
     log::info!("{} works through the journal, {concurrency} objects at once", shop.name);
     let wishes = Wishes { stop: stopped, paused: is_paused };
@@ -320,32 +320,4 @@ fn listen_to_signals(stop: watch::Sender<bool>, main: MainLog) -> anyhow::Result
         }
     });
     Ok(())
-}
-
-/// Which backends get nothing now: by the configuration, and by what operators changed at run time.
-fn look_at_maintenance(config: &Config, topology: &Topology, shop: &Shop) {
-    let changes = match Store::at(&config.state_directory).read() {
-        Ok(changes) => changes,
-        // What was in force stays so.
-        Err(error) => return log::warn!("{error}"),
-    };
-    let maintained: HashSet<String> = topology
-        .backends
-        .iter()
-        .filter(|backend| {
-            changes.maintenance.get(&backend.endpoint()).map_or(backend.maintained, |change| change.on)
-        })
-        .map(|backend| backend.endpoint())
-        .collect();
-    shop.places.maintain(maintained);
-}
-
-async fn keep_looking(config: Config, topology: Topology, shop: Arc<Shop>) {
-    let known = Arc::new((config, topology, shop));
-    loop {
-        sleep(MAINTENANCE).await;
-        let known = known.clone();
-        let look = move || look_at_maintenance(&known.0, &known.1, &known.2);
-        tokio::task::spawn_blocking(look).await.unwrap_or_default();
-    }
 }
