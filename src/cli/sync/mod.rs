@@ -321,3 +321,21 @@ fn listen_to_signals(stop: watch::Sender<bool>, main: MainLog) -> anyhow::Result
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::worker::ENDING;
+
+    #[test]
+    fn the_service_has_the_time_that_the_end_may_take() {
+        let unit = include_str!("../../../systemd/akubra-sync.service");
+        let has: u64 =
+            unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap().parse().unwrap();
+        // The main log is flushed, and then the runtime is ended.
+        let told = progress::COUNTING + progress::LAST_WORDS;
+        let takes = ENDING + ABORTING + told + 2 * LAST_WORDS;
+        // What is left is for a busy machine.
+        assert!(Duration::from_secs(has) >= takes + Duration::from_secs(10), "{has} s for {takes:?}");
+    }
+}

@@ -28,8 +28,10 @@ use crate::{
 /// Lines that wait to be written.
 const WAITING_MOST: usize = 10_000;
 const SUMMARY: Duration = Duration::from_secs(10);
-/// For what waits to be written at the end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For the journal to be counted at the end.
+pub const COUNTING: Duration = Duration::from_secs(2);
+/// For what waits to be written then.
+pub const LAST_WORDS: Duration = Duration::from_secs(5);
 const STATUS: Duration = Duration::from_secs(2);
 
 /// How many objects ended how.
@@ -136,7 +138,8 @@ impl Progress {
 
     /// The last words.
     pub async fn end(self, journal: &dyn Journal) {
-        self.summary(journal.counts().await.ok().as_ref(), 0.0);
+        let counts = timeout(COUNTING, journal.counts()).await;
+        self.summary(counts.ok().and_then(Result::ok).as_ref(), 0.0);
         let mut unwritten = self.totals.unwritten.subscribe();
         // Where nobody reads, what waits is given up.
         timeout(LAST_WORDS, unwritten.wait_for(|lines| *lines == 0)).await.map(drop).unwrap_or_default();

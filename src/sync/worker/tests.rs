@@ -8,7 +8,7 @@ use super::{
     super::fixture::{A, B, EPOCH, SETTLE, Unheard, World},
     *,
 };
-use crate::journal::{Counts, Journal, Object, Said};
+use crate::journal::{Counts, Journal, Object, Said, fixture::Behind};
 
 fn object(key: &str) -> Object {
     Object { cluster: "main".into(), bucket: b"bucket".into(), key: key.into() }
@@ -146,6 +146,21 @@ async fn what_does_not_end_is_given_up_and_rests_until_nothing_of_it_can_happen(
     let since = EPOCH + (Duration::from_secs(1) + GRACE + SETTLE).as_millis() as i64;
     assert!((since..since + 1000).contains(&case.due), "{} {since}", case.due);
     assert_eq!(case.attempts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_does_not_answer_holds_the_end_up_for_so_long_and_no_longer() {
+    let world = World::new();
+    let journal = Arc::<Behind>::default();
+    journal.held.send_replace(true);
+    let mut worker = world.worker(false);
+    Arc::get_mut(&mut worker.shop).unwrap().journal = journal;
+    let running = tokio::spawn(worker.run());
+    sleep(Duration::from_secs(1)).await;
+    world.stop.send_replace(true);
+    let told = Instant::now();
+    assert_eq!(running.await.unwrap(), Ok(Ended::Stopped));
+    assert!(told.elapsed() <= ENDING, "{:?}", told.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
