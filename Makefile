@@ -38,7 +38,7 @@ test:
 
 # What no CI run waits for; AKUBRA_KILLS and AKUBRA_SEED change how often and when.
 crash-test:
-	@scripts/install-missing service
+	@scripts/install-missing servers
 	$(CARGO) test --profile demo --features demo --locked --test it crash:: -- --ignored --test-threads=1 --nocapture
 
 # scripts/package says what is made for it.

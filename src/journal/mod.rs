@@ -10,6 +10,7 @@
 //! ```
 
 mod batch;
+mod dropped;
 mod ends;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -33,6 +34,7 @@ use async_trait::async_trait;
 
 pub use self::{
     batch::{Batch, Waiting},
+    dropped::Dropped,
     ends::{Changes, Ended, Outcome, Overview},
     memory::Memory,
     open::{open, opener},
@@ -374,6 +376,9 @@ pub trait Journal: Send + Sync {
     /// Forgets an object, for a reason that is kept; false = there is none, or a write to it is under way, or it is
     /// leased.
     async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError>;
+
+    /// Up to `most` objects that were dropped, the last first; those before the one of this number.
+    async fn dropped(&self, before: Option<i64>, most: usize) -> Result<Vec<Dropped>, JournalError>;
 
     async fn counts(&self) -> Result<Counts, JournalError>;
 

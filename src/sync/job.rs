@@ -21,7 +21,7 @@ use super::{
     places::{Place, Places, backends_of},
     repair::{Attempt, Outcome, Repair, Rules},
     slots::{Slot, Slots},
-    worker::Trouble,
+    worker::{Trouble, Wishes},
 };
 use crate::{
     journal::{Case, Journal, JournalError, Later, Lease, Object, Standing, Wanted},
@@ -102,8 +102,8 @@ enum End {
     Postponed(Duration, String),
     /// The journal failed, in the middle.
     Journal(JournalError),
-    /// The process ends, before it began.
-    Untouched,
+    /// The process ends or is paused, before it began.
+    Untouched(&'static str),
     /// The process ends, in the middle.
     GivenUp,
 }
@@ -137,13 +137,13 @@ impl Job {
         Job { shop, lease, case, hold, attempt: Attempt::default() }
     }
 
-    pub async fn run(self, slots: Arc<Slots>, stop: watch::Receiver<bool>) {
+    pub async fn run(self, slots: Arc<Slots>, wishes: Wishes) {
         let mut given_up = self.shop.given_up.subscribe();
         let begun = Instant::now();
         let end = tokio::select! {
             biased;
             _ = given_up.wait_for(|given_up| *given_up) => End::GivenUp,
-            end = self.work(&slots, stop) => end,
+            end = self.work(&slots, wishes) => end,
             () = self.hold.keep(&*self.shop.journal, &self.lease, self.shop.rules.settle) => {
                 End::Repair(Outcome::Lost)
             }
@@ -151,10 +151,12 @@ impl Job {
         self.hand_over(end, begun.elapsed()).await;
     }
 
-    async fn work(&self, slots: &Slots, mut stop: watch::Receiver<bool>) -> End {
+    /// What has not begun when the process is to end, or is paused, does not begin: the next worker gets it at once.
+    async fn work(&self, slots: &Slots, mut wishes: Wishes) -> End {
         let slot = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return End::Untouched,
+            _ = wishes.stop.wait_for(|stop| *stop) => return End::Untouched("the worker ends"),
+            Ok(_) = wishes.paused.wait_for(|paused| *paused) => return End::Untouched("the worker is paused"),
             slot = slots.take() => slot,
         };
         self.repair(slot).await
@@ -313,9 +315,7 @@ impl Job {
                 shop.trouble(&error.to_string());
                 (Word::Postpone(Later::again(shop.backoff.min)), "again", error.to_string())
             }
-            End::Untouched => {
-                (Word::Postpone(Later::waits(Duration::ZERO)), "again", "the worker ends".to_owned())
-            }
+            End::Untouched(why) => (Word::Postpone(Later::waits(Duration::ZERO)), "again", why.to_owned()),
             // What was sent may still be on its way.
             End::GivenUp => {
                 let pause = shop.rules.settle;

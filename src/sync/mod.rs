@@ -9,7 +9,7 @@ mod circuit;
 mod copies;
 pub mod decide;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod hold;
 pub mod job;
 pub mod limits;

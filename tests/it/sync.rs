@@ -158,7 +158,14 @@ fn a_worker_in_the_background_is_paused_resumed_watched_and_stopped() {
         // Before it can be reached again: the client was answered without it.
         wait_for_open(&gateway, 1).await;
         b.come_back().await;
-        assert_eq!(command(&gateway, &["sync", "--once"]).await.status.code(), Some(1), "it is paused");
+        let once = command(&gateway, &["sync", "--once", "--misplaced"]).await;
+        assert_eq!(once.status.code(), Some(1), "{once:?}");
+        assert!(String::from_utf8_lossy(&once.stderr).contains("paused: akubra sync resume"), "{once:?}");
+        // One more that would serve metrics there says why it cannot.
+        let second = command(&gateway, &["sync"]).await;
+        assert_eq!(second.status.code(), Some(1), "{second:?}");
+        let why = format!("Sync.Listen: cannot listen on {free}");
+        assert!(String::from_utf8_lossy(&second.stderr).contains(&why), "{second:?}");
         assert_eq!(b.object(BUCKET, "key").await, None);
         printed(&gateway, &["sync", "resume"]).await;
         scraped("the repair", "akubra_sync_repairs_total{outcome=\"resolved\"} 1").await;

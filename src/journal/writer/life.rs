@@ -116,6 +116,7 @@ impl Writer {
             (self.replaced)();
             current.number = 0;
         }
+        self.metrics.replaced.inc();
         log::error!(
             "{}; this process goes on under another number. What the journal was told since, and what it was told \
              of writes under way, is not there any more",
