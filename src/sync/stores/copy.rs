@@ -149,9 +149,6 @@ impl Copy<'_> {
     /// The source's ACL, if it was that of what was copied.
     async fn keep_acl(&self, copied: &Copied) -> Result<(), StoreError> {
         let Some(acl) = attribute::read(self.source, self.object, "acl").await? else { return Ok(()) };
-        if attribute::read(self.target, self.object, "acl").await?.as_ref() == Some(&acl) {
-            return Ok(());
-        }
         let source = State::Present(self.held.clone());
         self.stores.still(self.source, self.object, &source).await?;
         self.still_there(copied).await?;
@@ -190,7 +187,7 @@ impl Copy<'_> {
             None => Err(StoreError::Failed("it has not said under which ETag".into())),
         };
         match taken_away {
-            Ok(()) => StoreError::Failed(format!("{url}: {why}; it was taken away again")),
+            Ok(()) => StoreError::Failed(format!("{url}: {why}; it is not there any more")),
             Err(error) => StoreError::Failed(format!("{url}: {why}; it may be there still: {error}")),
         }
     }
