@@ -191,7 +191,13 @@ impl Job {
         };
         let outcome = match is_to_move {
             true => self.bring_home(&repair, &elsewhere, pass, &mut slot).await,
-            false => repair.run(&self.lease, &self.case).await,
+            false => {
+                let outcome = repair.run(&self.lease, &self.case).await;
+                if matches!(outcome, Ok(Outcome::Resolved)) {
+                    pass.end();
+                }
+                outcome
+            }
         };
         outcome.map_or_else(End::Journal, End::Repair)
     }
@@ -224,7 +230,12 @@ impl Job {
         slot: &mut Slot<'_>,
     ) -> Result<Outcome, JournalError> {
         match (Move { repair, elsewhere }).run(&self.lease, &self.case).await? {
-            Moved::Ended(outcome) => Ok(outcome),
+            Moved::Ended(outcome) => {
+                if outcome == Outcome::Resolved {
+                    pass.end();
+                }
+                Ok(outcome)
+            }
             Moved::Sent(sent) => {
                 drop(pass);
                 let mut case = slot.aside(self.calm(&sent)).await;
