@@ -113,6 +113,7 @@ fn broken_rules_are_seen() {
         (0, Mutation::MemoryLost),
         (0, Mutation::NobodyWaits),
         (0, Mutation::BatchesLost),
+        (0, Mutation::DeathsUnheard),
         (MOVING, Mutation::Unchecked),
         (MOVING, Mutation::NoSettle),
         (MOVING, Mutation::SettledForgotten),
