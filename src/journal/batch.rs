@@ -32,7 +32,7 @@ pub struct Waiting<T> {
     next: u64,
     /// The batch that is on its way: its first number, and how many changes it has.
     flying: Option<(u64, usize)>,
-    /// Beginnings in the queue.
+    /// Beginnings in the queue, and what is still under way.
     begun: HashMap<WriteId, u64>,
     /// Entries that should not linger.
     urgent: usize,
@@ -104,6 +104,14 @@ impl<T> Waiting<T> {
         Ok(())
     }
 
+    /// Adds that a write is still under way, unless that or its beginning waits already. It is never refused: there are no
+    /// more of those than writes under way.
+    pub fn still(&mut self, intent: &Arc<Intent>, now: Instant) {
+        if !self.begun.contains_key(&intent.id) {
+            self.push(Change::Still(intent.clone()), now, true);
+        }
+    }
+
     /// Adds the end of a write, and says how far the queue must be taken for it to be in the journal; `None` = there is
     /// no room, and it is lost. `begun` = its beginning was added. `needed` = the journal must hear of it whether it has
     /// heard of the beginning or not.
@@ -135,7 +143,7 @@ impl<T> Waiting<T> {
     }
 
     fn push(&mut self, change: Change, now: Instant, urgent: bool) {
-        if let Change::Begin(intent) = &change {
+        if let Change::Begin(intent) | Change::Still(intent) = &change {
             self.begun.insert(intent.id, self.next);
         }
         self.urgent += usize::from(urgent);
@@ -165,7 +173,7 @@ impl<T> Waiting<T> {
         while let Some(entry) = self.entries.pop_front() {
             self.urgent -= usize::from(entry.urgent);
             let joined = entry.joined;
-            if let Some(Change::Begin(intent)) = &entry.change {
+            if let Some(Change::Begin(intent) | Change::Still(intent)) = &entry.change {
                 self.begun.remove(&intent.id);
             }
             if !entry.is_nothing() {
@@ -196,7 +204,7 @@ impl<T> Waiting<T> {
                 entry.change = Some(Change::Void(intent.id));
             }
             tokens.extend(entry.token.take());
-            if let Some(Change::Begin(intent)) = &entry.change {
+            if let Some(Change::Begin(intent) | Change::Still(intent)) = &entry.change {
                 self.begun.insert(intent.id, entry.number);
             }
             self.urgent += usize::from(entry.urgent);
@@ -249,6 +257,7 @@ mod tests {
     fn numbers<T>(batch: &Batch<T>) -> Vec<(char, i64)> {
         let kind = |change: &Change| match change {
             Change::Begin(_) => 'b',
+            Change::Still(_) => 'u',
             Change::Settled(_) => 's',
             Change::Diverged(_) => 'd',
             Change::Void(_) => 'v',
@@ -306,6 +315,27 @@ mod tests {
         waiting.begin(&begin([4]), now);
         waiting.end(Change::Void(intent(4).id), true, false, now);
         assert_eq!(numbers(&waiting.take()), [('b', 1), ('v', 2), ('d', 3), ('s', 1)]);
+    }
+
+    #[test]
+    fn what_is_still_under_way_is_told_once_and_not_refused() {
+        let now = Instant::now();
+        let mut waiting = Waiting::<()>::default();
+        while waiting.begin(&begin([waiting.len() as i64]), now) {}
+        let full = waiting.len();
+        let [waits, lost, ended] = begin([1, -1, -2]);
+        for intent in [&waits, &lost, &ended, &lost] {
+            waiting.still(intent, now);
+        }
+        assert_eq!(waiting.len(), full + 2, "the beginning of one waits already");
+        waiting.end(Change::Diverged(record(-2)), true, true, now);
+        let mut told = Vec::new();
+        while !waiting.is_empty() {
+            let batch = waiting.take();
+            told.extend(numbers(&batch));
+            waiting.done(batch);
+        }
+        assert_eq!(told[full..], [('u', -1), ('d', -2)]);
     }
 
     #[test]

@@ -39,8 +39,12 @@ pub trait Changes {
     /// A write has begun of which the journal has not heard; false = it will not.
     fn begin(&self, intent: &Arc<Intent>) -> bool;
 
-    /// Whether the journal may lack the intent of a write under way of which it was told: it is another one since.
+    /// Whether the journal may lack the intent of a write under way of which it was told: it is another one since, or has
+    /// taken the gateway for dead.
     fn has_lost(&self, id: WriteId) -> bool;
+
+    /// A write of which the journal may have lost the intent is under way.
+    fn still(&self, intent: &Arc<Intent>);
 
     /// The end of a write whose intent was `begun` or not. `needed` = the journal must hear of it in any case. Returns
     /// what [`Writer::taken_up_to`](super::Writer::taken_up_to) must reach for it to be there.
@@ -50,13 +54,13 @@ pub trait Changes {
 /// What a gateway process has in mind of its objects: those that are unresolved, and its own writes under way.
 pub struct Overview {
     pub remembered: Arc<Remembered>,
-    live: Live,
+    pub live: Arc<Live>,
 }
 
 impl Overview {
     /// Room for so many unresolved objects.
     pub fn new(remembered_most: usize) -> Overview {
-        Overview { remembered: Arc::new(Remembered::new(remembered_most)), live: Live::default() }
+        Overview { remembered: Arc::new(Remembered::new(remembered_most)), live: Arc::default() }
     }
 
     pub fn may_have_records(&self, object: &Object) -> bool {
@@ -64,8 +68,12 @@ impl Overview {
     }
 
     /// A write is about to be sent; the journal was `told` of it, or not. It is over with [`end`](Self::end), once.
-    pub fn begin(&self, intent: &Arc<Intent>, told: bool) {
+    pub fn begin(&self, intent: &Arc<Intent>, told: bool, changes: &impl Changes) {
         self.live.enter(intent, told);
+        // Since it was told, and before it was here to be told again.
+        if told && changes.has_lost(intent.id) {
+            changes.still(intent);
+        }
     }
 
     /// Whether others have told the journal of the write; if not, they will not.
@@ -74,8 +82,8 @@ impl Overview {
     }
 
     /// The journal was told of a write that was claimed.
-    pub fn told(&self, intent: &Intent) {
-        self.live.told(&intent.object, intent.id);
+    pub fn told(&self, intent: &Arc<Intent>) {
+        self.live.told(intent);
     }
 
     /// Tells what there is to tell. Only then the write is over for those beside it.
@@ -147,6 +155,9 @@ mod tests {
         fn has_lost(&self, _: WriteId) -> bool {
             self.has_lost.get()
         }
+        fn still(&self, intent: &Arc<Intent>) {
+            self.changes.borrow_mut().push((Change::Still(intent.clone()), false));
+        }
         fn end(&self, change: Change, _: bool, needed: bool) -> u64 {
             self.changes.borrow_mut().push((change, needed));
             self.changes.borrow().len() as u64
@@ -188,8 +199,8 @@ mod tests {
         {
             let (overview, told) = (overview(), Told::default());
             told.is_full.set(is_full);
-            overview.begin(&intent(1), other_told);
-            overview.begin(&intent(2), own_told);
+            overview.begin(&intent(1), other_told, &told);
+            overview.begin(&intent(2), own_told, &told);
             let heard = end(&overview, 2, Outcome::Settled, &told);
             let kept_beside = (Change::Settled(record(2)), true);
             let introduced = (Change::Begin(intent(1)), false);
@@ -206,17 +217,28 @@ mod tests {
     #[test]
     fn what_settles_beside_a_write_that_only_a_lost_journal_was_told_of_is_a_record() {
         let (overview, told) = (overview(), Told::default());
-        overview.begin(&intent(1), true);
-        overview.begin(&intent(2), true);
+        overview.begin(&intent(1), true, &told);
+        overview.begin(&intent(2), true, &told);
         told.has_lost.set(true);
         assert_eq!(end(&overview, 2, Outcome::Settled, &told), [(Change::Diverged(record(2)), true)]);
         assert!(overview.claim(&intent(1)), "its own end is still that of a write that was told of");
     }
 
     #[test]
+    fn a_write_whose_intent_was_lost_before_it_is_sent_is_told_again() {
+        for (lost, begun_as_told) in [(true, true), (true, false), (false, true)] {
+            let (overview, told) = (overview(), Told::default());
+            told.has_lost.set(lost);
+            overview.begin(&intent(1), begun_as_told, &told);
+            let expected = (lost && begun_as_told).then_some((Change::Still(intent(1)), false));
+            assert_eq!(told.take(), Vec::from_iter(expected));
+        }
+    }
+
+    #[test]
     fn a_record_comes_after_the_intents_of_what_is_under_way() {
         let (overview, told) = (overview(), Told::default());
-        overview.begin(&intent(1), false);
+        overview.begin(&intent(1), false, &told);
         overview.note(&record(3), false, &told);
         let heard = told.take();
         assert!(
@@ -231,7 +253,7 @@ mod tests {
     fn a_write_that_all_took_is_no_news_when_it_is_alone() {
         let (overview, told) = (overview(), Told::default());
         for number in 1..3 {
-            overview.begin(&intent(number), false);
+            overview.begin(&intent(number), false, &told);
             assert_eq!(
                 end(&overview, number, Outcome::Settled, &told),
                 [(Change::Settled(record(number)), false)]
@@ -243,8 +265,8 @@ mod tests {
     #[test]
     fn a_write_that_all_took_is_told_after_one_that_failed() {
         let (overview, told) = (overview(), Told::default());
-        overview.begin(&intent(1), true);
-        overview.begin(&intent(2), false);
+        overview.begin(&intent(1), true, &told);
+        overview.begin(&intent(2), false, &told);
         end(&overview, 1, Outcome::Diverged, &told);
         assert_eq!(end(&overview, 2, Outcome::Settled, &told), [(Change::Settled(record(2)), true)]);
     }
@@ -253,7 +275,7 @@ mod tests {
     fn an_intent_that_was_taken_for_a_dead_ones_is_ended_with_a_record() {
         for outcome in [Outcome::Void, Outcome::Settled] {
             let (overview, told) = (overview(), Told::default());
-            overview.begin(&intent(1), true);
+            overview.begin(&intent(1), true, &told);
             let ended = Ended { record: record(1), outcome, orphaned: true, contested: false };
             overview.end(ended, &told);
             assert_eq!(told.take(), [(Change::Diverged(record(1)), true)]);

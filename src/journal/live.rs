@@ -26,7 +26,7 @@ struct Write {
     id: WriteId,
     /// The journal has its intent, or will have it before what it is told next.
     told: bool,
-    /// What others may tell of it. Nothing, where its own request is about to.
+    /// What others may tell of it. Nothing, where its own request is about to, or to tell of its end.
     intent: Option<Arc<Intent>>,
 }
 
@@ -50,8 +50,7 @@ impl Live {
     /// A write is about to be sent; the journal has been `told` of it, or not. It is to [`leave`](Self::leave).
     pub fn enter(&self, intent: &Arc<Intent>, told: bool) {
         let (hash, mut shard) = self.shard(&intent.object);
-        let intent_to_tell = (!told).then(|| intent.clone());
-        shard.entry(hash).or_default().push(Write { id: intent.id, told, intent: intent_to_tell });
+        shard.entry(hash).or_default().push(Write { id: intent.id, told, intent: Some(intent.clone()) });
     }
 
     /// From now on nobody else tells the journal of the write: it does so itself.
@@ -67,10 +66,20 @@ impl Live {
     }
 
     /// The journal has been told of the write that was claimed.
-    pub fn told(&self, object: &Object, id: WriteId) {
-        let (hash, mut shard) = self.shard(object);
-        let own = shard.get_mut(&hash).into_iter().flatten().find(|write| write.id == id);
-        own.into_iter().for_each(|own| own.told = true);
+    pub fn told(&self, intent: &Arc<Intent>) {
+        let (hash, mut shard) = self.shard(&intent.object);
+        let own = shard.get_mut(&hash).into_iter().flatten().find(|write| write.id == intent.id);
+        own.into_iter().for_each(|own| (own.told, own.intent) = (true, Some(intent.clone())));
+    }
+
+    /// Tells once more of all writes of which the journal was told, and whose ends are not about to be.
+    pub fn repeat(&self, tell: impl Fn(&Arc<Intent>)) {
+        for shard in &self.shards {
+            // Under the lock: none of them is told to have ended before it is told to be under way.
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = shard.values().flatten().filter(|write| write.told);
+            told.filter_map(|write| write.intent.as_ref()).for_each(&tell);
+        }
     }
 
     /// Tells of all writes to the object but one, where it was not told yet; `tell` says whether it could be, `lost`
@@ -86,7 +95,7 @@ impl Live {
         let (hash, mut shard) = self.shard(object);
         let others = shard.get_mut(&hash).into_iter().flatten().filter(|write| write.id != but);
         others.fold(true, |all, write| {
-            write.told |= write.intent.take_if(|intent| tell(intent)).is_some();
+            write.told = write.told || write.intent.as_ref().is_some_and(&tell);
             all && write.told && !lost(write.id)
         })
     }
@@ -157,7 +166,28 @@ mod tests {
         assert!(introduce(&claimed, true));
         assert_eq!(*heard.borrow(), [2]);
         assert_eq!(live.claim(&untold.object, untold.id), Beside { told: true, others: true });
-        live.told(&claimed.object, claimed.id);
+        live.told(&claimed);
         assert!(introduce(&told, true));
+    }
+
+    #[test]
+    fn what_was_told_can_be_told_again_until_its_request_tells_its_end() {
+        let live = Live::default();
+        let [told, untold, claimed, ending] = [1, 2, 3, 4].map(|number| intent("k", number));
+        live.enter(&told, true);
+        live.enter(&untold, false);
+        live.enter(&claimed, false);
+        live.enter(&ending, true);
+        live.claim(&claimed.object, claimed.id);
+        live.claim(&ending.object, ending.id);
+        let repeated = || {
+            let heard = RefCell::new(Vec::new());
+            live.repeat(|intent| heard.borrow_mut().push(intent.id.number));
+            heard.into_inner()
+        };
+        assert_eq!(repeated(), [1]);
+        live.told(&claimed);
+        assert_eq!(repeated(), [1, 3]);
+        assert_eq!(Arc::strong_count(&ending), 1, "its record would be a copy");
     }
 }

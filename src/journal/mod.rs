@@ -36,6 +36,7 @@ pub use self::{
     batch::{Batch, Waiting},
     dropped::Dropped,
     ends::{Changes, Ended, Outcome, Overview},
+    live::Live,
     memory::Memory,
     open::{open, opener},
     postgres::Postgres,
@@ -60,6 +61,10 @@ pub enum JournalError {
     /// It does not know the gateway that tells it of writes: it is not the one in which the gateway is enrolled.
     #[error("the journal does not know gateway {0}: it was replaced, or restored from a backup")]
     Stranger(i64),
+    /// It took the gateway for dead since the gateway last asked how often: what that had under way are records, which
+    /// may have been resolved, and what it tells may rest on intents that are gone.
+    #[error("the journal took gateway {0} for dead")]
+    TakenForDead(i64),
 }
 
 /// One step in the life of a write.
@@ -67,6 +72,9 @@ pub enum JournalError {
 pub enum Change {
     /// It is about to begin. Shared with its request, which needs it to the end.
     Begin(Arc<Intent>),
+    /// It is under way still, and the journal may have lost its intent. One that is there stays as it is; one that is not
+    /// says nothing of when the write began.
+    Still(Arc<Intent>),
     /// All backends are good: the intent goes. If the object has other records, or intents of other writes, the record is
     /// kept with them, because the order of all of them must be known to whoever repairs.
     Settled(Record),
@@ -81,7 +89,7 @@ impl Change {
     /// The write that it is about.
     pub fn id(&self) -> WriteId {
         match self {
-            Change::Begin(intent) => intent.id,
+            Change::Begin(intent) | Change::Still(intent) => intent.id,
             Change::Settled(record) | Change::Diverged(record) => record.id(),
             Change::Void(id) => *id,
         }
@@ -94,16 +102,8 @@ pub struct Enrolled {
     pub number: i64,
     /// Of no other process.
     pub name: String,
-}
-
-/// What the journal thought of a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
-    Alive,
-    /// It had made records of the writes that the gateway had under way.
-    TakenForDead,
-    /// There is none of that number and name.
-    Unknown,
+    /// How often the journal has taken it for dead, as far as it knows.
+    pub deaths: i64,
 }
 
 /// Where an object stands.
@@ -292,7 +292,9 @@ pub trait Journal: Send + Sync {
     async fn enrol(&self, name: &str) -> Result<i64, JournalError>;
 
     /// The gateway lives, whatever was thought of it. It keeps its number: by that the order of its writes is known.
-    async fn alive(&self, gateway: &Enrolled) -> Result<Life, JournalError>;
+    /// Returns how often it was taken for dead, and records were made of what it had under way; `None` = there is none of
+    /// that number and name.
+    async fn alive(&self, gateway: &Enrolled) -> Result<Option<i64>, JournalError>;
 
     /// The gateway ends: intents that it leaves behind become records at once, due after `settle`. One that is not known
     /// leaves none.
@@ -306,8 +308,9 @@ pub trait Journal: Send + Sync {
     /// after `settle`, another at once, but no sooner than those before it allow; a record whose write is known
     /// already replaces it. All changes happen at one moment: of two records of one write the last counts, and an
     /// intent of another gateway that goes in the same call still makes a settled record be kept.
-    /// A gateway that was taken for dead may still bring what it has; for one that is not known nothing is done
-    /// ([`Stranger`](JournalError::Stranger)): its writes may have the names of another's.
+    /// For a gateway that is not known nothing is done ([`Stranger`](JournalError::Stranger)): its writes may have the
+    /// names of another's. Nor for one that was taken for dead more often than it knows
+    /// ([`TakenForDead`](JournalError::TakenForDead)): when it does, it may still bring what it has.
     async fn apply(
         &self,
         gateway: &Enrolled,

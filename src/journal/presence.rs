@@ -77,7 +77,7 @@ impl Presence {
             (&file).take(MOST_BYTES).read_to_string(&mut text)?;
             let Some((journal, name)) = text.rsplit_once('\n') else { continue };
             if journal == self.journal {
-                let gateway = Enrolled { number, name: name.to_owned() };
+                let gateway = Enrolled { number, name: name.to_owned(), deaths: 0 };
                 dead.push(Held { gateway, path, file });
             }
         }
@@ -134,7 +134,7 @@ mod tests {
         };
         let (one, other, next) = (presence("/j"), presence("/other"), presence("/j"));
         assert!(numbers(&next).is_empty());
-        let gateway = |number| Enrolled { number, name: format!("host {number}") };
+        let gateway = |number| Enrolled { number, name: format!("host {number}"), deaths: 0 };
         one.tell(&gateway(3)).unwrap();
         other.tell(&gateway(4)).unwrap();
         assert!(numbers(&next).is_empty());
@@ -159,11 +159,12 @@ mod tests {
     fn a_number_that_was_given_once_more_keeps_the_file_of_who_has_it_now() {
         let dir = tempfile::tempdir().unwrap();
         let presence = || Presence::in_directory(dir.path(), &JournalEngine::Sqlite("/j".into()));
+        let named = |number, name: &str| Enrolled { number, name: name.into(), deaths: 0 };
         let (old, new, next) = (presence(), presence(), presence());
-        old.tell(&Enrolled { number: 7, name: "old".into() }).unwrap();
+        old.tell(&named(7, "old")).unwrap();
         // The journal was restored, and gave the number to another process of this host.
-        new.tell(&Enrolled { number: 7, name: "new".into() }).unwrap();
-        old.tell(&Enrolled { number: 8, name: "old".into() }).unwrap();
+        new.tell(&named(7, "new")).unwrap();
+        old.tell(&named(8, "old")).unwrap();
         drop(new);
         let dead: Vec<_> = next.dead().unwrap().iter().map(|held| held.gateway.name.clone()).collect();
         assert_eq!(dead, ["new"]);

@@ -158,9 +158,10 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// JSON. Only a strong intent was there before anything was sent, so only its turn says something.
-pub fn intent_payload(intent: &Intent, turn: i64) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&Payload::of(intent, intent.strong.then_some(turn)))
+/// JSON. Only a strong intent was there before anything was sent, so only its turn says something; `None` = it may have
+/// been sent before.
+pub fn intent_payload(intent: &Intent, turn: Option<i64>) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&Payload::of(intent, turn.filter(|_| intent.strong)))
 }
 
 /// JSON.

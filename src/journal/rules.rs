@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Change, Enrolled, Intent, JournalError, Life, Record, Said, What, WriteId};
+use super::{Change, Enrolled, Intent, JournalError, Record, Said, What, WriteId};
 
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -46,6 +46,8 @@ pub type Part = (WriteId, Digest);
 #[derive(Debug, Default)]
 pub struct Batch {
     pub begun: BTreeMap<Part, Arc<Intent>>,
+    /// Of these there may be no intents any more.
+    pub still: BTreeMap<Part, Arc<Intent>>,
     pub diverged: BTreeMap<Part, Record>,
     pub settled: BTreeMap<Part, Record>,
     /// What is not under way any more: on one object, or on whichever.
@@ -60,6 +62,9 @@ impl Batch {
             match change {
                 Change::Begin(intent) => {
                     batch.begun.insert((intent.id, intent.object.digest()), intent);
+                }
+                Change::Still(intent) => {
+                    batch.still.insert((intent.id, intent.object.digest()), intent);
                 }
                 Change::Diverged(record) => {
                     let part = batch.end(&record);
@@ -85,31 +90,35 @@ impl Batch {
         (record.id(), digest)
     }
 
-    /// Gateways that begin writes, and so live.
+    /// Gateways that have writes under way, and so live.
     pub fn gateways(&self) -> BTreeSet<i64> {
-        self.begun.keys().map(|(id, _)| id.gateway).collect()
+        self.begun.keys().chain(self.still.keys()).map(|(id, _)| id.gateway).collect()
     }
 }
 
-/// What was thought of a gateway, by whether it was gone; `None` = there is none.
-pub fn life(gone: Option<bool>) -> Life {
-    match gone {
-        None => Life::Unknown,
-        Some(true) => Life::TakenForDead,
-        Some(false) => Life::Alive,
+/// Whether a gateway may tell of its writes, by how often it was taken for dead; `None` = it is not known. Each time
+/// intents of it became records: what it has to say next must be what it says knowing that.
+pub fn may_tell(gateway: &Enrolled, deaths: Option<i64>) -> Result<(), JournalError> {
+    match deaths {
+        None => Err(JournalError::Stranger(gateway.number)),
+        Some(deaths) if deaths != gateway.deaths => Err(JournalError::TakenForDead(gateway.number)),
+        Some(_) => Ok(()),
     }
-}
-
-/// What a call of a gateway comes to that was done if the gateway is known.
-pub fn of_known(gateway: &Enrolled, done: bool) -> Result<(), JournalError> {
-    if done { Ok(()) } else { Err(JournalError::Stranger(gateway.number)) }
 }
 
 /// A record as it is kept: with the turns at which its write began and ended. `begun` is that of its intent, where there
 /// is one; `known` is what is there of the same write, whose end stays where it was unless there is more to say.
+///
+/// A strong write of which there is neither was in the journal once: since then the gateway was taken for dead and what
+/// stood for the write resolved, or the journal was replaced. Records of later writes may have come and gone meanwhile, so
+/// what backends said of this one must not win over what they hold. It is kept as one whose gateway died.
 pub fn stamped(record: &Record, known: Option<&Record>, begun: Option<i64>, turn: i64) -> Record {
     let mut record = record.clone();
     record.intent.turn = known.map_or(begun, |known| known.intent.turn);
+    if record.intent.strong && record.intent.turn.is_none() {
+        record.intent.strong = false;
+        (record.commit, record.replies) = (None, Vec::new());
+    }
     record.turn = known.and_then(|known| known.turn);
     if known != Some(&record) {
         record.turn = Some(turn);

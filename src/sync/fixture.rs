@@ -309,8 +309,10 @@ impl World {
 
     pub async fn tell(&self, record: Record) {
         let number = self.journal.enrol("host").await.unwrap();
-        let gateway = Enrolled { number, name: "host".into() };
-        self.journal.apply(&gateway, vec![Change::Diverged(record)], SETTLE).await.unwrap();
+        let gateway = Enrolled { number, name: "host".into(), deaths: 0 };
+        let begun = record.intent.strong.then(|| Change::Begin(Arc::new(record.intent.clone())));
+        let changes = begun.into_iter().chain([Change::Diverged(record)]).collect();
+        self.journal.apply(&gateway, changes, SETTLE).await.unwrap();
     }
 
     /// A write that "a" took and "b" did not.

@@ -68,7 +68,13 @@ impl Hold {
             let left = self.left();
             match timeout(left, journal.renew(lease, self.length, settle)).await {
                 Ok(Ok(true)) => self.extend(asked),
-                Ok(Ok(false) | Err(JournalError::Unusable(_) | JournalError::Stranger(_))) | Err(_) => {
+                Ok(
+                    Ok(false)
+                    | Err(
+                        JournalError::Unusable(_) | JournalError::Stranger(_) | JournalError::TakenForDead(_),
+                    ),
+                )
+                | Err(_) => {
                     return self.lose();
                 }
                 Ok(Err(JournalError::Unavailable(why))) => {

@@ -13,7 +13,8 @@ use std::{
 };
 
 use akubra::journal::{
-    Change, Changes, Enrolled, Intent, Journal, Life, Mark, News, Overview, Waiting, What, WriteId,
+    Batch, Change, Changes, Enrolled, Intent, Journal, JournalError, Mark, News, Overview, Waiting, What,
+    WriteId,
 };
 
 use crate::{
@@ -33,8 +34,11 @@ pub struct Gateway {
     pub actor: Actor,
     /// Its number in the journal.
     pub id: i64,
-    /// Up to which of its writes have become records, because it was taken for dead.
+    /// How often it was taken for dead, as far as it knows, and up to which of its writes have become records then.
+    deaths: AtomicI64,
     orphaned: AtomicI64,
+    /// Until when it does not reach the journal.
+    cut_off: AtomicI64,
     skew: i64,
     numbers: AtomicI64,
     commits: AtomicI64,
@@ -59,7 +63,9 @@ impl Gateway {
         let gateway = Arc::new(Gateway {
             actor: world.sim.actor(),
             id: enrol(&world).await,
+            deaths: AtomicI64::new(0),
             orphaned: AtomicI64::new(0),
+            cut_off: AtomicI64::new(0),
             skew,
             numbers: AtomicI64::new(0),
             commits: AtomicI64::new(0),
@@ -114,9 +120,13 @@ impl Gateway {
                 }
                 waiting.take()
             };
-            let changes: Vec<_> = batch.changes().cloned().collect();
-            let told =
-                world.tell_journal(world.journal.apply(&enrolled(self.id), changes, world.settle)).await;
+            let mut told = self.apply(&batch).await;
+            if let Err(JournalError::TakenForDead(_)) = told {
+                told = match self.is_alive().await {
+                    Ok(()) => self.apply(&batch).await,
+                    Err(error) => Err(error),
+                };
+            }
             // It is on disk, and nobody has heard of it yet.
             world.sim.pause(0, 5).await;
             if told.is_ok() || world.mutation == Mutation::BatchesLost {
@@ -129,6 +139,35 @@ impl Gateway {
             let waited = lock(&self.waiting).give_back(batch);
             drop(waited);
             world.sim.pause(20, 300).await;
+        }
+    }
+
+    async fn apply(&self, batch: &Batch<Sender<()>>) -> Result<(), JournalError> {
+        let world = &self.world;
+        let said = |change: &Change| match change {
+            Change::Settled(record) if self.has_lost(record.id()) => Change::Diverged(record.clone()),
+            change => change.clone(),
+        };
+        let changes = batch.changes().map(said).collect();
+        let itself = Enrolled { deaths: self.deaths.load(Relaxed), ..enrolled(self.id) };
+        self.reach(world.journal.apply(&itself, changes, world.settle)).await
+    }
+
+    async fn is_alive(&self) -> Result<(), JournalError> {
+        let deaths = self.reach(self.world.journal.alive(&enrolled(self.id))).await?.unwrap();
+        if self.deaths.swap(deaths, Relaxed) != deaths && self.world.mutation != Mutation::DeathsUnheard {
+            self.world.sim.note(|| format!("gateway {} was taken for dead", self.id));
+            self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
+            self.overview.live.repeat(|intent| self.still(intent));
+        }
+        Ok(())
+    }
+
+    /// A call to the journal, which the gateway may be cut off from for a while.
+    async fn reach<T>(&self, call: impl Future<Output = Result<T, JournalError>>) -> Result<T, JournalError> {
+        match self.world.sim.now() < self.cut_off.load(Relaxed) {
+            true => Err(JournalError::Unavailable("it is cut off".into())),
+            false => self.world.tell_journal(call).await,
         }
     }
 
@@ -149,13 +188,14 @@ impl Gateway {
         let world = &self.world;
         loop {
             world.sim.pause(500, 1_000).await;
-            if let Ok(Life::TakenForDead) = world.tell_journal(world.journal.alive(&enrolled(self.id))).await
-            {
-                world.sim.note(|| format!("gateway {} was taken for dead", self.id));
-                self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
+            if world.journal_fails && world.is_faulty(20) {
+                let duration = world.sim.range(100, 8_000);
+                world.sim.note(|| format!("gateway {} is cut off for {duration}", self.id));
+                self.cut_off.store(world.sim.now() + duration, Relaxed);
             }
+            self.is_alive().await.unwrap_or_default();
             let silent = Duration::from_millis(SILENT as u64);
-            world.tell_journal(world.journal.adopt(silent, world.settle)).await.unwrap_or_default();
+            self.reach(world.journal.adopt(silent, world.settle)).await.unwrap_or_default();
         }
     }
 
@@ -184,6 +224,10 @@ impl Changes for Gateway {
         id.number <= self.orphaned.load(Relaxed)
     }
 
+    fn still(&self, intent: &Arc<Intent>) {
+        self.put(|waiting, now| waiting.still(intent, now));
+    }
+
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {
         let is_forgotten = match (self.world.mutation, &change) {
             (Mutation::SettledForgotten, Change::Settled(_)) => true,
@@ -199,7 +243,7 @@ impl Changes for Gateway {
 }
 
 fn enrolled(number: i64) -> Enrolled {
-    Enrolled { number, name: "host".to_owned() }
+    Enrolled { number, name: "host".to_owned(), deaths: 0 }
 }
 
 async fn enrol(world: &World) -> i64 {

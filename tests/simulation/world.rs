@@ -64,6 +64,8 @@ pub enum Mutation {
     NobodyWaits,
     /// What the journal did not take is not told again.
     BatchesLost,
+    /// A gateway that was taken for dead goes on as if it had not been.
+    DeathsUnheard,
     /// A gateway begins writes before those of its dead predecessor are records.
     HeirsTooEarly,
     /// That something was changed is not told, unless its outcome is unknown.

@@ -75,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_are_first_and_no_more_than_asked_for() {
         let journal = Memory::new(system_clock());
-        let gateway = Enrolled { number: journal.enrol("g").await.unwrap(), name: "g".into() };
+        let gateway = Enrolled { number: journal.enrol("g").await.unwrap(), name: "g".into(), deaths: 0 };
         for number in 0..3 {
             let key = format!("k{number}\u{9b}").into_bytes();
             let object = Object { cluster: "c".into(), bucket: b"b".into(), key };

@@ -45,7 +45,7 @@ impl Journaling {
         // Before it is asked: a journal that is replaced meanwhile is doubted, whatever the old one says.
         let asking = self.overview.remembered.asking(self.writer.taken_up_to());
         let all = engine.unresolved(self.remembered_most).await?;
-        let is_same = || self.writer.enrolment() == enrolment;
+        let is_same = || self.writer.enrolment().is_in_that_of(enrolment);
         if !is_same() {
             return Ok(());
         }

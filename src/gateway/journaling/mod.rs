@@ -106,9 +106,9 @@ impl Journaling {
 
     fn with(writer: Writer, remembered_most: usize) -> Journaling {
         let overview = Overview::new(remembered_most);
-        let remembered = overview.remembered.clone();
+        let (remembered, live) = (overview.remembered.clone(), overview.live.clone());
         Journaling {
-            writer: writer.when_replaced(move || remembered.doubt()),
+            writer: writer.when_replaced(move || remembered.doubt()).telling_again(live),
             overview,
             remembered_most,
             loaded: watch::Sender::new(false),
@@ -134,7 +134,7 @@ impl Journaling {
         if is_strong {
             self.writer.begin(&intents).await?;
         }
-        intents.iter().for_each(|intent| self.overview.begin(intent, is_strong));
+        intents.iter().for_each(|intent| self.overview.begin(intent, is_strong, &self.writer));
         let (clusters, is_many) = (writing.clusters.len(), writing.is_many());
         let journaling = self.clone();
         let mut begun = Begun { journaling, intents, clusters, is_many, contested, may_be_sent: false };

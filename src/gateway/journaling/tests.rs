@@ -46,7 +46,7 @@ async fn drop_in_the_middle(consistency: Consistency, dropped: Dropped) {
     let behind = Arc::<Behind>::default();
     let mut earlier = fixture::intent("k", 1);
     earlier.id.gateway = behind.memory().enrol("host").await.unwrap();
-    let gateway = Enrolled { number: earlier.id.gateway, name: "host".into() };
+    let gateway = Enrolled { number: earlier.id.gateway, name: "host".into(), deaths: 0 };
     let (id, object) = (earlier.id, earlier.object.clone());
     let record = Change::Diverged(Record::orphaned(earlier, 0));
     behind.memory().apply(&gateway, vec![record], Duration::ZERO).await.unwrap();
@@ -120,7 +120,7 @@ async fn what_settles_beside_a_write_that_the_old_journal_was_told_of_is_kept() 
         };
         let old = next();
         journaling.writer.begin(std::slice::from_ref(&old)).await.unwrap();
-        journaling.overview.begin(&old, true);
+        journaling.overview.begin(&old, true, &journaling.writer);
         if is_replaced {
             let replacement = Arc::new(crate::journal::Memory::new(crate::journal::system_clock()));
             replacement.enrol("another").await.unwrap();
@@ -134,7 +134,7 @@ async fn what_settles_beside_a_write_that_the_old_journal_was_told_of_is_kept() 
         }
         let newer = next();
         journaling.writer.begin(std::slice::from_ref(&newer)).await.unwrap();
-        journaling.overview.begin(&newer, true);
+        journaling.overview.begin(&newer, true, &journaling.writer);
         end(&newer, 2, Outcome::Settled);
         tokio::time::sleep(Duration::from_millis(200)).await;
         end(&old, 1, Outcome::Diverged);

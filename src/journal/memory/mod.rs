@@ -16,10 +16,10 @@ use async_trait::async_trait;
 
 use self::tables::{Entry, Gateway, Held, Tables};
 use super::{
-    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Life, Mark,
-    News, Object, Record, Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Mark, News,
+    Object, Record, Resolution, Standing, Unresolved, Wanted, WriteId,
     row::Back,
-    rules::{Batch, Digest, is_divergence, life, millis, of_known},
+    rules::{Batch, Digest, is_divergence, may_tell, millis},
 };
 
 pub struct Memory {
@@ -46,25 +46,24 @@ impl Journal for Memory {
     async fn enrol(&self, name: &str) -> Result<i64, JournalError> {
         let seen = self.now();
         let mut tables = self.tables();
-        tables.gateways.push(Gateway { name: name.to_owned(), seen, gone: false });
+        tables.gateways.push(Gateway { name: name.to_owned(), seen, gone: false, deaths: 0 });
         Ok(tables.gateways.len() as i64)
     }
 
-    async fn alive(&self, gateway: &Enrolled) -> Result<Life, JournalError> {
+    async fn alive(&self, gateway: &Enrolled) -> Result<Option<i64>, JournalError> {
         let now = self.now();
         let mut tables = self.tables();
-        let gone = tables.enrolled(gateway).map(|gateway| {
-            gateway.seen = now;
-            std::mem::take(&mut gateway.gone)
+        let deaths = tables.enrolled(gateway).map(|gateway| {
+            (gateway.seen, gateway.gone) = (now, false);
+            gateway.deaths
         });
-        Ok(life(gone))
+        Ok(deaths)
     }
 
     async fn leave(&self, gateway: &Enrolled, settle: Duration) -> Result<(), JournalError> {
         let now = self.now();
         let mut tables = self.tables();
-        if let Some(known) = tables.enrolled(gateway) {
-            known.gone = true;
+        if tables.enrolled(gateway).is_some() {
             tables.orphan(gateway.number, now, settle);
         }
         Ok(())
@@ -75,9 +74,10 @@ impl Journal for Memory {
         let mut tables = self.tables();
         let mut adopted = 0;
         for id in 1..=tables.gateways.len() as i64 {
-            let gateway = tables.gateway(id).filter(|gateway| gateway.seen <= now - millis(silent));
-            if let Some(gateway) = gateway {
-                gateway.gone = true;
+            let has_intents = !tables.parts_of(id).is_empty();
+            let is_silent = |gateway: &&mut Gateway| gateway.seen <= now - millis(silent);
+            let gateway = tables.gateway(id).filter(is_silent);
+            if gateway.is_some_and(|gateway| !gateway.gone || has_intents) {
                 adopted += tables.orphan(id, now, settle);
             }
         }
@@ -93,7 +93,8 @@ impl Journal for Memory {
         let now = self.now();
         let batch = Batch::of(changes);
         let mut tables = self.tables();
-        of_known(gateway, tables.enrolled(gateway).is_some())?;
+        let deaths = tables.enrolled(gateway).map(|gateway| gateway.deaths);
+        may_tell(gateway, deaths)?;
         for id in batch.gateways() {
             if let Some(gateway) = tables.gateway(id) {
                 gateway.seen = now;
@@ -101,7 +102,12 @@ impl Journal for Memory {
         }
         let turn = tables.turn();
         for (part, intent) in batch.begun {
-            tables.begin(part, Arc::unwrap_or_clone(intent), turn);
+            tables.begin(part, Arc::unwrap_or_clone(intent), Some(turn));
+        }
+        for (part, intent) in batch.still {
+            if !tables.intents.contains_key(&part) {
+                tables.begin(part, Arc::unwrap_or_clone(intent), None);
+            }
         }
         for record in batch.diverged.into_values() {
             tables.add(&record, turn, now, settle);

@@ -32,6 +32,7 @@ pub struct Gateway {
     pub name: String,
     pub seen: i64,
     pub gone: bool,
+    pub deaths: i64,
 }
 
 pub struct Entry {
@@ -135,9 +136,9 @@ impl Entry {
 }
 
 impl Tables {
-    pub fn begin(&mut self, part: Part, intent: Intent, turn: i64) {
+    pub fn begin(&mut self, part: Part, intent: Intent, turn: Option<i64>) {
         // Of another one the first bytes may have been sent before.
-        let intent = Intent { turn: intent.strong.then_some(turn), ..intent };
+        let intent = Intent { turn: turn.filter(|_| intent.strong), ..intent };
         self.under_way.entry(part.1).or_default().insert(part.0);
         self.intents.insert(part, intent);
     }
@@ -158,6 +159,11 @@ impl Tables {
     pub fn parts(&self, ids: RangeInclusive<WriteId>) -> Vec<Part> {
         let parts = (*ids.start(), [0; 32])..=(*ids.end(), [u8::MAX; 32]);
         self.intents.range(parts).map(|(part, _)| *part).collect()
+    }
+
+    /// What a gateway has under way.
+    pub fn parts_of(&self, gateway: i64) -> Vec<Part> {
+        self.parts(WriteId { gateway, number: i64::MIN }..=WriteId { gateway, number: i64::MAX })
     }
 
     /// Whether a settled write must be kept as a record.
@@ -210,8 +216,11 @@ impl Tables {
 
     /// Intents of a gateway become records; how many.
     pub fn orphan(&mut self, gateway: i64, now: i64, settle: Duration) -> usize {
-        let ids = WriteId { gateway, number: i64::MIN }..=WriteId { gateway, number: i64::MAX };
-        let parts = self.parts(ids);
+        if let Some(gateway) = self.gateway(gateway) {
+            gateway.gone = true;
+            gateway.deaths += 1;
+        }
+        let parts = self.parts_of(gateway);
         let orphans: Vec<Intent> = parts.iter().filter_map(|part| self.end(*part)).collect();
         let turn = self.turn();
         for intent in orphans {

@@ -5,7 +5,8 @@ use tokio_postgres::Client;
 use super::session::{Failure, Result, first};
 
 /// The first makes version 1, and so on.
-const MIGRATIONS: [&str; 1] = [include_str!("../schema/postgres-001.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../schema/postgres-001.sql"), include_str!("../schema/postgres-002.sql")];
 /// Whoever migrates has this advisory lock.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172042)";
 /// The role may have no right to make schemas: then an administrator has made it.

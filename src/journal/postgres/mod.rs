@@ -24,9 +24,9 @@ use self::{
     session::{Pool, Result as Done, Session, first, transaction},
 };
 use super::{
-    Case, Change, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Life, Mark, News,
-    Object, Resolution, Standing, Unresolved, Wanted, WriteId,
-    rules::{Batch, life, millis, of_known},
+    Case, Change, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Mark, News, Object,
+    Resolution, Standing, Unresolved, Wanted, WriteId,
+    rules::{Batch, millis},
 };
 use crate::config::Secret;
 
@@ -77,7 +77,7 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, DURABLE, |session, now| enrol(session, &name, now)))
     }
 
-    async fn alive(&self, gateway: &Enrolled) -> Result<Life, JournalError> {
+    async fn alive(&self, gateway: &Enrolled) -> Result<Option<i64>, JournalError> {
         Ok(transaction!(self.pool, LAZY, |session, now| alive(session, gateway, now)))
     }
 
@@ -99,10 +99,9 @@ impl Journal for Postgres {
         settle: Duration,
     ) -> Result<(), JournalError> {
         let (batch, settle) = (Batch::of(changes), millis(settle));
-        let is_known = transaction!(self.pool, DURABLE, |session, now| {
+        transaction!(self.pool, DURABLE, |session, now| {
             tables::apply(session, gateway, &batch, now, settle)
-        });
-        of_known(gateway, is_known)
+        })
     }
 
     async fn lease(
@@ -248,16 +247,14 @@ async fn enrol(session: &mut Session, name: &str, now: i64) -> Done<i64> {
     first(&session.query(sql, &[&name, &now]).await?)
 }
 
-async fn alive(session: &mut Session, gateway: &Enrolled, now: i64) -> Done<Life> {
-    let sql = "UPDATE gateways SET seen = $3, gone = false
-        FROM (SELECT gone AS was FROM gateways WHERE id = $1 AND name = $2 FOR UPDATE) AS before
-        WHERE id = $1 RETURNING was";
+async fn alive(session: &mut Session, gateway: &Enrolled, now: i64) -> Done<Option<i64>> {
+    let sql = "UPDATE gateways SET seen = $3, gone = false WHERE id = $1 AND name = $2 RETURNING deaths";
     let rows = session.query(sql, &[&gateway.number, &text(&gateway.name), &now]).await?;
-    Ok(life(rows.first().map(|row| row.try_get(0)).transpose()?))
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
 }
 
 async fn leave(session: &mut Session, gateway: &Enrolled, settle: i64, now: i64) -> Done<()> {
-    if tables::claim(session, gateway, Vec::new()).await? {
+    if tables::claim(session, gateway, Vec::new()).await?.is_some() {
         orphans::orphan(session, &[gateway.number], now, settle).await?;
     }
     Ok(())

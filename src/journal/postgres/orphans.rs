@@ -10,7 +10,7 @@ use crate::journal::{Object, Record, WriteId, row, rules::Digest};
 /// rows.
 pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i64) -> Result<usize> {
     // First: what they begin meanwhile waits for this.
-    let sql = "UPDATE gateways SET gone = true WHERE id = ANY($1)";
+    let sql = "UPDATE gateways SET gone = true, deaths = deaths + 1 WHERE id = ANY($1)";
     session.execute(sql, &[&gateways]).await?;
     let sql = "SELECT i.gateway, i.number, i.cluster, i.bucket, i.key, i.payload, EXISTS (
             SELECT FROM objects o JOIN records r ON r.object = o.id

@@ -5,16 +5,19 @@
 //! the events' order. What belongs to a gateway (its intents) is only changed by who has its row: so a call that is made
 //! again, because nobody knows what became of it, does not overtake the transaction that may still be running.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     session::{Failure, Result, Session, first},
     text,
 };
 use crate::journal::{
-    Enrolled, Object, Record, WriteId,
+    Enrolled, Intent, JournalError, Object, Record, WriteId,
     row::{self, Row},
-    rules::{Batch, Digest, KEPT_EVENTS, Part, are_many, stamped, superfluous},
+    rules::{Batch, Digest, KEPT_EVENTS, Part, are_many, may_tell, stamped, superfluous},
 };
 
 /// Events are numbered by one transaction at a time, until its commit: whoever has seen a number has seen all before.
@@ -22,58 +25,77 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172043)";
 /// So many events are left to become too old before they are deleted.
 const SWEEP: i64 = 512;
 
-/// False = the gateway is not known, and nothing is done.
+/// Does nothing for a gateway that may not tell.
 pub async fn apply(
     session: &mut Session,
     gateway: &Enrolled,
     batch: &Batch,
     now: i64,
     settle: i64,
-) -> Result<bool> {
+) -> Result<std::result::Result<(), JournalError>> {
     let mut gateways = batch.gateways();
     gateways.extend(batch.ended.iter().map(|(id, _)| id.gateway));
-    if !claim(session, gateway, gateways.into_iter().collect()).await? {
-        return Ok(false);
+    let may_tell = may_tell(gateway, claim(session, gateway, gateways.into_iter().collect()).await?);
+    if may_tell.is_err() {
+        return Ok(may_tell);
     }
     begin(session, batch, now).await?;
     let contested = contested(session, batch).await?;
     let kept = contested.iter().filter_map(|part| batch.settled.get(part));
     add(session, batch.diverged.values().chain(kept), now, settle).await?;
     end(session, &batch.ended.iter().copied().collect::<Vec<_>>()).await?;
-    Ok(true)
+    Ok(may_tell)
 }
 
-/// Waits for who has these gateways, up to the time that a statement has; whether the one that asks is known.
-pub async fn claim(session: &mut Session, asks: &Enrolled, mut gateways: Vec<i64>) -> Result<bool> {
+/// Waits for who has these gateways, up to the time that a statement has; how often the one that asks was taken for dead,
+/// `None` = it is not known.
+pub async fn claim(session: &mut Session, asks: &Enrolled, mut gateways: Vec<i64>) -> Result<Option<i64>> {
     gateways.push(asks.number);
-    let sql = "SELECT id, name FROM gateways WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    let sql = "SELECT id, name, deaths FROM gateways WHERE id = ANY($1) ORDER BY id FOR UPDATE";
     let name = text(&asks.name);
     for row in &session.query(sql, &[&gateways]).await? {
-        if row.try_get::<_, i64>(0)? == asks.number {
-            return Ok(row.try_get::<_, &str>(1)? == name);
+        if row.try_get::<_, i64>(0)? == asks.number && row.try_get::<_, &str>(1)? == name {
+            return Ok(Some(row.try_get(2)?));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 async fn begin(session: &mut Session, batch: &Batch, now: i64) -> Result<()> {
-    if batch.begun.is_empty() {
+    let gateways: Vec<i64> = batch.gateways().into_iter().collect();
+    if gateways.is_empty() {
         return Ok(());
     }
-    let turn = turn(session).await?;
-    let gateways: Vec<i64> = batch.gateways().into_iter().collect();
     let sql = "UPDATE gateways SET seen = $2 WHERE id = ANY($1)";
     session.execute(sql, &[&gateways, &now]).await?;
-    let intents: Vec<_> = batch.begun.values().collect();
+    let sql = "INSERT INTO intents (gateway, number, digest, cluster, bucket, key, payload)
+        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::bytea[], $6::bytea[],
+            $7::bytea[])
+        ON CONFLICT (gateway, number, digest) DO UPDATE SET payload = excluded.payload";
+    let turn = turn(session).await?;
+    begin_as(session, sql, batch.begun.values(), Some(turn)).await?;
+    let sql = "INSERT INTO intents (gateway, number, digest, cluster, bucket, key, payload)
+        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::bytea[], $6::bytea[],
+            $7::bytea[])
+        ON CONFLICT (gateway, number, digest) DO NOTHING";
+    begin_as(session, sql, batch.still.values(), None).await
+}
+
+async fn begin_as(
+    session: &mut Session,
+    sql: &'static str,
+    intents: impl Iterator<Item = &Arc<Intent>>,
+    turn: Option<i64>,
+) -> Result<()> {
+    let intents: Vec<_> = intents.collect();
+    if intents.is_empty() {
+        return Ok(());
+    }
     let gateways: Vec<i64> = intents.iter().map(|intent| intent.id.gateway).collect();
     let numbers: Vec<i64> = intents.iter().map(|intent| intent.id.number).collect();
     let names = Names::of(intents.iter().map(|intent| &intent.object));
     let payloads = intents.iter().map(|intent| row::intent_payload(intent, turn));
     let payloads = payloads.collect::<std::result::Result<Vec<Vec<u8>>, serde_json::Error>>()?;
-    let sql = "INSERT INTO intents (gateway, number, digest, cluster, bucket, key, payload)
-        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::bytea[], $6::bytea[],
-            $7::bytea[])
-        ON CONFLICT (gateway, number, digest) DO UPDATE SET payload = excluded.payload";
     let Names { digests, clusters, buckets, keys } = &names;
     session.execute(sql, &[&gateways, &numbers, digests, clusters, buckets, keys, &payloads]).await?;
     Ok(())

@@ -25,9 +25,9 @@ use self::{
     thread::{Safety, Thread, Use},
 };
 use super::{
-    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Life, Mark,
-    News, Object, Resolution, Standing, Unresolved, Wanted, WriteId,
-    rules::{Batch, life, millis, of_known, system_clock},
+    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Mark, News,
+    Object, Resolution, Standing, Unresolved, Wanted, WriteId,
+    rules::{Batch, may_tell, millis, system_clock},
 };
 
 /// How often it is looked for news of other processes.
@@ -81,13 +81,12 @@ impl Journal for Sqlite {
         self.write(Safety::Disk, enrol).await
     }
 
-    async fn alive(&self, gateway: &Enrolled) -> Result<Life, JournalError> {
+    async fn alive(&self, gateway: &Enrolled) -> Result<Option<i64>, JournalError> {
         let gateway = gateway.clone();
         let alive = move |tables: &Transaction<'_>, now| {
-            let gone = tables::is_gone(tables, &gateway)?;
             let sql = "UPDATE gateways SET seen = ?3, gone = 0 WHERE id = ?1 AND name = ?2";
             tables.prepare_cached(sql)?.execute(params![gateway.number, gateway.name, now])?;
-            Ok(life(gone))
+            tables::deaths(tables, &gateway)
         };
         self.write(Safety::Process, alive).await
     }
@@ -95,7 +94,7 @@ impl Journal for Sqlite {
     async fn leave(&self, gateway: &Enrolled, settle: Duration) -> Result<(), JournalError> {
         let (gateway, settle) = (gateway.clone(), millis(settle));
         let leave = move |tables: &Transaction<'_>, now| {
-            if tables::is_gone(tables, &gateway)?.is_some() {
+            if tables::deaths(tables, &gateway)?.is_some() {
                 tables::orphan(tables, gateway.number, now, settle)?;
             }
             Ok(())
@@ -124,13 +123,13 @@ impl Journal for Sqlite {
     ) -> Result<(), JournalError> {
         let (teller, batch, settle) = (gateway.clone(), Batch::of(changes), millis(settle));
         let apply = move |tables: &Transaction<'_>, now| {
-            let is_known = tables::is_gone(tables, &teller)?.is_some();
-            if is_known {
+            let may_tell = may_tell(&teller, tables::deaths(tables, &teller)?);
+            if may_tell.is_ok() {
                 tables::apply(tables, &batch, now, settle)?;
             }
-            Ok(is_known)
+            Ok(may_tell)
         };
-        of_known(gateway, self.write(Safety::Disk, apply).await?)
+        self.write(Safety::Disk, apply).await?
     }
 
     async fn lease(

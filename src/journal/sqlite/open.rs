@@ -16,7 +16,8 @@ use super::{JournalError, checkpoint};
 /// What stands in the file's header (`file` shows it): "akbJ".
 const APPLICATION: i64 = 0x616b_624a;
 /// The first makes version 1, and so on.
-const MIGRATIONS: [&str; 1] = [include_str!("../schema/sqlite-001.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../schema/sqlite-001.sql"), include_str!("../schema/sqlite-002.sql")];
 /// How long the locks of other processes are waited for.
 pub const BUSY: Duration = Duration::from_secs(5);
 /// The cache of a connection, in KiB (negative, as the pragma has it); and more statements than there are.
@@ -44,7 +45,7 @@ pub fn open(path: &Path) -> Result<Connection, JournalError> {
         Refusal::Sqlite(error) => match told(&error) {
             JournalError::Unavailable(why) => JournalError::Unavailable(format!("{}: {why}", path.display())),
             JournalError::Unusable(why) => JournalError::Unusable(format!("{}: {why}", path.display())),
-            stranger @ JournalError::Stranger(_) => stranger,
+            other => other,
         },
         Refusal::Other(why) => JournalError::Unusable(format!("{}: {why}", path.display())),
     })

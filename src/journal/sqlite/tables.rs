@@ -16,9 +16,9 @@ const SWEEP: i64 = 512;
 /// Milliseconds between signs of life that writes give: each is one more page to put on disk.
 const SIGN: i64 = 1000;
 
-/// Whether a gateway is gone; `None` = there is none of that number and name.
-pub fn is_gone(tables: &Transaction<'_>, gateway: &Enrolled) -> Result<Option<bool>> {
-    let sql = "SELECT gone FROM gateways WHERE id = ?1 AND name = ?2";
+/// How often a gateway was taken for dead; `None` = there is none of that number and name.
+pub fn deaths(tables: &Transaction<'_>, gateway: &Enrolled) -> Result<Option<i64>> {
+    let sql = "SELECT deaths FROM gateways WHERE id = ?1 AND name = ?2";
     let known = params![gateway.number, gateway.name];
     tables.prepare_cached(sql)?.query_row(known, |row| row.get(0)).optional()
 }
@@ -30,7 +30,12 @@ pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> 
     }
     let turn = turn(tables)?;
     for (part, intent) in &batch.begun {
-        begin(tables, part, intent, turn)?;
+        begin(tables, part, intent, Some(turn))?;
+    }
+    for (part, intent) in &batch.still {
+        if !is_under_way(tables, part)? {
+            begin(tables, part, intent, None)?;
+        }
     }
     add(tables, batch.diverged.values(), turn, now, settle)?;
     let mut kept = Vec::new();
@@ -50,7 +55,7 @@ pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> 
     Ok(())
 }
 
-fn begin(tables: &Transaction<'_>, part: &Part, intent: &Intent, turn: i64) -> Result<()> {
+fn begin(tables: &Transaction<'_>, part: &Part, intent: &Intent, turn: Option<i64>) -> Result<()> {
     let payload = row::intent_payload(intent, turn).map_err(unwritable)?;
     let Object { cluster, bucket, key } = &intent.object;
     let sql = "INSERT OR REPLACE INTO intents (gateway, number, digest, cluster, bucket, key, payload)
@@ -58,6 +63,11 @@ fn begin(tables: &Transaction<'_>, part: &Part, intent: &Intent, turn: i64) -> R
     let (WriteId { gateway, number }, digest) = part;
     tables.prepare_cached(sql)?.execute(params![gateway, number, digest, cluster, bucket, key, payload])?;
     Ok(())
+}
+
+fn is_under_way(tables: &Transaction<'_>, (WriteId { gateway, number }, digest): &Part) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM intents WHERE gateway = ?1 AND number = ?2 AND digest = ?3)";
+    tables.prepare_cached(sql)?.query_row(params![gateway, number, digest], |row| row.get(0))
 }
 
 /// Whether a settled write must be kept as a record.
@@ -104,7 +114,8 @@ pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> 
         tables.prepare_cached(sql)?.execute(write)?;
     }
     tables.prepare_cached("DELETE FROM intents WHERE gateway = ?1")?.execute([gateway])?;
-    tables.prepare_cached("UPDATE gateways SET gone = 1 WHERE id = ?1")?.execute([gateway])?;
+    let sql = "UPDATE gateways SET gone = 1, deaths = deaths + 1 WHERE id = ?1";
+    tables.prepare_cached(sql)?.execute([gateway])?;
     Ok(orphans.len())
 }
 

@@ -105,7 +105,7 @@ async fn it_looks_again_when_told_and_keeps_what_it_saw_while_the_journal_is_awa
     let settle = Duration::from_secs(1);
     let records =
         (0..2500).map(|number| Change::Diverged(record(object("one", number), number, "http://a:80")));
-    let gateway = Enrolled { number: journal.enrol("host").await.unwrap(), name: "host".into() };
+    let gateway = Enrolled { number: journal.enrol("host").await.unwrap(), name: "host".into(), deaths: 0 };
     journal.apply(&gateway, records.collect(), settle).await.unwrap();
     *engine.lock().unwrap() = Some(journal.clone());
     until(&|known| known.look.is_some() && known.trouble.is_none()).await;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::Writer;
-use crate::journal::{Enrolled, Journal, JournalError, Life, Presence};
+use crate::journal::{Changes, Enrolled, Journal, JournalError, Presence};
 
 /// Between two signs of life.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -27,21 +27,29 @@ pub(super) fn name() -> String {
 }
 
 /// As what the process is known to the journal. Another journal may give it the same number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Enrolment {
     /// 0 while it is not known there.
     pub(super) number: i64,
     times: u64,
+    /// How often it was taken for dead there.
+    deaths: i64,
+}
+
+impl Enrolment {
+    /// Whether the journal is the same, as far as is known.
+    pub fn is_in_that_of(&self, other: Enrolment) -> bool {
+        (self.number, self.times) == (other.number, other.times)
+    }
 }
 
 impl Writer {
-    /// As long as it is the same, so is the journal, as far as is known.
     pub fn enrolment(&self) -> Enrolment {
         *self.enrolment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn itself(&self, enrolment: Enrolment) -> Enrolled {
-        Enrolled { number: enrolment.number, name: self.name.clone() }
+        Enrolled { number: enrolment.number, name: self.name.clone(), deaths: enrolment.deaths }
     }
 
     /// Waits until the process is known to the journal.
@@ -63,11 +71,11 @@ impl Writer {
             self.aside(move |_| dead.forget()).await.unwrap_or_default();
         }
         let number = engine.enrol(&self.name).await?;
-        let itself = Enrolled { number, name: self.name.clone() };
+        let itself = Enrolled { number, name: self.name.clone(), deaths: 0 };
         self.aside(move |presence| presence.tell(&itself)).await.unwrap_or_default();
         {
             let mut enrolment = self.enrolment.lock().unwrap_or_else(PoisonError::into_inner);
-            *enrolment = Enrolment { number, times: enrolment.times + 1 };
+            *enrolment = Enrolment { number, times: enrolment.times + 1, deaths: 0 };
         }
         self.enrolled.notify_waiters();
         log::info!("journal: this is gateway {number}, {}", self.name);
@@ -92,22 +100,36 @@ impl Writer {
         enrolment: Enrolment,
     ) -> Result<(), JournalError> {
         match engine.alive(&self.itself(enrolment)).await? {
-            Life::Alive => {}
-            Life::TakenForDead => {
-                self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
-                log::warn!("journal: this gateway was taken for dead; its writes are to be looked at");
-            }
-            Life::Unknown => self.is_stranger(enrolment),
+            Some(deaths) => self.has_died(enrolment, deaths),
+            None => self.is_stranger(enrolment),
         }
         Ok(())
     }
 
-    /// The journal is not the one in which this process enrolled so. It enrols once more, and says what waits under
-    /// its new number. Of what is under way the journal has no intents: each becomes a record when it ends.
+    /// The journal took this process for dead so often. What it had under way has become records, and the ends of those
+    /// writes are records, too, from now on, whatever the journal has beside them by now.
+    fn has_died(&self, enrolment: Enrolment, deaths: i64) {
+        {
+            let mut current = self.enrolment.lock().unwrap_or_else(PoisonError::into_inner);
+            // Fewer are of a backup of the journal, or of an answer that others have overtaken: it asks again then.
+            if !current.is_in_that_of(enrolment) || current.deaths == deaths {
+                return;
+            }
+            // Before anything is told by who knows.
+            self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
+            current.deaths = deaths;
+        }
+        self.live.repeat(|intent| self.still(intent));
+        log::warn!("journal: this gateway was taken for dead; its writes are to be looked at");
+    }
+
+    /// The journal is not the one in which this process enrolled so. It enrols once more, and says what waits and what is
+    /// under way under its new number. Of what is under way the journal may have had no intents for a while: each becomes a
+    /// record when it ends.
     pub(super) fn is_stranger(&self, enrolment: Enrolment) {
         {
             let mut current = self.enrolment.lock().unwrap_or_else(PoisonError::into_inner);
-            if *current != enrolment || enrolment.number == 0 {
+            if !current.is_in_that_of(enrolment) || enrolment.number == 0 {
                 return;
             }
             self.orphaned.store(self.numbers.load(Relaxed), Relaxed);
@@ -117,6 +139,7 @@ impl Writer {
             current.number = 0;
         }
         self.metrics.replaced.inc();
+        self.live.repeat(|intent| self.still(intent));
         log::error!(
             "{}; this process goes on under another number. What the journal was told since, and what it was told \
              of writes under way, is not there any more",

@@ -25,7 +25,7 @@ use tokio::{
 
 use self::{life::Enrolment, rest::Rest};
 use super::{
-    Change, Changes, Intent, Journal, JournalError, Presence, WriteId,
+    Change, Changes, Intent, Journal, JournalError, Live, Presence, WriteId,
     batch::{self, WAITING_MOST, Waiting},
     trouble::NowAndThen,
 };
@@ -57,6 +57,8 @@ pub struct Writer {
     settle: Duration,
     /// Told when the journal is another one.
     replaced: Box<dyn Fn() + Send + Sync>,
+    /// What the journal is told again if it may have lost it.
+    live: Arc<Live>,
     engine: OnceLock<Arc<dyn Journal>>,
     waiting: Mutex<Queue>,
     wake: Notify,
@@ -68,7 +70,7 @@ pub struct Writer {
     enrolment: Mutex<Enrolment>,
     enrolled: Notify,
     numbers: AtomicI64,
-    /// Up to which of them writes have become records, because the process was taken for dead.
+    /// Up to which of them the journal may lack writes: it took the process for dead, or is another one since.
     orphaned: AtomicI64,
     unavailable: AtomicBool,
     trouble: NowAndThen,
@@ -94,6 +96,7 @@ impl Writer {
             presence: Arc::new(presence),
             settle,
             replaced: Box::new(|| ()),
+            live: Arc::default(),
             engine: OnceLock::new(),
             waiting: Mutex::default(),
             wake: Notify::new(),
@@ -115,6 +118,12 @@ impl Writer {
     /// `tell` is called when the journal turns out to be another one, before that is told of any write. Must not block.
     pub fn when_replaced(mut self, tell: impl Fn() + Send + Sync + 'static) -> Writer {
         self.replaced = Box::new(tell);
+        self
+    }
+
+    /// Of these writes the journal is told again when it may have lost their intents.
+    pub fn telling_again(mut self, live: Arc<Live>) -> Writer {
+        self.live = live;
         self
     }
 
@@ -299,10 +308,15 @@ impl Writer {
         enrolment: Enrolment,
         batch: batch::Batch<Token>,
     ) -> Result<Duration, JournalError> {
-        let itself = self.itself(enrolment);
-        let changes = batch.changes().cloned().map(|change| self.named(change, itself.number)).collect();
         let start = Instant::now();
-        let outcome = engine.apply(&itself, changes, self.settle).await;
+        let mut outcome = self.apply(engine, enrolment, &batch).await;
+        if let Err(JournalError::TakenForDead(_)) = outcome {
+            // Nothing of it was done: it is said again in the words of a process that knows.
+            outcome = match self.is_alive(engine, enrolment).await {
+                Ok(()) => self.apply(engine, self.enrolment(), &batch).await,
+                Err(error) => Err(error),
+            };
+        }
         let took = start.elapsed();
         let histogram = if outcome.is_ok() { &self.metrics.taken } else { &self.metrics.failed };
         histogram.observe(took.as_secs_f64());
@@ -317,6 +331,17 @@ impl Writer {
         outcome.map(|()| took)
     }
 
+    async fn apply(
+        &self,
+        engine: &Arc<dyn Journal>,
+        enrolment: Enrolment,
+        batch: &batch::Batch<Token>,
+    ) -> Result<(), JournalError> {
+        let itself = self.itself(enrolment);
+        let changes = batch.changes().cloned().map(|change| self.named(change, itself.number)).collect();
+        engine.apply(&itself, changes, self.settle).await
+    }
+
     /// A change as the journal gets it: one that is older than the process's number there has that one. Writes keep
     /// their own numbers: the process gives none twice.
     fn named(&self, change: Change, gateway: i64) -> Change {
@@ -327,7 +352,7 @@ impl Writer {
         };
         if change.id().gateway != gateway {
             let id = match &mut change {
-                Change::Begin(intent) => &mut Arc::make_mut(intent).id,
+                Change::Begin(intent) | Change::Still(intent) => &mut Arc::make_mut(intent).id,
                 Change::Settled(record) | Change::Diverged(record) => &mut record.intent.id,
                 Change::Void(id) => id,
             };
@@ -353,6 +378,7 @@ impl Writer {
         for change in changes {
             match change {
                 Change::Begin(_) => self.metrics.begun.inc(),
+                Change::Still(_) => {}
                 Change::Settled(_) => self.metrics.settled.inc(),
                 Change::Diverged(_) => self.metrics.diverged.inc(),
                 Change::Void(_) => self.metrics.void.inc(),
@@ -368,6 +394,10 @@ impl Changes for Writer {
 
     fn begin(&self, intent: &Arc<Intent>) -> bool {
         self.begin_soon(std::slice::from_ref(intent))
+    }
+
+    fn still(&self, intent: &Arc<Intent>) {
+        self.put(|queue, now| queue.still(intent, now));
     }
 
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64 {

@@ -5,17 +5,22 @@ use tokio::task::yield_now;
 
 use super::*;
 use crate::journal::{
-    Memory, Record,
+    Memory, Record, Wanted,
     fixture::{self, Behind},
     system_clock,
 };
 
 fn gateway() -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir) {
+    gateway_with(Arc::default())
+}
+
+/// One that has these writes under way.
+fn gateway_with(live: Arc<Live>) -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir) {
     let behind = Arc::<Behind>::default();
     let folder = tempfile::tempdir().unwrap();
     let doubts = behind.doubts.clone();
     let doubting = move || _ = doubts.fetch_add(1, Relaxed);
-    let writer = Arc::new(behind.writer(folder.path()).when_replaced(doubting));
+    let writer = Arc::new(behind.writer(folder.path()).when_replaced(doubting).telling_again(live));
     let running = writer.clone();
     tokio::spawn(async move { running.run().await });
     (writer, behind, folder)
@@ -161,6 +166,65 @@ async fn who_was_taken_for_dead_goes_on_and_knows_which_writes_are_records() {
     assert!(writer.was_taken_for_dead(begun.id) && !writer.was_taken_for_dead(next));
     assert_eq!(next.gateway, begun.id.gateway);
     assert_eq!(std::fs::read_dir(folder.path().join("gateways")).unwrap().count(), 1);
+}
+
+/// Others take it for dead, and a worker resolves what it has left.
+async fn die(behind: &Behind) {
+    let memory = behind.memory();
+    memory.adopt(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let leases = memory.lease("worker", Wanted::Diverged, 9, INTENT, INTENT).await.unwrap();
+    for (lease, case) in leases {
+        memory.resolve(&lease, &case.ids(), &[]).await.unwrap();
+    }
+    let counts = memory.counts().await.unwrap();
+    assert_eq!((counts.open, counts.intents), (0, 0));
+}
+
+/// What it tells is the first that the journal hears of it, or a sign of life was whose answer was lost.
+#[tokio::test]
+async fn what_settled_before_it_learnt_that_it_was_taken_for_dead_is_a_record() {
+    for is_answer_lost in [false, true] {
+        let (writer, behind, _folder) = gateway();
+        until("the journal", async || writer.is_available()).await;
+        let settled = intent(&writer, "k");
+        writer.begin(std::slice::from_ref(&settled)).await.unwrap();
+        die(&behind).await;
+        if is_answer_lost {
+            behind.memory().alive(&writer.itself(writer.enrolment())).await.unwrap();
+        }
+        let record = Record::orphaned(Intent::clone(&settled), 1);
+        let until_there = writer.end(Change::Settled(record), true, false);
+        // It need not be refused.
+        writer.begin(&[intent(&writer, "next")]).await.unwrap();
+        until("its end", async || writer.taken_up_to() >= until_there).await;
+        assert!(writer.was_taken_for_dead(settled.id));
+        let counts = behind.counts().await.unwrap();
+        assert_eq!((counts.open, counts.intents), (1, 1));
+        assert_eq!(behind.doubts.load(Relaxed), 0, "it is the same journal");
+    }
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_told_again_when_the_journal_may_have_lost_it() {
+    for is_replaced in [false, true] {
+        let live = Arc::<Live>::default();
+        let (writer, behind, _folder) = gateway_with(live.clone());
+        until("the journal", async || writer.is_available()).await;
+        let begun = intent(&writer, "k");
+        writer.begin(std::slice::from_ref(&begun)).await.unwrap();
+        live.enter(&begun, true);
+        match is_replaced {
+            true => *behind.memory.lock().unwrap() = Arc::new(Memory::new(system_clock())),
+            false => die(&behind).await,
+        }
+        writer.is_alive(&writer.engine().unwrap().clone(), writer.enrolment()).await.unwrap();
+        until("its intent", async || behind.counts().await.unwrap().intents == 1).await;
+        live.claim(&begun.object, begun.id);
+        let ended = Record::orphaned(Intent::clone(&begun), 1);
+        writer.end(Change::Settled(ended), true, false);
+        until("its end", async || behind.counts().await.unwrap().open == 1).await;
+        assert_eq!(behind.counts().await.unwrap().intents, 0);
+    }
 }
 
 /// A new journal in place of the old one, in which another gateway may have the process's number.

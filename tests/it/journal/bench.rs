@@ -130,7 +130,7 @@ impl Bench<'_> {
     }
 
     pub async fn apply(&self, changes: Vec<Change>) {
-        self.journal.apply(&self.teller, changes, SETTLE).await.unwrap();
+        tell(&*self.journal, &self.teller, changes, SETTLE).await;
     }
 
     pub async fn lease(&self) -> Vec<(Lease, Case)> {
@@ -179,7 +179,16 @@ pub fn object(key: &str) -> Object {
 
 /// One that is enrolled as "host".
 pub fn host(number: i64) -> Enrolled {
-    Enrolled { number, name: "host".to_owned() }
+    Enrolled { number, name: "host".to_owned(), deaths: 0 }
+}
+
+/// By a gateway that knows how often it was taken for dead.
+pub async fn tell(journal: &dyn Journal, teller: &Enrolled, changes: Vec<Change>, settle: Duration) {
+    let mut teller = teller.clone();
+    while let Err(error) = journal.apply(&teller, changes.clone(), settle).await {
+        assert_eq!(error, JournalError::TakenForDead(teller.number));
+        teller.deaths = journal.alive(&teller).await.unwrap().unwrap();
+    }
 }
 
 /// By a gateway of its own, whose call has changes of any.
@@ -209,14 +218,19 @@ pub fn good() -> Said {
     Said::Good { etag: Some("0123".to_owned()), version: None }
 }
 
-/// One backend took it; what the other says.
+/// Of a region that is not strong. One backend took it; what the other says.
 pub fn record(id: WriteId, object: &Object, other: Said) -> Record {
     let replies = vec![("http://a:80".to_owned(), good()), ("http://b:80".to_owned(), other)];
-    Record { intent: intent(id, object), commit: Some(id.number), ended: 2, turn: None, replies }
+    let intent = Intent { strong: false, ..intent(id, object) };
+    Record { intent, commit: Some(id.number), ended: 2, turn: None, replies }
 }
 
 pub fn begin(id: WriteId, object: &Object) -> Change {
     Change::Begin(intent(id, object).into())
+}
+
+pub fn still(id: WriteId, object: &Object) -> Change {
+    Change::Still(intent(id, object).into())
 }
 
 pub fn settled(id: WriteId, object: &Object) -> Change {

@@ -136,13 +136,13 @@ async fn work(journal: Arc<Postgres>) {
             (0..3).map(|at| object(&((number + at * gateway) % 5).to_string())).collect();
         let ids: Vec<_> = (0..3).map(|at| id(gateway, 3 * number + at)).collect();
         let begun = ids.iter().zip(&objects).map(|(id, object)| begin(*id, object));
-        journal.apply(&host(gateway), begun.collect(), Duration::ZERO).await.unwrap();
+        tell(&*journal, &host(gateway), begun.collect(), Duration::ZERO).await;
         let ended = vec![
             diverged(ids[0], &objects[0]),
             settled(ids[1], &objects[1]),
             akubra::journal::Change::Void(ids[2]),
         ];
-        journal.apply(&host(gateway), ended, Duration::ZERO).await.unwrap();
+        tell(&*journal, &host(gateway), ended, Duration::ZERO).await;
         for (lease, case) in journal.lease("worker", Wanted::Diverged, 2, LONG, LONG).await.unwrap() {
             let seen: Vec<_> = case.records.iter().map(akubra::journal::Record::id).collect();
             if journal.resolve(&lease, &seen, &[]).await.unwrap() == Resolution::Changed {
@@ -189,8 +189,26 @@ fn tables_of_a_later_version_are_left_alone() {
         drop(Postgres::connect(settings(server)).await.unwrap());
         server.execute("UPDATE akubra_journal.version SET version = 9").await;
         let refused = Postgres::connect(settings(server)).await.map(|_| ());
-        let expected = "its tables have version 9, of a later akubra; this one knows 1";
+        let expected = "its tables have version 9, of a later akubra; this one knows 2";
         assert_eq!(refused, Err(JournalError::Unusable(expected.to_owned())));
+    });
+}
+
+#[test]
+fn tables_of_the_first_version_are_brought_to_this_one() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        let journal = Postgres::connect(settings(server)).await.unwrap();
+        let gateway = host(journal.enrol("host").await.unwrap());
+        drop(journal);
+        let before = "ALTER TABLE akubra_journal.gateways DROP COLUMN deaths;
+            UPDATE akubra_journal.version SET version = 1";
+        server.execute(before).await;
+        let journal = Postgres::connect(settings(server)).await.unwrap();
+        assert_eq!(journal.alive(&gateway).await.unwrap(), Some(0));
+        journal.leave(&gateway, SETTLE).await.unwrap();
+        assert_eq!(journal.alive(&gateway).await.unwrap(), Some(1));
     });
 }
 

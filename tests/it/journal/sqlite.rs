@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use akubra::journal::{Enrolled, Journal, JournalError, Life, News, Resolution, Sqlite, Wanted};
+use akubra::journal::{Enrolled, Journal, JournalError, News, Resolution, Sqlite, Wanted};
 use rusqlite::Connection;
 
 use super::bench::*;
@@ -42,7 +42,7 @@ fn what_was_applied_outlives_a_crash() {
             drop(journal);
             at(&path)
         }] {
-            assert_eq!(journal.alive(&host(gateway)).await.unwrap(), Life::Alive);
+            assert_eq!(journal.alive(&host(gateway)).await.unwrap(), Some(0));
             assert_ne!(journal.enrol("host").await.unwrap(), gateway);
             let case = journal.show(&b).await.unwrap().unwrap();
             assert_eq!(case, leases[0].1);
@@ -171,8 +171,8 @@ fn a_file_that_was_replaced_is_left_alone_and_takes_no_strangers() {
         });
         let journal = at(&path);
         assert_eq!(journal.show(&early).await.unwrap().unwrap().records.len(), 1);
-        assert_eq!(journal.alive(&gateway).await.unwrap(), Life::Alive);
-        let late = Enrolled { number: late, name: "late".to_owned() };
+        assert_eq!(journal.alive(&gateway).await.unwrap(), Some(0));
+        let late = Enrolled { number: late, name: "late".to_owned(), deaths: 0 };
         let refused = journal.apply(&late, vec![begin(id(late.number, 1), &early)], SETTLE).await;
         assert_eq!(refused, Err(JournalError::Stranger(late.number)));
     });
@@ -223,10 +223,31 @@ fn what_is_no_journal_is_left_alone() {
         drop(at(&path));
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
         let expected =
-            format!("{shown}: it has version 9 of the schema, of a later akubra; this one knows 1");
+            format!("{shown}: it has version 9 of the schema, of a later akubra; this one knows 2");
         assert_eq!(refusal(&path), JournalError::Unusable(expected));
         let nowhere = folder.path().join("nowhere/journal");
         assert!(matches!(refusal(&nowhere), JournalError::Unavailable(_)));
+    });
+}
+
+#[test]
+fn a_file_of_the_first_version_is_brought_to_this_one() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let first = Connection::open(&path).unwrap();
+        first.execute_batch(include_str!("../../../src/journal/schema/sqlite-001.sql")).unwrap();
+        first
+            .execute_batch(
+                "PRAGMA application_id = 0x616b624a; PRAGMA user_version = 1;
+                INSERT INTO gateways (name, seen, gone) VALUES ('host', 1, 0)",
+            )
+            .unwrap();
+        drop(first);
+        let journal = at(&path);
+        assert_eq!(journal.alive(&host(1)).await.unwrap(), Some(0));
+        journal.leave(&host(1), SETTLE).await.unwrap();
+        assert_eq!(at(&path).alive(&host(1)).await.unwrap(), Some(1));
     });
 }
 

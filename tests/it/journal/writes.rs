@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akubra::journal::{Change, Enrolled, JournalError, Later, Life, Object, Record, Said, Standing, What};
+use akubra::journal::{Change, Enrolled, JournalError, Later, Object, Record, Said, Standing, What};
 
 use super::bench::*;
 
@@ -14,6 +14,8 @@ pub async fn all(engine: &Engine) {
     an_unknown_outcome_is_waited_for(&engine.empty().await).await;
     a_known_write_is_replaced(&engine.empty().await).await;
     intents_of_the_dead_become_records(&engine.empty().await).await;
+    who_was_taken_for_dead_tells_nothing_before_it_knows(&engine.empty().await).await;
+    what_is_under_way_still_is_told_again(&engine.empty().await).await;
     a_gateway_that_begins_writes_lives(&engine.empty().await).await;
     a_gateway_leaves_its_intents(&engine.empty().await).await;
     a_stranger_tells_nothing(&engine.empty().await).await;
@@ -149,7 +151,7 @@ async fn intents_of_the_dead_become_records(bench: &Bench<'_>) {
     let (a, b) = (object("a"), object("b"));
     bench.apply(vec![begin(id(dead, 1), &a), begin(id(living, 1), &b)]).await;
     bench.pass(2 * HOLD).await;
-    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Life::Alive);
+    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Some(0));
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
     let case = bench.case(&a).await.unwrap();
@@ -160,19 +162,96 @@ async fn intents_of_the_dead_become_records(bench: &Bench<'_>) {
     bench.pass(SETTLE).await;
     let (lease, _) = bench.lease_one().await;
     // The gateway lives after all: what it has to say is not lost.
-    assert_eq!(bench.journal.alive(&host(dead)).await.unwrap(), Life::TakenForDead);
-    assert_eq!(bench.journal.alive(&host(dead)).await.unwrap(), Life::Alive);
-    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Life::Alive);
+    for _ in 0..2 {
+        assert_eq!(bench.journal.alive(&host(dead)).await.unwrap(), Some(1), "its answer may be lost");
+    }
+    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Some(0));
     bench.apply(vec![settled(id(dead, 1), &a), begin(id(dead, 2), &a)]).await;
     assert_eq!(bench.case(&a).await.unwrap().records, [record(id(dead, 1), &a, good())]);
     let resolution = bench.journal.resolve(&lease, &[id(dead, 1)], &[]).await.unwrap();
     assert_eq!(resolution, akubra::journal::Resolution::Changed);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
     bench.pass(2 * HOLD).await;
-    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Life::Alive);
+    assert_eq!(bench.journal.alive(&host(living)).await.unwrap(), Some(0));
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
     assert_eq!(bench.recorded(&a).await, [1, 2]);
-    assert_eq!(bench.journal.alive(&host(77)).await.unwrap(), Life::Unknown);
+    assert_eq!(bench.journal.alive(&host(77)).await.unwrap(), None);
+}
+
+fn strong_record(write: akubra::journal::WriteId, object: &Object) -> Record {
+    Record { intent: intent(write, object), ..record(write, object, Said::NotApplied) }
+}
+
+async fn who_was_taken_for_dead_tells_nothing_before_it_knows(bench: &Bench<'_>) {
+    let gateway = host(bench.journal.enrol("host").await.unwrap());
+    let apply = async |gateway: &Enrolled, changes| bench.journal.apply(gateway, changes, SETTLE).await;
+    let (a, b) = (object("a"), object("b"));
+    let write = id(gateway.number, 1);
+    apply(&gateway, vec![begin(write, &a)]).await.unwrap();
+    bench.pass(HOLD).await;
+    assert_eq!(bench.journal.adopt(HOLD, Duration::ZERO).await.unwrap(), 1);
+    let (lease, _) = bench.lease_one().await;
+    let resolution = bench.journal.resolve(&lease, &[write], &[]).await.unwrap();
+    assert_eq!(resolution, akubra::journal::Resolution::Resolved);
+    // Nothing is beside it any more, that would be kept with it.
+    let refused = Err(JournalError::TakenForDead(gateway.number));
+    let ends =
+        || vec![settled(write, &a), begin(id(gateway.number, 2), &b), diverged(id(gateway.number, 3), &b)];
+    assert_eq!(apply(&gateway, ends()).await, refused);
+    // Its sign of life may come before what it tells, and the answer be lost.
+    assert_eq!(bench.journal.alive(&gateway).await.unwrap(), Some(1));
+    assert_eq!(apply(&gateway, ends()).await, refused);
+    let counts = bench.journal.counts().await.unwrap();
+    assert_eq!((counts.open, counts.intents), (0, 0));
+    let knows = Enrolled { deaths: 1, ..gateway.clone() };
+    apply(&knows, vec![diverged(write, &a)]).await.unwrap();
+    assert_eq!(bench.recorded(&a).await, [1]);
+    // Once for each silence, with intents or without.
+    for _ in 0..2 {
+        bench.pass(HOLD).await;
+        assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
+    }
+    assert_eq!(apply(&knows, ends()).await, refused);
+    assert_eq!(bench.journal.alive(&gateway).await.unwrap(), Some(2));
+    apply(&Enrolled { deaths: 2, ..gateway }, ends()).await.unwrap();
+}
+
+async fn what_is_under_way_still_is_told_again(bench: &Bench<'_>) {
+    let gateway = bench.journal.enrol("host").await.unwrap();
+    let [a, b] = ["a", "b"].map(object);
+    let (lost, there) = (id(gateway, 1), id(gateway, 2));
+    bench.apply(vec![still(lost, &a), begin(there, &b)]).await;
+    bench.apply(vec![still(lost, &a), still(there, &b)]).await;
+    assert_eq!(bench.journal.counts().await.unwrap().intents, 2);
+    // It is kept beside that.
+    bench.apply(vec![settled(id(gateway, 3), &a)]).await;
+    assert_eq!(bench.case(&a).await.unwrap().under_way, 1);
+    // A gateway that tells so lives.
+    bench.pass(HOLD).await;
+    bench.apply(vec![still(lost, &a)]).await;
+    assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 0);
+    // When it began is known only of the one whose intent was never gone.
+    let ends =
+        [(lost, &a), (there, &b)].map(|(write, object)| Change::Diverged(strong_record(write, object)));
+    bench.apply(ends.to_vec()).await;
+    let begun = async |object: &Object, write| {
+        let case = bench.journal.show(object).await.unwrap().unwrap();
+        let records = case.records.into_iter();
+        records.filter(|record| record.id() == write).map(|record| record.intent.turn).next().unwrap()
+    };
+    assert_eq!(begun(&a, lost).await, None);
+    assert!(begun(&b, there).await.is_some());
+    // And what the backends said of the other is what they said before others wrote, who knows when.
+    for (object, write, replies, strong) in [(&a, lost, 0, false), (&b, there, 2, true)] {
+        let known = |record: &Record| (record.replies.len(), record.commit.is_some(), record.intent.strong);
+        for _ in 0..2 {
+            bench.apply(vec![Change::Diverged(strong_record(write, object))]).await;
+            let case = bench.case(object).await.unwrap();
+            let record = case.records.iter().find(|record| record.id() == write).unwrap();
+            assert_eq!(known(record), (replies, strong, strong));
+        }
+    }
+    assert_eq!(bench.journal.counts().await.unwrap().intents, 0);
 }
 
 async fn a_gateway_that_begins_writes_lives(bench: &Bench<'_>) {
@@ -194,7 +273,7 @@ async fn a_gateway_leaves_its_intents(bench: &Bench<'_>) {
     // Its end is known already, as far as it is.
     bench.apply(vec![diverged(id(gateway, 2), &a), begin(id(gateway, 2), &a)]).await;
     bench.journal.leave(&host(gateway), SETTLE).await.unwrap();
-    assert_eq!(bench.journal.alive(&host(gateway)).await.unwrap(), Life::TakenForDead);
+    assert_eq!(bench.journal.alive(&host(gateway)).await.unwrap(), Some(1));
     let case = bench.case(&a).await.unwrap();
     assert_eq!(case.under_way, 0);
     assert_eq!(case.records.len(), 2);
@@ -218,16 +297,16 @@ async fn a_stranger_tells_nothing(bench: &Bench<'_>) {
         ];
         let refused = bench.journal.apply(&stranger, changes, SETTLE).await;
         assert_eq!(refused, Err(JournalError::Stranger(stranger.number)));
-        assert_eq!(bench.journal.alive(&stranger).await.unwrap(), Life::Unknown);
+        assert_eq!(bench.journal.alive(&stranger).await.unwrap(), None);
         bench.journal.leave(&stranger, SETTLE).await.unwrap();
         let counts = bench.journal.counts().await.unwrap();
         assert_eq!((counts.intents, counts.open), (1, 0));
     }
     // Whose number it is has not become a dead one's, nor a living one's by another's sign of life.
-    assert_eq!(bench.journal.alive(&host(gateway)).await.unwrap(), Life::Alive);
+    assert_eq!(bench.journal.alive(&host(gateway)).await.unwrap(), Some(0));
     bench.pass(HOLD).await;
     let other = Enrolled { name: "other".to_owned(), ..host(gateway) };
-    assert_eq!(bench.journal.alive(&other).await.unwrap(), Life::Unknown);
+    assert_eq!(bench.journal.alive(&other).await.unwrap(), None);
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
 }
 

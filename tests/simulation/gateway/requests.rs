@@ -95,7 +95,7 @@ impl Gateway {
         if is_strong && !self.are_on_disk(&intents).await {
             return None;
         }
-        intents.iter().for_each(|intent| self.overview.begin(intent, is_strong));
+        intents.iter().for_each(|intent| self.overview.begin(intent, is_strong, &**self));
         let begun = Begun { gateway: self.clone(), intents: contested };
         if !is_strong {
             self.tell_what_must_be(intents).await;
