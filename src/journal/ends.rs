@@ -182,7 +182,7 @@ mod tests {
 
     fn overview() -> Overview {
         let overview = Overview::new(10);
-        overview.remembered.learn_all(&[], true, overview.remembered.asking(0));
+        overview.remembered.learn_all(Vec::new(), true, overview.remembered.asking(0));
         overview
     }
 

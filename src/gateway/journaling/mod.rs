@@ -182,10 +182,10 @@ impl Journaling {
 
     async fn ask(&self, object: &Object) -> Option<Known> {
         let engine = self.writer.engine().filter(|_| self.writer.is_available() && self.may_ask())?;
-        let answer = timeout(ASKING, engine.show(object)).await;
-        if let Ok(Ok(case)) = answer {
+        let answer = timeout(ASKING, engine.known(object)).await;
+        if let Ok(Ok(known)) = answer {
             self.metrics.asked_in_time.inc();
-            return case.map(|case| Known::of(&case.records));
+            return known;
         }
         self.metrics.asked_in_vain.inc();
         *self.asked_in_vain.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
