@@ -9,7 +9,10 @@ use std::{
     hash::BuildHasher,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -25,7 +28,8 @@ pub struct Remembered {
     hasher: RandomState,
     count: AtomicUsize,
     most: usize,
-    /// Twice how often it was doubted, as where there was no room for an object, and one more if what is here is all.
+    /// Twice how often it was doubted, as where there was no room for an object, and one more if what is here is all. It
+    /// only grows: what it is before and after a look it was meanwhile.
     whole: AtomicU64,
     /// How often the journal was asked for all that it has.
     asked: AtomicU64,
@@ -153,14 +157,21 @@ impl Remembered {
         }
     }
 
-    /// Whether what is not here is not in the journal.
+    /// Whether what is not here is not in the journal, now. Of what was looked up before, see
+    /// [`surely_lacks`](Self::surely_lacks).
     pub fn is_whole(&self) -> bool {
-        !self.whole.load(Relaxed).is_multiple_of(2)
+        !self.whole.load(Acquire).is_multiple_of(2)
     }
 
-    /// Whether any object could be here.
+    /// Whether no object is here. What the journal has only goes after a doubt, so whoever sees it gone sees that, too.
     pub fn is_empty(&self) -> bool {
-        self.count.load(Relaxed) == 0
+        self.count.load(Acquire) == 0
+    }
+
+    /// Whether an object is not here, while what is not here is not in the journal.
+    pub fn surely_lacks(&self, object: &Object) -> bool {
+        let before = self.whole.load(Acquire);
+        !before.is_multiple_of(2) && !self.knows(object) && self.whole.load(Acquire) == before
     }
 
     pub fn of(&self, object: &Object) -> Option<Known> {
@@ -195,7 +206,7 @@ impl Remembered {
         entry.learn(Known::default(), taken);
         if entry.own.is_none() {
             shard.remove(object);
-            self.count.fetch_sub(1, Relaxed);
+            self.count.fetch_sub(1, Release);
             self.metrics.remembered.dec();
         }
         true
@@ -235,7 +246,7 @@ impl Remembered {
                 }
                 entry.asked == times || entry.own.is_some()
             });
-            self.count.fetch_sub(before - shard.len(), Relaxed);
+            self.count.fetch_sub(before - shard.len(), Release);
             self.metrics.remembered.sub((before - shard.len()) as i64);
         }
         // Unless there was no room for what the gateway itself found meanwhile.
@@ -385,6 +396,32 @@ mod tests {
         memory.learn_some(known("1"), &mut asking);
         memory.learnt(false, asking);
         assert!(are_here() == [true, false] && !memory.is_whole() && !memory.knows(&object("k")));
+    }
+
+    #[test]
+    fn what_the_journal_has_is_never_surely_lacking_while_all_is_learnt_again() {
+        let memory = Remembered::new(2);
+        let known = |key| (object(key), Known::of(&[record(1, What::Put, None, &[])]));
+        memory.learn_all(vec![known("k")], true, memory.asking(0));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..2_000 {
+                    // As much as there is room for, and all: where it goes, it is doubted before.
+                    let objects =
+                        if round % 4 == 3 { vec![known("1"), known("2")] } else { vec![known("k")] };
+                    memory.learn_all(objects, round % 4 < 2, memory.asking(0));
+                }
+                done.store(true, Relaxed);
+            });
+            while !done.load(Relaxed) {
+                assert!(!memory.surely_lacks(&object("k")));
+            }
+        });
+        memory.learn_all(vec![known("1")], true, memory.asking(0));
+        assert!(memory.surely_lacks(&object("k")) && !memory.surely_lacks(&object("1")));
+        memory.doubt();
+        assert!(!memory.surely_lacks(&object("k")));
     }
 
     #[test]

@@ -168,14 +168,14 @@ impl Journaling {
     /// `None` = it says nothing, as far as is known.
     async fn known(&self, target: &Target, cluster: &Cluster) -> Option<Known> {
         let remembered = &self.overview.remembered;
-        if remembered.is_whole() && remembered.is_empty() {
+        if remembered.is_empty() && remembered.is_whole() {
             return None;
         }
         let Target::Object { bucket, key } = target else { return None };
         let object = Object { cluster: cluster.name.clone(), bucket: bucket.clone(), key: key.clone() };
         match remembered.of(&object) {
             Some(known) => Some(known),
-            None if remembered.is_whole() => None,
+            None if remembered.surely_lacks(&object) => None,
             None => self.ask(&object).await,
         }
     }
