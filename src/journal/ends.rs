@@ -64,7 +64,7 @@ impl Overview {
     }
 
     pub fn may_have_records(&self, object: &Object) -> bool {
-        !self.remembered.is_whole() || self.remembered.knows(object)
+        !self.remembered.surely_lacks(object)
     }
 
     /// A write is about to be sent; the journal was `told` of it, or not. It is over with [`end`](Self::end), once.
@@ -105,7 +105,7 @@ impl Overview {
             Outcome::Settled if !orphaned && (!others || self.introduce(object, id, changes)) => {
                 // After the look at others: one that has failed meanwhile is here.
                 let known = self.remembered.knows(object);
-                let needed = contested || known || others || !self.remembered.is_whole();
+                let needed = contested || known || others || !self.remembered.surely_lacks(object);
                 let noted = known.then(|| record.clone());
                 let until = changes.end(Change::Settled(record), told, needed);
                 if let Some(record) = noted {
@@ -182,7 +182,7 @@ mod tests {
 
     fn overview() -> Overview {
         let overview = Overview::new(10);
-        overview.remembered.learn_all(&[], true, overview.remembered.asking(0));
+        overview.remembered.learn_all(Vec::new(), true, overview.remembered.asking(0));
         overview
     }
 

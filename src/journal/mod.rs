@@ -117,12 +117,23 @@ pub enum Standing {
     Dead,
 }
 
+/// So many records of an object can be put in order. Where there are more, one more than these are read: they tell as
+/// much as all of them.
+pub const RECORDS_MOST: usize = 2_000;
+const RECORDS_READ: usize = RECORDS_MOST + 1;
+
+/// Unresolved objects that are read at once.
+const PAGE: usize = 1000;
+
 /// An object with its records, in the order in which they came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
     pub object: Object,
     pub standing: Standing,
+    /// No more than one more than [`RECORDS_MOST`].
     pub records: Vec<Record>,
+    /// How many more there are.
+    pub more: u64,
     /// Intents of writes that are under way.
     pub under_way: usize,
     /// What workers did that nobody has seen the end of.
@@ -224,7 +235,7 @@ pub struct Filter {
     pub bucket: Option<Vec<u8>>,
     /// A prefix of the key.
     pub prefix: Option<Vec<u8>>,
-    /// A backend that has not taken a write, by its endpoint. Objects of clusters without it are not told apart:
+    /// A backend that has not taken a write, by its endpoint, as far as the records of a case tell. Objects of clusters without it are not told apart:
     /// `clusters` says which have it.
     pub backend: Option<String>,
 }
@@ -268,19 +279,42 @@ pub struct Mark(pub i64);
 /// What has changed since a mark.
 #[derive(Debug, Clone, PartialEq)]
 pub enum News {
-    /// These objects, each once, with all their records now: none = resolved.
-    Changed(Vec<(Object, Vec<Record>)>, Mark),
+    /// These objects, each once, with what is known of them now; `None` = resolved.
+    Changed(Vec<(Object, Option<Known>)>, Mark),
     /// Too much, or nobody knows: ask for all that is unresolved.
     Reload,
 }
 
-/// What a gateway has to know at its start.
+/// A part of what a gateway has to know at its start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unresolved {
-    pub objects: Vec<(Object, Vec<Record>)>,
-    /// Whether that is all.
-    pub whole: bool,
+    pub objects: Vec<(Object, Known)>,
+    /// Nothing is behind them.
+    pub is_last: bool,
     pub mark: Mark,
+}
+
+/// Hands on up to `most` unresolved objects, as they come from the journal: no more than a page of them is held at a
+/// time. Returns whether these are all, and since when changes are news.
+pub async fn unresolved(
+    journal: &dyn Journal,
+    most: usize,
+    mut learn: impl FnMut(Vec<(Object, Known)>) + Send,
+) -> Result<(bool, Mark), JournalError> {
+    let (mut left, mut after, mut mark) = (most, None, None);
+    loop {
+        // One more tells whether there are more.
+        let mut page = journal.unresolved(after.as_ref(), left.saturating_add(1)).await?;
+        let mark = *mark.get_or_insert(page.mark);
+        let is_over = page.objects.len() > left;
+        page.objects.truncate(left);
+        left -= page.objects.len();
+        after = page.objects.last().map(|(object, _)| object.clone());
+        learn(page.objects);
+        if is_over || page.is_last {
+            return Ok((!is_over, mark));
+        }
+    }
 }
 
 /// An engine. Every method is one transaction, but for lists of many objects, which are read in parts, and has a deadline
@@ -346,8 +380,8 @@ pub trait Journal: Send + Sync {
     /// Gives the object back, due after a pause. Without effect if the lease is lost.
     async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError>;
 
-    /// Sets the object aside, if no record but those `seen` has come; a later record opens it again. If one has
-    /// come, gives it back, due at once. `unsettled`: for so long may happen what the worker sent. Without effect if the
+    /// Sets the object aside, if no record but those `seen` has come, or it has more than can be read; a later record opens
+    /// it again. If one has come, gives it back, due at once. `unsettled`: for so long may happen what the worker sent. Without effect if the
     /// lease is lost.
     async fn set_aside(
         &self,
@@ -372,6 +406,9 @@ pub trait Journal: Send + Sync {
 
     async fn show(&self, object: &Object) -> Result<Option<Case>, JournalError>;
 
+    /// What a gateway has to know of an object. Costs the same, however many records there are.
+    async fn known(&self, object: &Object) -> Result<Option<Known>, JournalError>;
+
     /// Makes an object open and due now, or as soon as records of unknown outcome and a lease allow, with no tries;
     /// false = there is none.
     async fn retry(&self, object: &Object) -> Result<bool, JournalError>;
@@ -385,9 +422,9 @@ pub trait Journal: Send + Sync {
 
     async fn counts(&self) -> Result<Counts, JournalError>;
 
-    /// The first `most` objects with records, whatever their standing. What changes while they are read is news since
-    /// the mark.
-    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError>;
+    /// Up to `most` objects with records behind `after`, whatever their standing, or a thousand of them. What changes
+    /// afterwards is news since the mark.
+    async fn unresolved(&self, after: Option<&Object>, most: usize) -> Result<Unresolved, JournalError>;
 
     /// What has changed since `mark`; waits up to `patience` for something, then says that nothing has.
     async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError>;

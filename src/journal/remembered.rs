@@ -9,9 +9,14 @@ use std::{
     hash::BuildHasher,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
+
+use serde::{Deserialize, Serialize};
 
 use super::{Object, Record, Said, What, WriteId};
 use crate::telemetry::metrics::{JournalMetrics, METRICS};
@@ -23,14 +28,19 @@ pub struct Remembered {
     hasher: RandomState,
     count: AtomicUsize,
     most: usize,
-    /// Twice how often it was doubted, as where there was no room for an object, and one more if what is here is all.
+    /// Twice how often it was doubted, as where there was no room for an object, and one more if what is here is all. It
+    /// only grows: what it is before and after a look it was meanwhile.
     whole: AtomicU64,
+    /// How often the journal was asked for all that it has.
+    asked: AtomicU64,
     metrics: JournalMetrics,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Entry {
     known: Known,
+    /// The last time that the journal was asked for all and had it.
+    asked: u64,
     /// What this gateway had to say last, until the journal is known to have it.
     own: Option<(u64, Known)>,
 }
@@ -42,22 +52,30 @@ pub struct Asking {
     lacked: u64,
     /// Up to where the journal surely had this gateway's own.
     taken: u64,
+    /// How often it was asked.
+    times: u64,
+    /// There was room for all that has come.
+    fits: bool,
 }
 
-/// What the records of one object say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What the records of one object say. Journals keep it beside them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     newest: Option<Newest>,
     /// By reads: endpoints of backends that had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     seen: Option<Vec<String>>,
     /// It was found on another cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     misplaced: bool,
 }
 
 /// The newest write of the whole object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Newest {
     id: WriteId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<i64>,
     ended: i64,
     /// Endpoints of backends that took it.
@@ -80,7 +98,7 @@ impl Known {
         known
     }
 
-    fn add(&mut self, record: &Record) {
+    pub(super) fn add(&mut self, record: &Record) {
         let good = record.replies.iter().filter(|(_, said)| matches!(said, Said::Good { .. }));
         let good = || good.map(|(endpoint, _)| endpoint.clone()).collect();
         let newest = match record.intent.what {
@@ -134,18 +152,26 @@ impl Remembered {
             count: AtomicUsize::new(0),
             most,
             whole: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             metrics: JournalMetrics::of_process(),
         }
     }
 
-    /// Whether what is not here is not in the journal.
+    /// Whether what is not here is not in the journal, now. Of what was looked up before, see
+    /// [`surely_lacks`](Self::surely_lacks).
     pub fn is_whole(&self) -> bool {
-        !self.whole.load(Relaxed).is_multiple_of(2)
+        !self.whole.load(Acquire).is_multiple_of(2)
     }
 
-    /// Whether any object could be here.
+    /// Whether no object is here. What the journal has only goes after a doubt, so whoever sees it gone sees that, too.
     pub fn is_empty(&self) -> bool {
-        self.count.load(Relaxed) == 0
+        self.count.load(Acquire) == 0
+    }
+
+    /// Whether an object is not here, while what is not here is not in the journal.
+    pub fn surely_lacks(&self, object: &Object) -> bool {
+        let before = self.whole.load(Acquire);
+        !before.is_multiple_of(2) && !self.knows(object) && self.whole.load(Acquire) == before
     }
 
     pub fn of(&self, object: &Object) -> Option<Known> {
@@ -169,17 +195,18 @@ impl Remembered {
         });
     }
 
-    /// Takes what the journal has of an object. `taken` = up to where it surely had this gateway's own by then.
-    pub fn learn(&self, object: &Object, records: &[Record], taken: u64) -> bool {
-        if !records.is_empty() {
-            return self.change(object, |entry| entry.learn(records, taken));
+    /// Takes what the journal has of an object, `None` = nothing. `taken` = up to where it surely had this gateway's own by
+    /// then. False = there is no room for it.
+    pub fn learn(&self, object: &Object, known: Option<Known>, taken: u64) -> bool {
+        if let Some(known) = known {
+            return self.change(object, |entry| entry.learn(known, taken));
         }
         let mut shard = self.shard(object);
         let Some(entry) = shard.get_mut(object) else { return true };
-        entry.learn(records, taken);
+        entry.learn(Known::default(), taken);
         if entry.own.is_none() {
             shard.remove(object);
-            self.count.fetch_sub(1, Relaxed);
+            self.count.fetch_sub(1, Release);
             self.metrics.remembered.dec();
         }
         true
@@ -187,32 +214,50 @@ impl Remembered {
 
     /// The journal is about to be asked for all. `taken` = up to where it surely has this gateway's own.
     pub fn asking(&self, taken: u64) -> Asking {
-        Asking { lacked: self.whole.load(Relaxed) & !1, taken }
+        let times = 1 + self.asked.fetch_add(1, Relaxed);
+        Asking { lacked: self.whole.load(Relaxed) & !1, taken, times, fits: true }
     }
 
-    /// Takes all that the journal has, or as much of it as it gave. It is not all if there was a doubt since it was asked.
-    pub fn learn_all(&self, objects: &[(Object, Vec<Record>)], whole: bool, asked: Asking) {
-        let Asking { lacked, taken } = asked;
-        self.whole.fetch_and(!1, Relaxed);
+    /// Takes a part of all that the journal has.
+    pub fn learn_some(&self, objects: Vec<(Object, Known)>, asked: &mut Asking) {
+        let Asking { taken, times, .. } = *asked;
+        for (object, known) in objects {
+            asked.fits &= self.change(&object, |entry| {
+                entry.learn(known, taken);
+                entry.asked = times;
+            });
+        }
+    }
+
+    /// That was all, or as much of it as there is to be: what is here and was not in it goes, and not before, so that
+    /// nothing that the journal has is missing meanwhile. It is not all if there was a doubt since it was asked. What goes
+    /// has its room again only now: where there was none for what came, there may be the next time.
+    pub fn learnt(&self, whole: bool, asked: Asking) {
+        let Asking { lacked, taken, times, fits } = asked;
+        if !whole || !fits {
+            self.doubt();
+        }
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
             shard.retain(|_, entry| {
-                entry.learn(&[], taken);
-                entry.own.is_some()
+                if entry.asked != times {
+                    entry.learn(Known::default(), taken);
+                }
+                entry.asked == times || entry.own.is_some()
             });
-            self.count.fetch_sub(before - shard.len(), Relaxed);
+            self.count.fetch_sub(before - shard.len(), Release);
             self.metrics.remembered.sub((before - shard.len()) as i64);
         }
-        let mut fit = true;
-        for (object, records) in objects {
-            fit &= self.learn(object, records, taken);
-        }
-        if whole && fit {
-            // Unless there was no room for what the gateway itself found meanwhile.
-            self.whole.compare_exchange(lacked, lacked + 1, Relaxed, Relaxed).unwrap_or_default();
-        }
+        // Unless there was no room for what the gateway itself found meanwhile.
+        self.whole.compare_exchange(lacked, lacked + 1, Relaxed, Relaxed).unwrap_or_default();
         self.metrics.whole.set(i64::from(self.is_whole()));
+    }
+
+    /// Takes all that the journal has, or as much of it as it gave.
+    pub fn learn_all(&self, objects: Vec<(Object, Known)>, whole: bool, mut asked: Asking) {
+        self.learn_some(objects, &mut asked);
+        self.learnt(whole, asked);
     }
 
     /// From now on what is not here may be in the journal, until it has been asked for all.
@@ -246,9 +291,9 @@ impl Remembered {
 }
 
 impl Entry {
-    fn learn(&mut self, records: &[Record], taken: u64) {
+    fn learn(&mut self, known: Known, taken: u64) {
         self.own = self.own.take().filter(|(until, _)| *until > taken);
-        self.known = Known::of(records);
+        self.known = known;
         if let Some((_, own)) = &self.own {
             self.known.join(own);
         }
@@ -297,15 +342,16 @@ mod tests {
         let memory = Remembered::new(10);
         let own = record(1, What::Put, Some(1), &["http://a:80"]);
         memory.note(&own, 5);
-        memory.learn(&object("k"), &[], 4);
+        memory.learn(&object("k"), None, 4);
         assert!(memory.knows(&object("k")) && memory.of(&object("k")).unwrap().lags("http://b:80"));
-        memory.learn_all(&[], true, memory.asking(4));
+        memory.learn_all(Vec::new(), true, memory.asking(4));
         assert!(memory.knows(&object("k")) && memory.is_whole());
-        memory.learn(&object("k"), &[own], 4);
-        memory.learn(&object("k"), &[], 5);
+        memory.learn(&object("k"), Some(Known::of(&[own])), 4);
+        memory.learn(&object("k"), None, 5);
         assert!(memory.is_empty() && memory.of(&object("k")).is_none());
         memory.note(&record(1, What::Put, Some(1), &[]), 6);
-        memory.learn_all(&[(object("other"), vec![record(2, What::Put, None, &[])])], true, memory.asking(6));
+        let other = Known::of(&[record(2, What::Put, None, &[])]);
+        memory.learn_all(vec![(object("other"), other)], true, memory.asking(6));
         assert!(!memory.knows(&object("k")) && memory.knows(&object("other")));
     }
 
@@ -313,21 +359,69 @@ mod tests {
     fn more_than_there_is_room_for_is_not_whole() {
         let memory = Remembered::new(2);
         assert!(!memory.is_whole());
-        memory.learn_all(&[], true, memory.asking(0));
-        let other = vec![record(1, What::Put, None, &[])];
+        memory.learn_all(Vec::new(), true, memory.asking(0));
+        let other = || Some(Known::of(&[record(1, What::Put, None, &[])]));
         for key in ["1", "2"] {
-            memory.learn(&object(key), &other, 0);
+            memory.learn(&object(key), other(), 0);
         }
         assert!(memory.is_whole());
-        memory.learn(&object("3"), &other, 0);
+        memory.learn(&object("3"), other(), 0);
         memory.note(&record(1, What::Put, None, &[]), 1);
         assert!(!memory.is_whole() && memory.knows(&object("2")) && !memory.knows(&object("k")));
-        memory.learn(&object("2"), &[], 0);
+        memory.learn(&object("2"), None, 0);
         assert!(!memory.is_whole() && !memory.knows(&object("2")));
-        memory.learn_all(&[], true, memory.asking(1));
+        memory.learn_all(Vec::new(), true, memory.asking(1));
         assert!(memory.is_whole());
-        memory.learn_all(&[], false, memory.asking(1));
+        memory.learn_all(Vec::new(), false, memory.asking(1));
         assert!(!memory.is_whole());
+    }
+
+    #[test]
+    fn what_is_known_is_here_while_it_is_learnt_again() {
+        let memory = Remembered::new(10);
+        let known = |key| vec![(object(key), Known::of(&[record(1, What::Put, None, &[])]))];
+        memory.learn_all([known("1"), known("2"), known("gone")].concat(), true, memory.asking(0));
+        let mut asking = memory.asking(0);
+        let are_here = || ["1", "2"].map(|key| memory.knows(&object(key)));
+        memory.learn_some(known("2"), &mut asking);
+        assert!(are_here() == [true, true] && memory.is_whole());
+        memory.note(&record(1, What::Put, Some(1), &[]), 1);
+        memory.learn_some(known("1"), &mut asking);
+        assert!(memory.knows(&object("gone")));
+        memory.learnt(true, asking);
+        assert!(are_here() == [true, true] && memory.is_whole() && memory.knows(&object("k")));
+        assert!(!memory.knows(&object("gone")));
+        // Less than all.
+        let mut asking = memory.asking(1);
+        memory.learn_some(known("1"), &mut asking);
+        memory.learnt(false, asking);
+        assert!(are_here() == [true, false] && !memory.is_whole() && !memory.knows(&object("k")));
+    }
+
+    #[test]
+    fn what_the_journal_has_is_never_surely_lacking_while_all_is_learnt_again() {
+        let memory = Remembered::new(2);
+        let known = |key| (object(key), Known::of(&[record(1, What::Put, None, &[])]));
+        memory.learn_all(vec![known("k")], true, memory.asking(0));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..2_000 {
+                    // As much as there is room for, and all: where it goes, it is doubted before.
+                    let objects =
+                        if round % 4 == 3 { vec![known("1"), known("2")] } else { vec![known("k")] };
+                    memory.learn_all(objects, round % 4 < 2, memory.asking(0));
+                }
+                done.store(true, Relaxed);
+            });
+            while !done.load(Relaxed) {
+                assert!(!memory.surely_lacks(&object("k")));
+            }
+        });
+        memory.learn_all(vec![known("1")], true, memory.asking(0));
+        assert!(memory.surely_lacks(&object("k")) && !memory.surely_lacks(&object("1")));
+        memory.doubt();
+        assert!(!memory.surely_lacks(&object("k")));
     }
 
     #[test]
@@ -335,9 +429,9 @@ mod tests {
         let memory = Remembered::new(2);
         let asking = memory.asking(0);
         memory.doubt();
-        memory.learn_all(&[], true, asking);
+        memory.learn_all(Vec::new(), true, asking);
         assert!(!memory.is_whole());
-        memory.learn_all(&[], true, memory.asking(0));
+        memory.learn_all(Vec::new(), true, memory.asking(0));
         assert!(memory.is_whole());
     }
 }

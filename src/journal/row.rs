@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Intent, Later, Object, Record, Said, Standing, Unseen, What, WriteId,
+    Intent, Known, Later, Object, RECORDS_MOST, Record, Said, Standing, Unseen, What, WriteId,
     rules::{is_divergence, millis},
 };
 
@@ -27,6 +27,9 @@ pub struct Row {
     pub records: i64,
     /// How many there ever were.
     pub appended: i64,
+    /// What they say to gateways; `retold` = one of them has taken another form, and they are to be asked again.
+    pub known: Known,
+    pub retold: bool,
 }
 
 impl Row {
@@ -43,18 +46,24 @@ impl Row {
             attempts: 0,
             records: 0,
             appended: 0,
+            known: Known::default(),
+            retold: false,
         }
     }
 
     /// A record has come; `known` is what is there of the same write.
     pub fn add(&mut self, record: &Record, known: Option<&Record>, now: i64, settle: i64) {
         match known {
-            Some(known) => self.replaced |= known != record,
+            Some(known) => {
+                self.replaced |= known != record;
+                self.retold |= known != record;
+            }
             None => {
                 self.records += 1;
                 self.appended += 1;
             }
         }
+        self.known.add(record);
         self.diverged |= is_divergence(record);
         let calm = if record.is_uncertain() { now + settle } else { now };
         self.calm = self.calm.max(calm);
@@ -65,6 +74,13 @@ impl Row {
             self.standing = Standing::Open;
             self.attempts = 0;
         }
+    }
+}
+
+impl Row {
+    /// Whether its records are to be asked what they say to gateways, and can all be read.
+    pub fn is_to_be_asked(&self) -> bool {
+        self.retold && usize::try_from(self.records).is_ok_and(|records| records <= RECORDS_MOST)
     }
 }
 
@@ -175,6 +191,16 @@ pub fn record_payload(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
     })
 }
 
+/// JSON.
+pub fn known_payload(known: &Known) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(known)
+}
+
+/// `None` = its records must be asked: the row is of the first version of the tables, or damaged.
+pub fn known(payload: Option<&[u8]>) -> Option<Known> {
+    serde_json::from_slice(payload?).ok()
+}
+
 /// A row whose payload is not what this program writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("what is kept of write {} of gateway {} cannot be read: {why}", id.number, id.gateway)]
@@ -246,7 +272,15 @@ pub struct Records {
 }
 
 impl Records {
-    pub fn add(&mut self, id: WriteId, object: Object, payload: &[u8]) {
+    /// From positions, writes and payloads.
+    pub fn of(mut rows: Vec<(i64, WriteId, Vec<u8>)>, object: &Object) -> Records {
+        rows.sort_unstable_by_key(|(position, write, _)| (*position, *write));
+        let mut records = Records::default();
+        rows.iter().for_each(|(_, write, payload)| records.add(*write, object.clone(), payload));
+        records
+    }
+
+    fn add(&mut self, id: WriteId, object: Object, payload: &[u8]) {
         let record = record(id, object.clone(), payload).unwrap_or_else(|unreadable| {
             let stand_in = unreadable.stand_in(object);
             self.unreadable.get_or_insert(unreadable);

@@ -14,7 +14,7 @@ use std::{
 
 use akubra::journal::{
     Batch, Change, Changes, Enrolled, Intent, Journal, JournalError, Mark, News, Overview, Waiting, What,
-    WriteId,
+    WriteId, unresolved,
 };
 
 use crate::{
@@ -78,12 +78,14 @@ impl Gateway {
             world,
         });
         gateway.world.sim.note(|| format!("gateway {} is there", gateway.id));
-        let all = gateway.world.journal.unresolved(1000).await.unwrap();
         let remembered = &gateway.overview.remembered;
-        remembered.learn_all(&all.objects, all.whole, remembered.asking(0));
+        let mut asking = remembered.asking(0);
+        let learn = |objects| remembered.learn_some(objects, &mut asking);
+        let (whole, mark) = unresolved(&*gateway.world.journal, 1000, learn).await.unwrap();
+        remembered.learnt(whole, asking);
         let sim = &gateway.world.sim;
         sim.spawn(gateway.actor, gateway.clone().write_journal());
-        sim.spawn(gateway.actor, gateway.clone().follow(all.mark));
+        sim.spawn(gateway.actor, gateway.clone().follow(mark));
         sim.spawn(gateway.actor, gateway.clone().keep());
         if let Some(dead) = predecessor.filter(|_| is_early) {
             let world = gateway.world.clone();
@@ -178,8 +180,8 @@ impl Gateway {
             let news = self.world.journal.news(mark, Duration::ZERO).await.unwrap();
             let News::Changed(changed, now) = news else { continue };
             mark = now;
-            for (object, records) in changed {
-                self.overview.remembered.learn(&object, &records, taken);
+            for (object, known) in changed {
+                self.overview.remembered.learn(&object, known, taken);
             }
         }
     }

@@ -86,6 +86,9 @@ pub fn shown(case: &Case, held: &[(String, State)], out: &mut impl Write) -> any
     for record in &case.records {
         write_record(record, out)?;
     }
+    if case.more > 0 {
+        writeln!(out, "and {} more records, which are not read\n", case.more)?;
+    }
     if !held.is_empty() {
         writeln!(out, "held now")?;
         let width = held.iter().map(|(backend, _)| backend.len()).max().unwrap_or(0);
@@ -162,6 +165,7 @@ fn value(case: &Case) -> Value {
         "tries": case.attempts,
         "under_way": case.under_way,
         "records": case.records.iter().map(record_value).collect::<Vec<_>>(),
+        "more_records": case.more,
     })
 }
 
@@ -276,6 +280,7 @@ mod tests {
             object,
             standing: Standing::Parked,
             records: vec![Record { intent, commit: Some(3), ended: 1_000, turn: None, replies }],
+            more: 0,
             under_way: 0,
             unseen: None,
             attempts: 1,

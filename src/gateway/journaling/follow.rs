@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Journaling;
-use crate::journal::{Journal, JournalError, Mark, News};
+use crate::journal::{Journal, JournalError, News, unresolved};
 
 /// How long the journal waits for news before it says that there are none.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -43,18 +43,18 @@ impl Journaling {
     async fn follow_on(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
         let enrolment = self.writer.enrolment();
         // Before it is asked: a journal that is replaced meanwhile is doubted, whatever the old one says.
-        let asking = self.overview.remembered.asking(self.writer.taken_up_to());
-        let all = engine.unresolved(self.remembered_most).await?;
+        let remembered = &self.overview.remembered;
+        let mut asking = remembered.asking(self.writer.taken_up_to());
+        let learn = |objects| remembered.learn_some(objects, &mut asking);
+        let (whole, mut mark) = unresolved(&**engine, self.remembered_most, learn).await?;
         let is_same = || self.writer.enrolment().is_in_that_of(enrolment);
         if !is_same() {
             return Ok(());
         }
-        self.overview.remembered.learn_all(&all.objects, all.whole, asking);
+        remembered.learnt(whole, asking);
         self.loaded.send_replace(true);
-        let mut mark: Mark = all.mark;
-        drop(all.objects);
         let since = Instant::now();
-        while is_same() && (self.overview.remembered.is_whole() || since.elapsed() < ROOM) {
+        while is_same() && (remembered.is_whole() || since.elapsed() < ROOM) {
             let taken = self.writer.taken_up_to();
             match engine.news(mark, PATIENCE).await {
                 // What is here is still true as far as anybody can know. The news wait.
@@ -63,8 +63,8 @@ impl Journaling {
                 // They may be those of the old one.
                 Ok(_) if !is_same() => return Ok(()),
                 Ok(News::Changed(objects, next)) => {
-                    for (object, records) in &objects {
-                        self.overview.remembered.learn(object, records, taken);
+                    for (object, known) in objects {
+                        remembered.learn(&object, known, taken);
                     }
                     mark = next;
                 }

@@ -168,24 +168,24 @@ impl Journaling {
     /// `None` = it says nothing, as far as is known.
     async fn known(&self, target: &Target, cluster: &Cluster) -> Option<Known> {
         let remembered = &self.overview.remembered;
-        if remembered.is_whole() && remembered.is_empty() {
+        if remembered.is_empty() && remembered.is_whole() {
             return None;
         }
         let Target::Object { bucket, key } = target else { return None };
         let object = Object { cluster: cluster.name.clone(), bucket: bucket.clone(), key: key.clone() };
         match remembered.of(&object) {
             Some(known) => Some(known),
-            None if remembered.is_whole() => None,
+            None if remembered.surely_lacks(&object) => None,
             None => self.ask(&object).await,
         }
     }
 
     async fn ask(&self, object: &Object) -> Option<Known> {
         let engine = self.writer.engine().filter(|_| self.writer.is_available() && self.may_ask())?;
-        let answer = timeout(ASKING, engine.show(object)).await;
-        if let Ok(Ok(case)) = answer {
+        let answer = timeout(ASKING, engine.known(object)).await;
+        if let Ok(Ok(known)) = answer {
             self.metrics.asked_in_time.inc();
-            return case.map(|case| Known::of(&case.records));
+            return known;
         }
         self.metrics.asked_in_vain.inc();
         *self.asked_in_vain.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

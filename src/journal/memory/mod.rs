@@ -16,8 +16,8 @@ use async_trait::async_trait;
 
 use self::tables::{Entry, Gateway, Held, Tables};
 use super::{
-    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Mark, News,
-    Object, Record, Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark,
+    News, Object, PAGE, Record, Resolution, Standing, Unresolved, Wanted, WriteId,
     row::Back,
     rules::{Batch, Digest, is_divergence, may_tell, millis},
 };
@@ -216,7 +216,7 @@ impl Journal for Memory {
         let now = self.now();
         let mut tables = self.tables();
         if let Some(entry) = tables.leased(lease, now) {
-            if entry.knows_only(seen) {
+            if entry.has_too_many() || entry.knows_only(seen) {
                 entry.standing = standing;
                 why.clone_into(&mut entry.reason);
             }
@@ -250,6 +250,11 @@ impl Journal for Memory {
         let digest = object.digest();
         let tables = self.tables();
         Ok(tables.objects.get(&digest).map(|entry| tables.case(&digest, entry)))
+    }
+
+    async fn known(&self, object: &Object) -> Result<Option<Known>, JournalError> {
+        let tables = self.tables();
+        Ok(tables.objects.get(&object.digest()).map(|entry| Known::of(&entry.records)))
     }
 
     async fn retry(&self, object: &Object) -> Result<bool, JournalError> {
@@ -308,11 +313,13 @@ impl Journal for Memory {
         Ok(counts)
     }
 
-    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
+    async fn unresolved(&self, after: Option<&Object>, most: usize) -> Result<Unresolved, JournalError> {
+        let (after, most) = (after.map(Object::digest), most.min(PAGE));
         let tables = self.tables();
-        let objects = tables.objects.values().take(most);
-        let objects = objects.map(|entry| (entry.object.clone(), entry.records.clone())).collect();
-        Ok(Unresolved { objects, whole: tables.objects.len() <= most, mark: Mark(tables.event_count) })
+        let behind = tables.objects.iter().filter(|(digest, _)| after.is_none_or(|after| **digest > after));
+        let known = |(_, entry): (&Digest, &Entry)| (entry.object.clone(), Known::of(&entry.records));
+        let objects: Vec<_> = behind.take(most).map(known).collect();
+        Ok(Unresolved { is_last: objects.len() < most, objects, mark: Mark(tables.event_count) })
     }
 
     async fn news(&self, mark: Mark, _patience: Duration) -> Result<News, JournalError> {
@@ -323,8 +330,8 @@ impl Journal for Memory {
         }
         let changed = tables.events.iter().rev().take(usize::try_from(new).unwrap_or(0));
         let changed: BTreeMap<Digest, &Object> = changed.map(|object| (object.digest(), object)).collect();
-        let records = |digest| tables.objects.get(digest).map_or(Vec::new(), |e: &Entry| e.records.clone());
-        let changed = changed.iter().map(|(digest, object)| ((*object).clone(), records(digest))).collect();
+        let known = |digest| tables.objects.get(digest).map(|entry: &Entry| Known::of(&entry.records));
+        let changed = changed.iter().map(|(digest, object)| ((*object).clone(), known(digest))).collect();
         Ok(News::Changed(changed, Mark(tables.event_count)))
     }
 }

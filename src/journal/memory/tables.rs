@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::journal::{
-    Case, Dropped, Enrolled, Intent, Lease, Object, Record, Standing, Unseen, WriteId,
+    Case, Dropped, Enrolled, Intent, Lease, Object, RECORDS_MOST, RECORDS_READ, Record, Standing, Unseen,
+    WriteId,
     row::Back,
     rules::{Digest, KEPT_EVENTS, Part, are_many, millis, stamped, superfluous},
 };
@@ -93,8 +94,26 @@ impl Entry {
         self.due = back.due.max(self.calm);
     }
 
+    /// More records than anybody reads.
+    pub fn has_too_many(&self) -> bool {
+        self.records.len() > RECORDS_MOST
+    }
+
+    /// Those with the least numbers, where there are too many.
+    fn readable(&self) -> Vec<Record> {
+        if !self.has_too_many() {
+            return self.records.clone();
+        }
+        let mut ids: Vec<WriteId> = self.records.iter().map(Record::id).collect();
+        ids.sort_unstable();
+        let last = ids[RECORDS_READ - 1];
+        self.records.iter().filter(|record| record.id() <= last).cloned().collect()
+    }
+
     pub fn knows_only(&self, seen: &[WriteId]) -> bool {
-        !self.replaced && self.records.iter().all(|record| seen.contains(&record.id()))
+        !self.replaced
+            && !self.has_too_many()
+            && self.records.iter().all(|record| seen.contains(&record.id()))
     }
 
     /// Gives it back with these records and no others, as if they had just come; false = it has none of them.
@@ -254,7 +273,8 @@ impl Tables {
         Case {
             object: entry.object.clone(),
             standing: entry.standing,
-            records: entry.records.clone(),
+            records: entry.readable(),
+            more: entry.records.len().saturating_sub(RECORDS_READ) as u64,
             under_way: self.under_way.get(digest).map_or(0, BTreeSet::len),
             unseen: entry.unseen,
             attempts: entry.attempts,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    cases::{Found, complete, found, records_of, under_way},
+    cases::{Found, complete, found, known_of, records_of, under_way},
     session::{Result, Session, first},
     tables::tell,
 };
 use crate::journal::{
-    Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
+    Case, Later, Lease, Object, RECORDS_MOST, RECORDS_READ, Resolution, Standing, Wanted, WriteId,
     row::{self, Back, Unreadable},
 };
 
@@ -68,7 +68,7 @@ async fn take(
                 WHEN unseen_since IS NOT NULL THEN coalesce(unseen_until, token.token) END
         FROM due, token WHERE o.id = due.id
         RETURNING o.id, o.cluster, o.bucket, o.key, o.standing, o.attempts, o.since, o.due, o.reason, o.digest,
-            o.unseen_since, o.unseen_until, o.token, due.due";
+            o.unseen_since, o.unseen_until, o.records, o.token, due.due";
     let most = i64::try_from(terms.most).unwrap_or(i64::MAX);
     let is_misplaced_wanted = terms.wanted == Wanted::Misplaced;
     let until = now + terms.hold;
@@ -76,8 +76,8 @@ async fn take(
     let rows = session.query(sql, &[&now, &most, &is_misplaced_wanted, &terms.worker, &until, &due]).await?;
     let mut leased = Vec::with_capacity(rows.len());
     for row in &rows {
-        let order: (i64, i64) = (row.try_get(13)?, row.try_get(0)?);
-        let token: i64 = row.try_get(12)?;
+        let order: (i64, i64) = (row.try_get(14)?, row.try_get(0)?);
+        let token: i64 = row.try_get(13)?;
         leased.push((order, token, found(row)?));
     }
     leased.sort_by_key(|(order, _, _)| *order);
@@ -95,21 +95,28 @@ struct Leased {
     id: i64,
     calm: i64,
     replaced: bool,
+    /// More records than anybody reads.
+    has_too_many: bool,
 }
 
 async fn leased(session: &mut Session, lease: &Lease, now: i64) -> Result<Option<Leased>> {
-    let sql = "SELECT id, calm, replaced FROM objects
+    let sql = "SELECT id, calm, replaced, records > $5 FROM objects
         WHERE digest = $1 AND token = $2 AND worker = $3 AND held > $4 FOR UPDATE";
     let digest = lease.object.digest();
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&digest.as_slice(), &lease.token, &lease.worker, &now];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&digest.as_slice(), &lease.token, &lease.worker, &now, &(RECORDS_MOST as i64)];
     let rows = session.query(sql, &values).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    Ok(Some(Leased { id: row.try_get(0)?, calm: row.try_get(1)?, replaced: row.try_get(2)? }))
+    let (id, calm, replaced, has_too_many) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    Ok(Some(Leased { id, calm, replaced, has_too_many }))
 }
 
 impl Leased {
     async fn knows_only(&self, session: &mut Session, seen: &[WriteId]) -> Result<bool> {
+        if self.has_too_many {
+            return Ok(false);
+        }
         let sql = "SELECT gateway, number FROM records WHERE object = $1";
         for row in &session.query(sql, &[&self.id]).await? {
             if !seen.contains(&WriteId { gateway: row.try_get(0)?, number: row.try_get(1)? }) {
@@ -120,7 +127,13 @@ impl Leased {
     }
 
     /// Gives it back with these records and no others, as if they had just come; false = it has none of them.
-    async fn keeps_only(&self, session: &mut Session, sightings: &[WriteId], now: i64) -> Result<bool> {
+    async fn keeps_only(
+        &self,
+        session: &mut Session,
+        object: &Object,
+        sightings: &[WriteId],
+        now: i64,
+    ) -> Result<bool> {
         if sightings.is_empty() {
             return Ok(false);
         }
@@ -131,9 +144,10 @@ impl Leased {
         session.execute(sql, &[&self.id, &gateways, &numbers]).await?;
         let kept: i64 =
             first(&session.query("SELECT count(*) FROM records WHERE object = $1", &[&self.id]).await?)?;
+        let known = row::known_payload(&known_of(session, self.id, object, None).await?)?;
         let sql = "UPDATE objects SET diverged = false, records = $2, attempts = 0, reason = '', since = $3,
-                unseen_since = NULL, unseen_until = NULL WHERE id = $1";
-        session.execute(sql, &[&self.id, &kept, &now]).await?;
+                unseen_since = NULL, unseen_until = NULL, known = $4 WHERE id = $1";
+        session.execute(sql, &[&self.id, &kept, &now, &known]).await?;
         self.release(session, Back::at_once(now)).await?;
         Ok(kept > 0)
     }
@@ -171,7 +185,7 @@ pub async fn resolve(
     if under_way(session, &digest).await? > 0 || !leased.knows_only(session, seen).await? {
         return Ok(Resolution::Changed);
     }
-    if !leased.keeps_only(session, sightings, now).await? {
+    if !leased.keeps_only(session, &lease.object, sightings, now).await? {
         remove(session, leased.id).await?;
     }
     let sql = "UPDATE counters SET resolved = resolved + 1 WHERE slot = pg_backend_pid() % 32";
@@ -202,7 +216,7 @@ pub async fn set_aside(
     now: i64,
 ) -> Result<()> {
     let Some(leased) = leased(session, lease, now).await? else { return Ok(()) };
-    if leased.knows_only(session, seen).await? {
+    if leased.has_too_many || leased.knows_only(session, seen).await? {
         let sql = "UPDATE objects SET standing = $2, reason = $3 WHERE id = $1";
         session.execute(sql, &[&leased.id, &row::code(standing), &why]).await?;
     }
@@ -230,7 +244,7 @@ pub async fn drop_object(session: &mut Session, object: &Object, reason: &str, n
     if under_way(session, &digest).await? > 0 {
         return Ok(false);
     }
-    let records = records_of(session, &[(id, object)]).await?.remove(&id).unwrap_or_default();
+    let records = records_of(session, &[(id, object)], RECORDS_READ).await?.remove(&id).unwrap_or_default();
     let records = row::records_payload(&records.all)?;
     let sql =
         "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES ($1, $2, $3, $4, $5, $6)";

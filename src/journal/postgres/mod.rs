@@ -24,8 +24,8 @@ use self::{
     session::{Pool, Result as Done, Session, first, transaction},
 };
 use super::{
-    Case, Change, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Mark, News, Object,
-    Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark, News,
+    Object, PAGE, Resolution, Standing, Unresolved, Wanted, WriteId,
     rules::{Batch, millis},
 };
 use crate::config::Secret;
@@ -182,6 +182,10 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, SNAPSHOT, |session, _| cases::show(session, object)))
     }
 
+    async fn known(&self, object: &Object) -> Result<Option<Known>, JournalError> {
+        Ok(transaction!(self.pool, SNAPSHOT, |session, _| cases::known(session, object)))
+    }
+
     async fn retry(&self, object: &Object) -> Result<bool, JournalError> {
         Ok(transaction!(self.pool, DURABLE, |session, now| leases::retry(session, object, now)))
     }
@@ -202,24 +206,9 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, SNAPSHOT, |session, now| cases::counts(session, now)))
     }
 
-    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
-        let mark = transaction!(self.pool, SNAPSHOT, |session, _| cases::newest(session));
-        let (mut objects, mut after) = (Vec::new(), Vec::new());
-        // One more tells whether there are more.
-        while objects.len() <= most {
-            let want = cases::CHUNK.min((most - objects.len()).saturating_add(1));
-            let page =
-                transaction!(self.pool, SNAPSHOT, |session, _| { cases::unresolved(session, &after, want) });
-            let is_last = page.len() < want;
-            objects.extend(page);
-            after = objects.last().map_or(Vec::new(), |(object, _)| object.digest().to_vec());
-            if is_last {
-                break;
-            }
-        }
-        let whole = objects.len() <= most;
-        objects.truncate(most);
-        Ok(Unresolved { objects, whole, mark })
+    async fn unresolved(&self, after: Option<&Object>, most: usize) -> Result<Unresolved, JournalError> {
+        let (after, most) = (after.map_or(Vec::new(), |object| object.digest().to_vec()), most.min(PAGE));
+        Ok(transaction!(self.pool, SNAPSHOT, |session, _| cases::unresolved(session, &after, most)))
     }
 
     async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError> {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    cases::{known_of, records_of},
     session::{Failure, Result, Session, first},
     text,
 };
@@ -188,6 +189,9 @@ pub async fn add<'a>(
     for changing in objects.values_mut().filter(|changing| changing.is_many) {
         changing.row.records -= compact(session, changing.row.id, changing.object).await?;
     }
+    for changing in objects.values_mut().filter(|changing| changing.row.is_to_be_asked()) {
+        changing.row.known = known_of(session, changing.row.id, changing.object, None).await?;
+    }
     store(session, objects.values().map(|changing| &changing.row)).await?;
     tell(session, objects.values().map(|changing| changing.object)).await
 }
@@ -197,10 +201,11 @@ async fn lock(session: &mut Session, objects: &mut BTreeMap<Digest, Changing<'_>
     let digests: Vec<&[u8]> = objects.keys().map(<[u8; 32]>::as_slice).collect();
     let sql =
         "SELECT digest, id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records,
-        appended FROM objects WHERE digest = ANY($1) ORDER BY digest FOR UPDATE";
+        appended, known FROM objects WHERE digest = ANY($1) ORDER BY digest FOR UPDATE";
     for row in &session.query(sql, &[&digests]).await? {
         let digest: &[u8] = row.try_get(0)?;
         let Some(changing) = objects.get_mut(digest) else { continue };
+        let known = known_of(session, row.try_get(1)?, changing.object, row.try_get(11)?).await?;
         changing.row = Row {
             id: row.try_get(1)?,
             standing: row::standing(row.try_get::<_, i16>(2)?.into()),
@@ -212,6 +217,8 @@ async fn lock(session: &mut Session, objects: &mut BTreeMap<Digest, Changing<'_>
             attempts: u32::try_from(row.try_get::<_, i64>(8)?).unwrap_or(u32::MAX),
             records: row.try_get(9)?,
             appended: row.try_get(10)?,
+            known,
+            retold: false,
         };
     }
     make(session, objects, now).await
@@ -326,21 +333,24 @@ async fn store(session: &mut Session, rows: impl Iterator<Item = &Row> + Clone) 
     let replaced: Vec<bool> = rows.clone().map(|row| row.replaced).collect();
     let attempts: Vec<i64> = rows.clone().map(|row| row.attempts.into()).collect();
     let records: Vec<i64> = rows.clone().map(|row| row.records).collect();
-    let appended: Vec<i64> = rows.map(|row| row.appended).collect();
+    let appended: Vec<i64> = rows.clone().map(|row| row.appended).collect();
+    let known = rows.map(|row| row::known_payload(&row.known));
+    let known = known.collect::<std::result::Result<Vec<Vec<u8>>, serde_json::Error>>()?;
     let sql = "UPDATE objects o SET standing = n.standing, diverged = n.diverged, due = n.due, calm = n.calm,
-            replaced = n.replaced, attempts = n.attempts, records = n.records, appended = n.appended
+            replaced = n.replaced, attempts = n.attempts, records = n.records, appended = n.appended,
+            known = n.known
         FROM unnest($1::bigint[], $2::smallint[], $3::boolean[], $4::bigint[], $5::bigint[], $6::boolean[],
-            $7::bigint[], $8::bigint[], $9::bigint[])
-            AS n (id, standing, diverged, due, calm, replaced, attempts, records, appended)
+            $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[])
+            AS n (id, standing, diverged, due, calm, replaced, attempts, records, appended, known)
         WHERE o.id = n.id";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
-        [&ids, &standings, &diverged, &due, &calm, &replaced, &attempts, &records, &appended];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
+        [&ids, &standings, &diverged, &due, &calm, &replaced, &attempts, &records, &appended, &known];
     session.execute(sql, &values).await?;
     Ok(())
 }
 
 async fn compact(session: &mut Session, id: i64, object: &Object) -> Result<i64> {
-    let records = super::cases::records_of(session, &[(id, object)]).await?;
+    let records = records_of(session, &[(id, object)], usize::MAX).await?;
     let superfluous = records.get(&id).map_or(Vec::new(), |records| superfluous(&records.all));
     let (gateways, numbers): (Vec<i64>, Vec<i64>) =
         superfluous.iter().map(|write| (write.gateway, write.number)).unzip();

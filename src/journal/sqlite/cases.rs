@@ -3,17 +3,14 @@
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 
 use crate::journal::{
-    Case, Counts, Filter, Mark, News, Object, Record, WriteId,
-    row::{Records, Unreadable, standing, unseen},
+    Case, Counts, Filter, Known, Mark, News, Object, RECORDS_READ, Unresolved, WriteId,
+    row::{self, Records, Unreadable, standing, unseen},
     rules::KEPT_EVENTS,
 };
 
 /// Objects of a page of a list, before the filter's part that is no SQL.
 const PAGE: u32 = 256;
-/// Unresolved objects that are read at once: others ask in between, and a deadline is one for each.
-pub const UNRESOLVED: usize = 1000;
-const COLUMNS: &str =
-    "id, cluster, bucket, key, standing, attempts, since, due, reason, digest, unseen_since, unseen_until";
+const COLUMNS: &str = "id, cluster, bucket, key, standing, attempts, since, due, reason, digest, unseen_since, unseen_until, records";
 
 /// An object's row, and its case but for records and writes under way.
 struct Found {
@@ -27,6 +24,7 @@ fn found(row: &Row<'_>) -> Result<Found> {
         object: Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? },
         standing: standing(row.get(4)?),
         records: Vec::new(),
+        more: number(row, 12)?,
         under_way: 0,
         unseen: unseen(row.get(10)?, row.get(11)?),
         attempts: row.get(5)?,
@@ -40,7 +38,8 @@ fn found(row: &Row<'_>) -> Result<Found> {
 /// With what cannot be read of it, which is its reason then.
 fn complete(tables: &Transaction<'_>, found: Found) -> Result<(Case, Option<Unreadable>)> {
     let Found { id, digest, mut case } = found;
-    let Records { all, unreadable } = records_of(tables, id, &case.object)?;
+    let Records { all, unreadable } = records_of(tables, id, &case.object, RECORDS_READ)?;
+    case.more = case.more.saturating_sub(all.len() as u64);
     case.records = all;
     case.under_way = under_way(tables, &digest)?;
     if let Some(unreadable) = &unreadable {
@@ -49,16 +48,23 @@ fn complete(tables: &Transaction<'_>, found: Found) -> Result<(Case, Option<Unre
     Ok((case, unreadable))
 }
 
-pub fn records_of(tables: &Connection, id: i64, object: &Object) -> Result<Records> {
-    let sql = "SELECT gateway, number, payload FROM records WHERE object = ?1 ORDER BY position";
+/// Those with the least numbers, where there are more than `most`: as they lie in the table, so that no others are read.
+pub fn records_of(tables: &Connection, id: i64, object: &Object, most: usize) -> Result<Records> {
+    let sql = "SELECT position, gateway, number, payload FROM records WHERE object = ?1
+        ORDER BY gateway, number LIMIT ?2";
     let mut statement = tables.prepare_cached(sql)?;
-    let mut rows = statement.query([id])?;
-    let mut records = Records::default();
-    while let Some(row) = rows.next()? {
-        let write = WriteId { gateway: row.get(0)?, number: row.get(1)? };
-        records.add(write, object.clone(), row.get_ref(2)?.as_blob()?);
+    let rows = statement.query_map(params![id, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+        Ok((row.get(0)?, WriteId { gateway: row.get(1)?, number: row.get(2)? }, row.get(3)?))
+    })?;
+    Ok(Records::of(rows.collect::<Result<_>>()?, object))
+}
+
+/// What its records say to gateways, which is kept in the object's row.
+pub fn known_of(tables: &Connection, id: i64, object: &Object, kept: Option<&[u8]>) -> Result<Known> {
+    match row::known(kept) {
+        Some(known) => Ok(known),
+        None => Ok(Known::of(&records_of(tables, id, object, RECORDS_READ)?.all)),
     }
-    Ok(records)
 }
 
 /// How many writes to an object are.
@@ -139,18 +145,28 @@ fn number(row: &Row<'_>, column: usize) -> Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }
 
-/// Objects behind a digest, with their records.
-pub fn unresolved(tables: &Transaction<'_>, after: &[u8], most: usize) -> Result<Vec<(Object, Vec<Record>)>> {
-    let sql = "SELECT id, cluster, bucket, key FROM objects WHERE digest > ?1 ORDER BY digest LIMIT ?2";
+/// Objects behind a digest.
+pub fn unresolved(tables: &Transaction<'_>, after: &[u8], most: usize) -> Result<Unresolved> {
+    let mark = newest(tables)?;
+    let sql =
+        "SELECT id, cluster, bucket, key, known FROM objects WHERE digest > ?1 ORDER BY digest LIMIT ?2";
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query(params![after, i64::try_from(most).unwrap_or(i64::MAX)])?;
     let mut objects = Vec::new();
     while let Some(row) = rows.next()? {
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
-        let records = records_of(tables, row.get(0)?, &object)?;
-        objects.push((object, records.all));
+        let known = known_of(tables, row.get(0)?, &object, row.get_ref(4)?.as_blob_or_null()?)?;
+        objects.push((object, known));
     }
-    Ok(objects)
+    Ok(Unresolved { is_last: objects.len() < most, objects, mark })
+}
+
+pub fn known(tables: &Transaction<'_>, object: &Object) -> Result<Option<Known>> {
+    let sql = "SELECT id, known FROM objects WHERE digest = ?1";
+    let mut statement = tables.prepare_cached(sql)?;
+    let mut rows = statement.query([object.digest()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    known_of(tables, row.get(0)?, object, row.get_ref(1)?.as_blob_or_null()?).map(Some)
 }
 
 /// The number of the newest event that there ever was.
@@ -167,18 +183,18 @@ pub fn news(tables: &Transaction<'_>, mark: Mark) -> Result<News> {
     if mark.0 > newest.0 || newest.0 - mark.0 > KEPT_EVENTS {
         return Ok(News::Reload);
     }
-    let sql = "SELECT DISTINCT e.digest, e.cluster, e.bucket, e.key, o.id FROM events e
+    let sql = "SELECT DISTINCT e.digest, e.cluster, e.bucket, e.key, o.id, o.known FROM events e
         LEFT JOIN objects o ON o.digest = e.digest WHERE e.id > ?1 ORDER BY e.digest";
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query([mark.0])?;
     let mut changed = Vec::new();
     while let Some(row) = rows.next()? {
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
-        let records = match row.get::<_, Option<i64>>(4)? {
-            Some(id) => records_of(tables, id, &object)?.all,
-            None => Vec::new(),
+        let known = match row.get::<_, Option<i64>>(4)? {
+            Some(id) => Some(known_of(tables, id, &object, row.get_ref(5)?.as_blob_or_null()?)?),
+            None => None,
         };
-        changed.push((object, records));
+        changed.push((object, known));
     }
     Ok(News::Changed(changed, newest))
 }

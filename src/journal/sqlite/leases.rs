@@ -5,11 +5,11 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 
 use super::{
-    cases::{by_id, records_of, under_way},
+    cases::{by_id, known_of, records_of, under_way},
     tables::{remove, tell, turn, unwritable},
 };
 use crate::journal::{
-    Case, Later, Lease, Object, Resolution, Standing, Wanted, WriteId,
+    Case, Later, Lease, Object, RECORDS_MOST, RECORDS_READ, Resolution, Standing, Wanted, WriteId,
     row::{self, Back, Unreadable},
 };
 
@@ -95,21 +95,24 @@ struct Leased {
     id: i64,
     calm: i64,
     replaced: bool,
+    /// More records than anybody reads.
+    has_too_many: bool,
 }
 
 fn leased(tables: &Transaction<'_>, lease: &Lease, now: i64) -> Result<Option<Leased>> {
-    let sql = "SELECT id, calm, replaced FROM objects
+    let sql = "SELECT id, calm, replaced, records > ?5 FROM objects
         WHERE digest = ?1 AND token = ?2 AND worker = ?3 AND held > ?4";
-    let values = params![lease.object.digest(), lease.token, lease.worker, now];
-    let leased = tables
-        .prepare_cached(sql)?
-        .query_row(values, |row| Ok(Leased { id: row.get(0)?, calm: row.get(1)?, replaced: row.get(2)? }));
+    let values = params![lease.object.digest(), lease.token, lease.worker, now, RECORDS_MOST as i64];
+    let leased = tables.prepare_cached(sql)?.query_row(values, |row| {
+        Ok(Leased { id: row.get(0)?, calm: row.get(1)?, replaced: row.get(2)?, has_too_many: row.get(3)? })
+    });
     leased.optional()
 }
 
 impl Leased {
     fn knows_only(&self, tables: &Transaction<'_>, seen: &[WriteId]) -> Result<bool> {
-        Ok(!self.replaced && self.records(tables)?.iter().all(|write| seen.contains(write)))
+        let is_readable = !self.replaced && !self.has_too_many;
+        Ok(is_readable && self.records(tables)?.iter().all(|write| seen.contains(write)))
     }
 
     fn records(&self, tables: &Transaction<'_>) -> Result<Vec<WriteId>> {
@@ -121,7 +124,13 @@ impl Leased {
     }
 
     /// Gives it back with these records and no others, as if they had just come; false = it has none of them.
-    fn keeps_only(&self, tables: &Transaction<'_>, sightings: &[WriteId], now: i64) -> Result<bool> {
+    fn keeps_only(
+        &self,
+        tables: &Transaction<'_>,
+        object: &Object,
+        sightings: &[WriteId],
+        now: i64,
+    ) -> Result<bool> {
         if sightings.is_empty() {
             return Ok(false);
         }
@@ -134,9 +143,10 @@ impl Leased {
             let sql = "DELETE FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
             tables.prepare_cached(sql)?.execute(params![self.id, write.gateway, write.number])?;
         }
+        let known = row::known_payload(&known_of(tables, self.id, object, None)?).map_err(unwritable)?;
         let sql = "UPDATE objects SET diverged = 0, records = ?2, attempts = 0, reason = '', since = ?3,
-                unseen_since = NULL, unseen_until = NULL WHERE id = ?1";
-        tables.prepare_cached(sql)?.execute(params![self.id, kept, now])?;
+                unseen_since = NULL, unseen_until = NULL, known = ?4 WHERE id = ?1";
+        tables.prepare_cached(sql)?.execute(params![self.id, kept, now, known])?;
         self.release(tables, Back::at_once(now))?;
         Ok(kept > 0)
     }
@@ -171,7 +181,7 @@ pub fn resolve(
     if under_way(tables, &lease.object.digest())? > 0 || !leased.knows_only(tables, seen)? {
         return Ok(Resolution::Changed);
     }
-    if !leased.keeps_only(tables, sightings, now)? {
+    if !leased.keeps_only(tables, &lease.object, sightings, now)? {
         remove(tables, leased.id)?;
     }
     tell(tables, &lease.object)?;
@@ -195,7 +205,7 @@ pub fn set_aside(
     now: i64,
 ) -> Result<()> {
     let Some(leased) = leased(tables, lease, now)? else { return Ok(()) };
-    if leased.knows_only(tables, seen)? {
+    if leased.has_too_many || leased.knows_only(tables, seen)? {
         let sql = "UPDATE objects SET standing = ?2, reason = ?3 WHERE id = ?1";
         tables.prepare_cached(sql)?.execute(params![leased.id, row::code(standing), why])?;
     }
@@ -221,7 +231,8 @@ pub fn drop_object(tables: &Transaction<'_>, object: &Object, reason: &str, now:
     if under_way(tables, &object.digest())? > 0 {
         return Ok(false);
     }
-    let records = row::records_payload(&records_of(tables, id, object)?.all).map_err(unwritable)?;
+    let records =
+        row::records_payload(&records_of(tables, id, object, RECORDS_READ)?.all).map_err(unwritable)?;
     let sql =
         "INSERT INTO dropped (cluster, bucket, key, at, reason, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let Object { cluster, bucket, key } = object;

@@ -25,8 +25,8 @@ use self::{
     thread::{Safety, Thread, Use},
 };
 use super::{
-    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Later, Lease, Mark, News,
-    Object, Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark,
+    News, Object, PAGE, Resolution, Standing, Unresolved, Wanted, WriteId,
     rules::{Batch, may_tell, millis, system_clock},
 };
 
@@ -214,6 +214,11 @@ impl Journal for Sqlite {
         self.read(move |tables| cases::show(tables, &digest)).await
     }
 
+    async fn known(&self, object: &Object) -> Result<Option<Known>, JournalError> {
+        let object = object.clone();
+        self.read(move |tables| cases::known(tables, &object)).await
+    }
+
     async fn retry(&self, object: &Object) -> Result<bool, JournalError> {
         let object = object.clone();
         self.write(Safety::Disk, move |tables, now| leases::retry(tables, &object, now)).await
@@ -235,23 +240,9 @@ impl Journal for Sqlite {
         self.read(move |tables| cases::counts(tables, clock())).await
     }
 
-    async fn unresolved(&self, most: usize) -> Result<Unresolved, JournalError> {
-        let mark = self.read(cases::newest).await?;
-        let (mut objects, mut after) = (Vec::new(), Vec::new());
-        // One more tells whether there are more.
-        while objects.len() <= most {
-            let (from, want) = (after, cases::UNRESOLVED.min((most - objects.len()).saturating_add(1)));
-            let page = self.read(move |tables| cases::unresolved(tables, &from, want)).await?;
-            let is_last = page.len() < want;
-            objects.extend(page);
-            after = objects.last().map_or(Vec::new(), |(object, _)| object.digest().to_vec());
-            if is_last {
-                break;
-            }
-        }
-        let whole = objects.len() <= most;
-        objects.truncate(most);
-        Ok(Unresolved { objects, whole, mark })
+    async fn unresolved(&self, after: Option<&Object>, most: usize) -> Result<Unresolved, JournalError> {
+        let (after, most) = (after.map_or(Vec::new(), |object| object.digest().to_vec()), most.min(PAGE));
+        self.read(move |tables| cases::unresolved(tables, &after, most)).await
     }
 
     async fn news(&self, mark: Mark, patience: Duration) -> Result<News, JournalError> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, Result, Transaction, params, types::Type};
 
-use super::cases::records_of;
+use super::cases::{known_of, records_of};
 use crate::journal::{
     Enrolled, Intent, Object, Record, WriteId,
     row::{self, Row},
@@ -153,7 +153,10 @@ fn add<'a>(
             row.records -= compact(tables, row.id, object)?;
         }
     }
-    for (object, row) in rows {
+    for (object, mut row) in rows {
+        if row.is_to_be_asked() {
+            row.known = known_of(tables, row.id, object, None)?;
+        }
         store(tables, &row)?;
         tell(tables, object)?;
     }
@@ -162,9 +165,10 @@ fn add<'a>(
 
 fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
     let sql =
-        "SELECT id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records, appended
+        "SELECT id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records, appended, known
         FROM objects WHERE digest = ?1";
     let row = tables.prepare_cached(sql)?.query_row([object.digest()], |row| {
+        let kept = row.get_ref(10)?.as_blob_or_null()?;
         Ok(Row {
             id: row.get(0)?,
             standing: row::standing(row.get(1)?),
@@ -176,6 +180,8 @@ fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
             attempts: row.get(7)?,
             records: row.get(8)?,
             appended: row.get(9)?,
+            known: known_of(tables, row.get(0)?, object, kept)?,
+            retold: false,
         })
     });
     if let Some(row) = row.optional()? {
@@ -191,10 +197,10 @@ fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
 fn store(tables: &Transaction<'_>, row: &Row) -> Result<()> {
     let sql =
         "UPDATE objects SET standing = ?2, diverged = ?3, due = ?4, calm = ?5, replaced = ?6, attempts = ?7,
-        records = ?8, appended = ?9 WHERE id = ?1";
+        records = ?8, appended = ?9, known = ?10 WHERE id = ?1";
     let Row { id, diverged, due, calm, replaced, attempts, records, appended, .. } = row;
-    let standing = row::code(row.standing);
-    let values = params![id, standing, diverged, due, calm, replaced, attempts, records, appended];
+    let (standing, known) = (row::code(row.standing), row::known_payload(&row.known).map_err(unwritable)?);
+    let values = params![id, standing, diverged, due, calm, replaced, attempts, records, appended, known];
     tables.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
@@ -225,7 +231,7 @@ fn begun(tables: &Transaction<'_>, record: &Record) -> Result<Option<i64>> {
 }
 
 fn compact(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<i64> {
-    let superfluous = superfluous(&records_of(tables, id, object)?.all);
+    let superfluous = superfluous(&records_of(tables, id, object, usize::MAX)?.all);
     for write in &superfluous {
         let sql = "DELETE FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
         tables.prepare_cached(sql)?.execute(params![id, write.gateway, write.number])?;

@@ -31,6 +31,7 @@ fn case(cluster: &str, number: i64, standing: Standing, good: &str) -> Case {
         records: vec![record(object.clone(), number, good)],
         object,
         standing,
+        more: 0,
         under_way: 0,
         unseen: None,
         attempts: 0,

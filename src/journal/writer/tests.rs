@@ -5,7 +5,7 @@ use tokio::task::yield_now;
 
 use super::*;
 use crate::journal::{
-    Memory, Record, Wanted,
+    Filter, Memory, Record, Wanted,
     fixture::{self, Behind},
     system_clock,
 };
@@ -252,8 +252,8 @@ async fn a_journal_that_was_replaced_is_told_under_a_new_number() {
         writer.begin(&[intent(&writer, "next")]).await.unwrap();
         assert!(writer.taken_up_to() >= until_there);
 
-        let known = replacement.unresolved(10).await.unwrap().objects;
-        let names = known.iter().flat_map(|(_, records)| records).map(Record::id);
+        let known = replacement.list(&Filter::default(), None, 10).await.unwrap();
+        let names = known.iter().flat_map(|case| &case.records).map(Record::id);
         let expected = |intent: &Intent| WriteId { gateway: others + 1, number: intent.id.number };
         let names: std::collections::BTreeSet<WriteId> = names.collect();
         assert_eq!(names, [expected(&waits), expected(&under_way)].into());

@@ -30,7 +30,7 @@ mod origins;
 mod winner;
 
 use super::State;
-use crate::journal::{self, Record, Said, Unseen, What};
+use crate::journal::{self, RECORDS_MOST, Record, Said, Unseen, What};
 use classes::Class;
 use order::Order;
 
@@ -40,9 +40,6 @@ pub(super) use content::content;
 
 /// What `Last-Modified` leaves out.
 const FRACTION: i64 = 999;
-
-/// Each is compared with each.
-const RECORDS_MOST: usize = 2_000;
 
 /// What to do with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,9 +94,8 @@ pub fn decide(known: Known<'_>, states: &[(String, State)], bounds: Bounds) -> D
         return Decision::Park(reason);
     }
     if records.len() > RECORDS_MOST {
-        let count = records.len();
         return Decision::Park(format!(
-            "{count} records are more than the {RECORDS_MOST} that can be put in order"
+            "it has more than the {RECORDS_MOST} records that can be put in order"
         ));
     }
     Case::new(known, states, bounds).decide()

@@ -12,8 +12,8 @@ use std::{
 use akubra::{
     config::Secret,
     journal::{
-        Case, Change, Clock, Enrolled, Intent, Journal, JournalError, Lease, Memory, Object, Postgres,
-        Record, Said, Sqlite, Unseen, Wanted, What, WriteId, postgres::Settings,
+        Case, Change, Clock, Enrolled, Intent, Journal, JournalError, Known, Lease, Mark, Memory, Object,
+        Postgres, Record, Said, Sqlite, Unseen, Wanted, What, WriteId, postgres::Settings,
     },
 };
 use tempfile::TempDir;
@@ -151,6 +151,21 @@ impl Bench<'_> {
 
     pub async fn case(&self, object: &Object) -> Option<Case> {
         self.journal.show(object).await.unwrap().map(without_turns)
+    }
+
+    /// Up to so many objects with what gateways know of them, whether these are all, and the mark.
+    pub async fn unresolved(&self, most: usize) -> (Vec<(Object, Known)>, bool, Mark) {
+        let mut objects = Vec::new();
+        let learn = |page: Vec<(Object, Known)>| {
+            assert!(page.len() <= 1000);
+            objects.extend(page);
+        };
+        let (whole, mark) = akubra::journal::unresolved(&*self.journal, most, learn).await.unwrap();
+        (objects, whole, mark)
+    }
+
+    pub async fn mark(&self) -> Mark {
+        self.journal.unresolved(None, 0).await.unwrap().mark
     }
 
     /// Numbers of the writes that are recorded.

@@ -205,7 +205,7 @@ async fn what_is_elsewhere_too_stays_to_be_said(bench: &Bench<'_>) {
     let (lease, _) = bench.lease_one().await;
     bench.journal.postpone(&lease, Later::failed(Duration::ZERO), "why").await.unwrap();
     let (lease, _) = bench.lease_one().await;
-    let mark = bench.journal.unresolved(9).await.unwrap().mark;
+    let mark = bench.mark().await;
     let resolve = async |lease: &Lease, seen: &[WriteId]| {
         bench.journal.resolve(lease, seen, &[sighting]).await.unwrap()
     };

@@ -33,7 +33,7 @@ fn it_goes_on_when_the_database_does() {
         let journal = Postgres::connect(settings(server)).await.unwrap();
         let change = || vec![diverged(id(1, 1), &object("a"))];
         apply(&journal, change()).await.unwrap();
-        let mark = journal.unresolved(9).await.unwrap().mark;
+        let mark = journal.unresolved(None, 9).await.unwrap().mark;
         assert_eq!(journal.news(mark, Duration::ZERO).await.unwrap(), News::Changed(vec![], mark));
         server.stop().await;
         let refused = apply(&journal, change()).await;
@@ -58,7 +58,7 @@ fn who_lost_the_database_begins_anew() {
         let mut engine = Engine::postgres().await;
         let server = server(&mut engine);
         let journal = Postgres::connect(settings(server)).await.unwrap();
-        let mark = journal.unresolved(9).await.unwrap().mark;
+        let mark = journal.unresolved(None, 9).await.unwrap().mark;
         let listens = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'LISTEN%'";
         let deadline = Instant::now() + DEADLINE;
         while server.texts(listens).await.is_empty() {
@@ -81,7 +81,7 @@ fn news_come_from_other_gateways() {
         let server = server(&mut engine);
         let ours = Postgres::connect(settings(server)).await.unwrap();
         let theirs = Postgres::connect(settings(server)).await.unwrap();
-        let mut mark = ours.unresolved(1).await.unwrap().mark;
+        let mut mark = ours.unresolved(None, 1).await.unwrap().mark;
         for number in 1..4 {
             let object = object(&number.to_string());
             let (told, applied) = tokio::join!(
@@ -201,12 +201,17 @@ fn tables_of_the_first_version_are_brought_to_this_one() {
         let server = server(&mut engine);
         let journal = Postgres::connect(settings(server)).await.unwrap();
         let gateway = host(journal.enrol("host").await.unwrap());
+        let a = object("a");
+        apply(&journal, vec![diverged(id(1, 1), &a)]).await.unwrap();
+        let known = journal.known(&a).await.unwrap();
         drop(journal);
         let before = "ALTER TABLE akubra_journal.gateways DROP COLUMN deaths;
+            ALTER TABLE akubra_journal.objects DROP COLUMN known;
             UPDATE akubra_journal.version SET version = 1";
         server.execute(before).await;
         let journal = Postgres::connect(settings(server)).await.unwrap();
         assert_eq!(journal.alive(&gateway).await.unwrap(), Some(0));
+        assert!(known.is_some() && journal.known(&a).await.unwrap() == known, "its records are asked");
         journal.leave(&gateway, SETTLE).await.unwrap();
         assert_eq!(journal.alive(&gateway).await.unwrap(), Some(1));
     });

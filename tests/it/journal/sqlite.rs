@@ -122,7 +122,7 @@ fn news_come_from_other_processes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let (ours, theirs) = (at(&path), at(&path));
-        let mark = ours.unresolved(1).await.unwrap().mark;
+        let mark = ours.unresolved(None, 1).await.unwrap().mark;
         let told = tokio::spawn(async move { ours.news(mark, DEADLINE).await.unwrap() });
         apply(&theirs, vec![diverged(id(1, 1), &object("a"))]).await.unwrap();
         let News::Changed(changed, _) = told.await.unwrap() else { panic!("all is asked for") };
@@ -240,12 +240,20 @@ fn a_file_of_the_first_version_is_brought_to_this_one() {
         first
             .execute_batch(
                 "PRAGMA application_id = 0x616b624a; PRAGMA user_version = 1;
-                INSERT INTO gateways (name, seen, gone) VALUES ('host', 1, 0)",
+                INSERT INTO gateways (name, seen, gone) VALUES ('host', 1, 0);
+                INSERT INTO objects (id, digest, cluster, bucket, key, standing, diverged, due, calm, replaced,
+                    attempts, since, reason, records, appended)
+                VALUES (1, zeroblob(32), 'c', x'62', x'6b', 0, 1, 1, 1, 0, 0, 1, '', 1, 1);
+                INSERT INTO records VALUES (1, 1, 1, 1, x'7b7d')",
             )
             .unwrap();
         drop(first);
         let journal = at(&path);
         assert_eq!(journal.alive(&host(1)).await.unwrap(), Some(0));
+        let [(_, known)] = &journal.unresolved(None, 9).await.unwrap().objects[..] else {
+            panic!("it has one")
+        };
+        assert!(known.lags("http://a:80"), "its records are asked");
         journal.leave(&host(1), SETTLE).await.unwrap();
         assert_eq!(at(&path).alive(&host(1)).await.unwrap(), Some(1));
     });

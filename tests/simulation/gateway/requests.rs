@@ -85,7 +85,7 @@ impl Gateway {
     async fn begin(self: &Arc<Self>, intents: Vec<Arc<Intent>>) -> Option<Begun> {
         if self.world.mutation == Mutation::MemoryLost {
             let remembered = &self.overview.remembered;
-            remembered.learn_all(&[], true, remembered.asking(u64::MAX));
+            remembered.learn_all(Vec::new(), true, remembered.asking(u64::MAX));
         }
         let with_contested =
             |intent: &Arc<Intent>| (intent.clone(), self.overview.may_have_records(&intent.object));
