@@ -26,7 +26,7 @@ use self::{
 };
 use crate::fixture::{Behaviour, Phase, Postgres, Scrape, SmallDisk, pair, repaired, run, run_without_limit};
 
-const NO_ROOT: &str = "NOT RUN: only root may mount a file system that can be full";
+const NO_ROOT: &str = "NOT RUN, because only root may mount a file system that can be full";
 
 #[test]
 #[ignore = "takes minutes: make crash-test"]
@@ -54,18 +54,13 @@ fn nothing_is_lost_with_the_journal_in_postgres() {
 #[ignore = "mounts a file system, as root: make crash-test"]
 fn a_full_disk_refuses_strong_writes_and_loses_nothing() {
     const RUN: &str = "a full disk";
+    let title = format!("{RUN}, {} build", summary::profile());
     let Some(disk) = SmallDisk::mount(64) else {
-        return summary::say(RUN, format!("{RUN}: {NO_ROOT}"));
+        return summary::say(RUN, format!("{NO_ROOT}: {title}"));
     };
-    summary::say(RUN, format!("{RUN}: FAILED, did not come to its end"));
+    summary::begin(RUN, &title);
     run(full_disk(disk));
-    summary::say(
-        RUN,
-        format!(
-            "{RUN}: ok, writes are refused while it is full, and nothing is lost ({} build)",
-            summary::profile()
-        ),
-    );
+    summary::say(RUN, format!("ok     {title}: writes are refused while it is full, and nothing is lost"));
 }
 
 async fn full_disk(disk: SmallDisk) {

@@ -110,7 +110,7 @@ fn from_environment(name: &str, default: u64) -> u64 {
 pub async fn survives(mut plan: Plan) {
     let (kills, seed) = (from_environment("AKUBRA_KILLS", 200), from_environment("AKUBRA_SEED", 1));
     let title = format!("{}, seed {seed}, {kills} kills, {} build", plan.name, summary::profile());
-    summary::say(plan.name, format!("{title}: FAILED, did not come to its end"));
+    summary::begin(plan.name, &title);
     let backends = backends().await;
     let mut places = Vec::new();
     for number in 0..plan.places {
@@ -138,10 +138,11 @@ pub async fn survives(mut plan: Plan) {
     let wrong = wrong(&deeds, &left, &order, &backends);
     let is_right = wrong.is_empty();
     summary::say(plan.name, told(&title, &plan, &tally, &deeds, &left, &wrong));
-    for (target, reason) in &left {
-        println!("left to a human: {target}: {reason}");
+    for (target, case) in &left {
+        let history = deeds.histories.get(target).map(History::told);
+        println!("left to a human: {target}: {case}\nits client knows of {history:#?}");
     }
-    assert!(is_right, "seed {seed}, {counted}: {wrong:#?}");
+    assert!(is_right, "seed {seed}, {counted}:\n{}", wrong.join("\n"));
     for mut place in places {
         place.gateway.stop().await;
     }
@@ -211,19 +212,18 @@ async fn wait_for_repair(gateway: &Gateway) -> Value {
     }
 }
 
-/// Objects that no rule decides, and why.
-fn left_to_a_human(gateway: &Gateway) -> BTreeMap<String, String> {
+/// Objects that no rule decides, as the journal has them.
+fn left_to_a_human(gateway: &Gateway) -> BTreeMap<String, Value> {
     let exported = journal(gateway, &["list", "--json", "--limit", "100000"]);
     let lines = String::from_utf8(exported).unwrap();
     let cases = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    cases.map(|case| (text(&case["path"]), text(&case["reason"]))).collect()
+    cases.map(|case| (case["path"].as_str().unwrap().to_owned(), case)).collect()
 }
 
 /// What is not as it must be. What is left to a human is neither lost nor silent, and may differ.
 fn wrong(
     deeds: &Deeds,
-    left: &BTreeMap<String, String>,
+    left: &BTreeMap<String, Value>,
     order: &Order,
     backends: &[Misbehaving],
 ) -> Vec<String> {
@@ -258,7 +258,7 @@ fn told(
     plan: &Plan,
     tally: &Tally,
     deeds: &Deeds,
-    left: &BTreeMap<String, String>,
+    left: &BTreeMap<String, Value>,
     wrong: &[String],
 ) -> String {
     let writes: Vec<&Write> = deeds.histories.values().flat_map(History::writes).collect();
@@ -273,8 +273,8 @@ fn told(
         (None, None) => format!("full disks {NO_ROOT}"),
     };
     let mut reasons: HashMap<String, usize> = HashMap::new();
-    for reason in left.values() {
-        *reasons.entry(kind_of(reason)).or_default() += 1;
+    for case in left.values() {
+        *reasons.entry(kind_of(case["reason"].as_str().unwrap())).or_default() += 1;
     }
     let mut reasons: Vec<_> =
         reasons.into_iter().map(|(reason, count)| format!("\n         {count} {reason}")).collect();

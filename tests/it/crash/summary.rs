@@ -11,9 +11,18 @@ const KEPT_IN: &str = "AKUBRA_CRASHES";
 
 static LINES: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
 
-/// What is to be said of a run, in place of what was said of it before.
+/// What is said of a run that does not come to its end.
+pub fn begin(run: &'static str, title: &str) {
+    keep(run, format!("FAILED {title}: did not come to its end"));
+}
+
 pub fn say(run: &'static str, text: String) {
     println!("{text}");
+    keep(run, text);
+}
+
+/// In place of what was said of the run before.
+fn keep(run: &'static str, text: String) {
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
     lines.insert(run, text);
     let Some(file) = std::env::var_os(KEPT_IN) else { return };
