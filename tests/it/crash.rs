@@ -11,10 +11,12 @@
 //! | `run.rs` | one run, from its start to what it came to |
 //! | `client.rs` | the traffic |
 //! | `history.rs` | what may be there |
+//! | `doubt.rs` | what may be left to a human |
 //! | `scenery.rs` | gateways, workers, and backends that misbehave |
 //! | `summary.rs` | what is said of the runs |
 
 mod client;
+mod doubt;
 mod history;
 mod run;
 mod scenery;

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::Utc;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::{net::TcpStream, sync::watch, time::Instant};
 
@@ -19,9 +20,9 @@ use crate::fixture::{Client, Reply};
 pub const KEYS: usize = 6;
 /// Of a client, what is there from the beginning and never changes, to be copied.
 pub const ORIGINALS: usize = 3;
-/// No part but the last is smaller on most storages; backends here take any.
+/// Backends here take parts of any length.
 const PARTS: [usize; 3] = [20, 40_000, 200_000];
-/// As large as parts of real uploads are.
+/// As short as all parts but the last may be on real storages.
 const LARGE: usize = 5 << 20;
 
 /// Where a gateway serves.
@@ -85,6 +86,7 @@ struct Asked {
     through: Through,
     begun: Instant,
     ended: Instant,
+    clock: i64,
 }
 
 impl Asked {
@@ -95,8 +97,8 @@ impl Asked {
     }
 
     fn write(&self, kind: &'static str, made: Made) -> Write {
-        let Asked { through, begun, ended, .. } = *self;
-        Write { kind, made, acknowledged: self.is_good(), through, begun, ended }
+        let Asked { through, begun, ended, clock, .. } = *self;
+        Write { kind, made, acknowledged: self.is_good(), through, begun, ended, clock }
     }
 }
 
@@ -184,10 +186,10 @@ impl Caller {
         let headers = [headers, &[("Content-Length", length.as_str())]].concat();
         let mut request = client.head_text(method, target, &headers).into_bytes();
         request.extend_from_slice(body);
-        let begun = Instant::now();
+        let (begun, clock) = (Instant::now(), Utc::now().timestamp_millis());
         client.try_send(&request).await;
         let reply = client.reply_or_end(method).await;
-        let asked = Asked { reply, through: door.through, begun, ended: Instant::now() };
+        let asked = Asked { reply, through: door.through, begun, ended: Instant::now(), clock };
         let goes_on = |reply: &Reply| reply.complete && reply.header("connection") != Some("close");
         if !asked.reply.as_ref().is_some_and(goes_on) {
             self.open = None;
@@ -235,8 +237,11 @@ impl Caller {
     async fn put_in_parts(&mut self) -> Option<()> {
         let key = self.key();
         let part = if self.random.gen_ratio(1, 40) { LARGE } else { PARTS[self.random.gen_range(0..3)] };
-        let count = if part == LARGE { 1 } else { self.random.gen_range(1..4) };
+        let count = if part == LARGE { 1 } else { self.random.gen_range(0..3) };
         let version = self.version(&key, part * count);
+        let bytes = version.bytes();
+        let (parts, last) = bytes.split_at(part * count);
+        let parts = parts.chunks(part).chain([last]);
         let tags = if self.random.gen_bool(0.3) { self.tags() } else { String::new() };
         let headers: &[(&str, &str)] = if tags.is_empty() { &[] } else { &[("x-amz-tagging", &tags)] };
         let begun = self.ask("POST", &format!("{key}?uploads"), headers, b"").await?;
@@ -244,7 +249,7 @@ impl Caller {
         let id = text.split_once("<UploadId>").and_then(|(_, rest)| rest.split_once("</UploadId>"));
         let Some((id, _)) = id.filter(|_| begun.is_good()) else { return Some(()) };
         let mut list = String::new();
-        for (number, bytes) in (1..).zip(version.bytes().chunks(part)) {
+        for (number, bytes) in (1..).zip(parts) {
             let target = format!("{key}?partNumber={number}&uploadId={id}");
             let asked = self.ask("PUT", &target, &[], bytes).await?;
             let etag = asked.reply.as_ref().and_then(|reply| reply.header("etag"));

@@ -56,6 +56,8 @@ pub struct Write {
     pub through: Through,
     pub begun: Instant,
     pub ended: Instant,
+    /// When it began, in milliseconds since 1970: as the journal has it.
+    pub clock: i64,
 }
 
 impl Write {
@@ -242,7 +244,15 @@ mod tests {
                 None => Made::Object { versions: vec![version(made)], tags: vec![format!("of={made}")] },
             };
             let ended = begun + Duration::from_millis(1);
-            Write { kind: "PUT", made, acknowledged: *acknowledged, through: *through, begun, ended }
+            Write {
+                kind: "PUT",
+                made,
+                acknowledged: *acknowledged,
+                through: *through,
+                begun,
+                ended,
+                clock: 0,
+            }
         };
         History(writes.iter().enumerate().map(write).collect())
     }

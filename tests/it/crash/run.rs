@@ -1,7 +1,7 @@
 //! One run: kills under traffic, then repair, then the comparison.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,7 +16,8 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     NO_ROOT,
     client::{Deeds, Door, ORIGINALS, Reads, World, client, original},
-    history::{History, Order, Through, Write},
+    doubt::{Case, excuse},
+    history::{History, Order, Through, Write, excerpt},
     scenery::{Worker, counts, journal, over, trouble},
     summary,
 };
@@ -138,9 +139,9 @@ pub async fn survives(mut plan: Plan) {
     let wrong = wrong(&deeds, &left, &order, &backends);
     let is_right = wrong.is_empty();
     summary::say(plan.name, told(&title, &plan, &tally, &deeds, &left, &wrong));
-    for (target, case) in &left {
-        let history = deeds.histories.get(target).map(History::told);
-        println!("left to a human: {target}: {case}\nits client knows of {history:#?}");
+    for case in &left {
+        let history = deeds.histories.get(&case.path).map(History::told);
+        println!("left to a human: {case:?}\nits client knows of {history:#?}");
     }
     assert!(is_right, "seed {seed}, {counted}:\n{}", wrong.join("\n"));
     for mut place in places {
@@ -212,23 +213,25 @@ async fn wait_for_repair(gateway: &Gateway) -> Value {
     }
 }
 
-/// Objects that no rule decides, as the journal has them.
-fn left_to_a_human(gateway: &Gateway) -> BTreeMap<String, Value> {
-    let exported = journal(gateway, &["list", "--json", "--limit", "100000"]);
-    let lines = String::from_utf8(exported).unwrap();
-    let cases = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    cases.map(|case| (case["path"].as_str().unwrap().to_owned(), case)).collect()
+/// Objects that no rule decides.
+fn left_to_a_human(gateway: &Gateway) -> Vec<Case> {
+    let lines = String::from_utf8(journal(gateway, &["export"])).unwrap();
+    lines.lines().map(Case::of).collect()
 }
 
 /// What is not as it must be. What is left to a human is neither lost nor silent, and may differ.
-fn wrong(
-    deeds: &Deeds,
-    left: &BTreeMap<String, Value>,
-    order: &Order,
-    backends: &[Misbehaving],
-) -> Vec<String> {
+fn wrong(deeds: &Deeds, left: &[Case], order: &Order, backends: &[Misbehaving]) -> Vec<String> {
     let mut wrong = deeds.reads.wrong.clone();
-    for (target, history) in deeds.histories.iter().filter(|(target, _)| !left.contains_key(*target)) {
+    let has_no_excuse = |case: &&Case| match deeds.histories.get(&case.path) {
+        Some(history) => excuse(case, history).is_none(),
+        None => true,
+    };
+    wrong.extend(left.iter().filter(has_no_excuse).map(|case| format!("parked without need: {case:#?}")));
+    if left.len() > deeds.histories.len() / 2 {
+        wrong.push(format!("{} objects are parked, more than half of all", left.len()));
+    }
+    let is_left = |target: &String| left.iter().any(|case| case.path == *target);
+    for (target, history) in deeds.histories.iter().filter(|(target, _)| !is_left(target)) {
         let held: Vec<_> = backends.iter().map(|backend| backend.stored(target)).collect();
         let held: Vec<Option<(&[u8], &str)>> = held
             .iter()
@@ -238,11 +241,7 @@ fn wrong(
             .collect();
         let is_same = held.windows(2).all(|pair| pair[0] == pair[1]);
         let found = |held: &Option<(&[u8], &str)>| {
-            format!(
-                "{} {:?}",
-                super::history::excerpt(held.map(|(bytes, _)| bytes)),
-                held.map(|(_, tags)| tags)
-            )
+            format!("{} {:?}", excerpt(held.map(|(bytes, _)| bytes)), held.map(|(_, tags)| tags))
         };
         let why = match is_same {
             true => history.wrong(held[0], order),
@@ -253,14 +252,7 @@ fn wrong(
     wrong
 }
 
-fn told(
-    title: &str,
-    plan: &Plan,
-    tally: &Tally,
-    deeds: &Deeds,
-    left: &BTreeMap<String, Value>,
-    wrong: &[String],
-) -> String {
+fn told(title: &str, plan: &Plan, tally: &Tally, deeds: &Deeds, left: &[Case], wrong: &[String]) -> String {
     let writes: Vec<&Write> = deeds.histories.values().flat_map(History::writes).collect();
     let acknowledged = writes.iter().filter(|write| write.acknowledged).count();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
@@ -272,13 +264,12 @@ fn told(
         (None, Some(_)) => format!("full disks {full_disks}"),
         (None, None) => format!("full disks {NO_ROOT}"),
     };
-    let mut reasons: HashMap<String, usize> = HashMap::new();
-    for case in left.values() {
-        *reasons.entry(kind_of(case["reason"].as_str().unwrap())).or_default() += 1;
+    let mut excuses: BTreeMap<&str, usize> = BTreeMap::new();
+    for case in left {
+        let excuse = deeds.histories.get(&case.path).and_then(|history| excuse(case, history));
+        *excuses.entry(excuse.unwrap_or("without need")).or_default() += 1;
     }
-    let mut reasons: Vec<_> =
-        reasons.into_iter().map(|(reason, count)| format!("\n         {count} {reason}")).collect();
-    reasons.sort_unstable();
+    let excuses = excuses.iter().map(|(excuse, count)| format!("\n         {count}: {excuse}"));
     let Reads { answered, older, .. } = deeds.reads;
     format!(
         "{} {title}, {} gateways and workers at once\n       \
@@ -293,13 +284,6 @@ fn told(
         deeds.histories.len(),
         wrong.len(),
         left.len(),
-        reasons.concat()
+        excuses.collect::<String>()
     )
-}
-
-/// A reason without what differs from object to object.
-fn kind_of(reason: &str) -> String {
-    let words = reason.split(' ').map(|word| if word.starts_with("http://") { "BACKEND" } else { word });
-    let text = words.collect::<Vec<_>>().join(" ");
-    text.split(": ").next().unwrap_or_default().to_owned()
 }
