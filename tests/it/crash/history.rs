@@ -156,18 +156,23 @@ impl History {
 
     /// What is wrong with what a backend holds, bytes and tags, if anything is.
     pub fn wrong(&self, held: Option<(&[u8], &str)>, order: &Order) -> Option<String> {
-        let last = self.last(false, order);
-        let is_untouched = !self.0.iter().any(|write| !write.is_of_tags() && write.acknowledged);
         let found = held.map(|(bytes, _)| bytes);
-        if found.is_none() && is_untouched {
-            return None;
+        if !self.may_be(found, order) {
+            return Some(format!("holds {}", excerpt(found)));
         }
-        let made: Vec<usize> = last.into_iter().filter(|at| self.0[*at].may_have_made(found)).collect();
-        let Some((bytes, tags)) = held.filter(|_| !made.is_empty()) else {
-            return made.is_empty().then(|| format!("holds {}", excerpt(found)));
-        };
-        let is_right = made.iter().any(|at| self.tags_after(*at, order).iter().any(|right| right == tags));
+        let (bytes, tags) = held?;
+        let last = self.last(false, order).into_iter();
+        let is_right = last
+            .filter(|at| self.0[*at].may_have_made(found))
+            .any(|at| self.tags_after(at, order).iter().any(|right| right == tags));
         (!is_right).then(|| format!("holds {} with the tags {tags:?}", excerpt(Some(bytes))))
+    }
+
+    /// Whether these bytes may be what the object is, whatever its tags are; or nothing, where it may be gone.
+    pub fn may_be(&self, found: Option<&[u8]>, order: &Order) -> bool {
+        let is_untouched = !self.0.iter().any(|write| !write.is_of_tags() && write.acknowledged);
+        (found.is_none() && is_untouched)
+            || self.last(false, order).into_iter().any(|at| self.0[at].may_have_made(found))
     }
 
     /// The tags that an object may have if this write made it.
