@@ -9,6 +9,7 @@
 mod cases;
 mod checkpoint;
 mod dropped;
+mod group;
 mod leases;
 mod open;
 mod tables;
@@ -59,14 +60,14 @@ impl Sqlite {
         work: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
         let clock = self.clock.clone();
-        self.writer.run(move |file| file.write(safety, |tables| work(tables, clock()))).await
+        self.writer.change(safety, move |tables| work(tables, clock())).await
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
-        self.reader.run(move |file| file.read(work)).await
+        self.reader.read(work).await
     }
 }
 

@@ -1,4 +1,5 @@
-//! A thread with a connection, on which all work with the file is done, one job after the other.
+//! A thread with a connection, on which all work with the file is done, one job after the other. Changes that wait are
+//! one transaction (`group.rs`): what putting it on disk costs they pay together.
 //!
 //! The file is that of its path. Where another has been put there, or it was deleted, nobody else would ever see what is
 //! written into the old one: so no job is done any more, and each is told why.
@@ -18,6 +19,7 @@ use tokio::{
 
 use super::{
     JournalError, checkpoint,
+    group::{self, Change, Work},
     open::{make, open, told},
 };
 
@@ -26,7 +28,13 @@ const QUEUE: usize = 256;
 /// For a job with its waiting. More than SQLite waits for the locks of others.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-type Job = Box<dyn FnOnce(&mut File) + Send>;
+/// So many changes are one transaction at most: nobody waits much longer for those behind them.
+const GROUP: usize = 64;
+
+enum Job {
+    Read(Box<dyn FnOnce(&mut File) + Send>),
+    Change(Box<dyn Change>),
+}
 
 /// How safe a change must be when it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,27 +81,62 @@ impl Thread {
         let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE);
         let name = if usage == Use::Read { "journal-reader" } else { "journal" };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            while let Some(job) = waiting.blocking_recv() {
-                job(&mut file);
+            let mut next = None;
+            while let Some(job) = next.take().or_else(|| waiting.blocking_recv()) {
+                match job {
+                    Job::Read(read) => read(&mut file),
+                    Job::Change(change) => {
+                        let mut group = vec![change];
+                        while group.len() < GROUP && next.is_none() {
+                            match waiting.try_recv() {
+                                Ok(Job::Change(change)) => group.push(change),
+                                Ok(job) => next = Some(job),
+                                Err(_) => break,
+                            }
+                        }
+                        file.change(group);
+                    }
+                }
             }
         });
         thread.map_err(|error| JournalError::Unavailable(format!("no thread: {error}")))?;
         Ok(Thread { jobs })
     }
 
-    /// What has not begun by the deadline is not done.
-    pub async fn run<T: Send + 'static>(
+    /// In a transaction that sees one state of the file. What has not begun by the deadline is not done.
+    pub async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut File) -> Result<T, JournalError> + Send + 'static,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
         let deadline = Instant::now() + DEADLINE;
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move |file: &mut File| {
             if Instant::now() < deadline {
                 // Whoever asked may have gone.
-                answer.send(file.is_there().and_then(|()| work(file))).ok();
+                answer.send(file.is_there().and_then(|()| file.read(work))).ok();
             }
         });
+        self.run(Job::Read(job), answered, deadline).await
+    }
+
+    /// In a transaction that holds the file's one lock for writers. What has not begun by the deadline is not done.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        safety: Safety,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let deadline = Instant::now() + DEADLINE;
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Change(Box::new(Work::new(safety, deadline, work, answer)));
+        self.run(job, answered, deadline).await
+    }
+
+    async fn run<T>(
+        &self,
+        job: Job,
+        answered: oneshot::Receiver<Result<T, JournalError>>,
+        deadline: Instant,
+    ) -> Result<T, JournalError> {
         let late = || JournalError::Unavailable(format!("it does not answer for {DEADLINE:?}"));
         let ended = || JournalError::Unavailable("its thread has ended".to_owned());
         timeout(DEADLINE, self.jobs.send(job)).await.map_err(|_| late())?.map_err(|_| ended())?;
@@ -130,8 +173,7 @@ impl File {
         }
     }
 
-    /// A transaction that sees one state of the file.
-    pub fn read<T>(
+    fn read<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
@@ -139,31 +181,31 @@ impl File {
         read().map_err(|error| told(&error))
     }
 
-    /// A transaction that holds the file's one lock for writers.
-    pub fn write<T>(
-        &mut self,
-        safety: Safety,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, JournalError> {
-        let done = self.commit(safety, work).map_err(|error| told(&error))?;
-        self.is_there()?;
-        Ok(done)
+    /// One transaction, and whoever waits is told what it came to.
+    fn change(&mut self, mut group: Vec<Box<dyn Change>>) {
+        let now = Instant::now();
+        group.retain(|change| now < change.deadline());
+        if group.is_empty() {
+            return;
+        }
+        let done = match self.is_there() {
+            Ok(()) => self.commit(&mut group).map_err(|error| told(&error)).and_then(|()| self.is_there()),
+            Err(error) => Err(error),
+        };
+        group.into_iter().for_each(|change| change.end(done.clone()));
     }
 
-    fn commit<T>(
-        &mut self,
-        safety: Safety,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+    fn commit(&mut self, group: &mut [Box<dyn Change>]) -> rusqlite::Result<()> {
+        let is_safe = group.iter().any(|change| change.safety() == Safety::Disk);
+        let safety = if is_safe { Safety::Disk } else { Safety::Process };
         if self.safety != safety {
             let mode = if safety == Safety::Disk { "FULL" } else { "NORMAL" };
             self.connection.pragma_update(None, "synchronous", mode)?;
             self.safety = safety;
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = work(&transaction)?;
-        transaction.commit()?;
-        Ok(done)
+        group::work(&transaction, group)?;
+        transaction.commit()
     }
 }
 
