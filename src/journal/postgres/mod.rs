@@ -8,6 +8,7 @@ mod cases;
 mod leases;
 mod listener;
 mod migrate;
+mod names;
 mod orphans;
 mod session;
 mod tables;
