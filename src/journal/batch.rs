@@ -8,6 +8,9 @@
 //! which the journal has no beginning. An end whose beginning the journal may have is never refused, else its intent
 //! stayed there for ever: there are no more of those than writes under way.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -18,8 +21,10 @@ use super::{Change, Intent, WriteId};
 
 /// How long an intent that nobody waits for may wait itself: most writes are shorter.
 pub const LINGER: Duration = Duration::from_millis(20);
-/// Changes in one transaction, and in the queue.
+/// Changes in one transaction, and in the queue. After one that failed there are half as many in the next, because it may
+/// have taken too long; not fewer than these, which take long nowhere. After each that is done there are a few more.
 const BATCH_MOST: usize = 4096;
+const BATCH_LEAST: usize = 64;
 pub const WAITING_MOST: usize = 64 * 1024;
 const BEGINNINGS_MOST: usize = WAITING_MOST / 2;
 
@@ -36,6 +41,8 @@ pub struct Waiting<T> {
     begun: HashMap<WriteId, u64>,
     /// Entries that should not linger.
     urgent: usize,
+    /// Changes in the next batch.
+    batch_most: usize,
 }
 
 #[derive(Debug)]
@@ -66,7 +73,14 @@ pub struct Batch<T> {
 
 impl<T> Default for Waiting<T> {
     fn default() -> Self {
-        Waiting { entries: VecDeque::new(), next: 0, flying: None, begun: HashMap::new(), urgent: 0 }
+        Waiting {
+            entries: VecDeque::new(),
+            next: 0,
+            flying: None,
+            begun: HashMap::new(),
+            urgent: 0,
+            batch_most: BATCH_MOST,
+        }
     }
 }
 
@@ -169,7 +183,7 @@ impl<T> Waiting<T> {
     /// [`back`](Self::give_back).
     pub fn take(&mut self) -> Batch<T> {
         let first = self.entries.front().map_or(self.next, |entry| entry.number);
-        let mut entries = Vec::with_capacity(self.entries.len().min(BATCH_MOST));
+        let mut entries = Vec::with_capacity(self.entries.len().min(self.batch_most));
         while let Some(entry) = self.entries.pop_front() {
             self.urgent -= usize::from(entry.urgent);
             let joined = entry.joined;
@@ -179,7 +193,7 @@ impl<T> Waiting<T> {
             if !entry.is_nothing() {
                 entries.push(entry);
             }
-            if entries.len() >= BATCH_MOST && !joined {
+            if entries.len() >= self.batch_most && !joined {
                 break;
             }
         }
@@ -190,6 +204,7 @@ impl<T> Waiting<T> {
     /// The batch is in the journal; gives who waited for it.
     pub fn done(&mut self, batch: Batch<T>) -> Vec<T> {
         self.flying = None;
+        self.batch_most = BATCH_MOST.min(self.batch_most + self.batch_most / 4);
         batch.entries.into_iter().filter_map(|entry| entry.token).collect()
     }
 
@@ -197,6 +212,7 @@ impl<T> Waiting<T> {
     /// up, and are to be withdrawn where they got through. Gives who waited.
     pub fn give_back(&mut self, batch: Batch<T>) -> Vec<T> {
         self.flying = None;
+        self.batch_most = BATCH_LEAST.max(self.batch_most / 2);
         let mut tokens = Vec::new();
         for mut entry in batch.entries.into_iter().rev() {
             let waited_for = entry.urgent;
@@ -234,171 +250,5 @@ impl<T> Batch<T> {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::{Record, fixture};
-
-    fn intent(number: i64) -> Intent {
-        fixture::intent("k", number)
-    }
-
-    fn begin<const N: usize>(numbers: [i64; N]) -> [Arc<Intent>; N] {
-        numbers.map(|number| Arc::new(intent(number)))
-    }
-
-    fn record(number: i64) -> Record {
-        Record::orphaned(intent(number), 0)
-    }
-
-    fn numbers<T>(batch: &Batch<T>) -> Vec<(char, i64)> {
-        let kind = |change: &Change| match change {
-            Change::Begin(_) => 'b',
-            Change::Still(_) => 'u',
-            Change::Settled(_) => 's',
-            Change::Diverged(_) => 'd',
-            Change::Void(_) => 'v',
-        };
-        batch.changes().map(|change| (kind(change), change.id().number)).collect()
-    }
-
-    #[test]
-    fn a_short_write_that_nobody_waited_for_leaves_no_trace() {
-        let now = Instant::now();
-        let mut waiting = Waiting::<()>::default();
-        assert!(waiting.begin(&begin([1]), now) && waiting.begin(&begin([2]), now));
-        assert_eq!(waiting.due(), Some(now + LINGER));
-        assert_eq!(waiting.end(Change::Settled(record(1)), true, false, now), Some(0));
-        assert_eq!(waiting.len(), 1);
-        assert_eq!(waiting.end(Change::Void(intent(2).id), true, false, now), Some(0));
-        assert!(waiting.is_empty() && waiting.due().is_none());
-        // Of an object with records each write is kept.
-        waiting.begin(&begin([3]), now);
-        assert_eq!(waiting.end(Change::Settled(record(3)), true, true, now), Some(4));
-        waiting.begin(&begin([4]), now);
-        waiting.end(Change::Diverged(record(4)), true, false, now);
-        assert_eq!(waiting.due().map(|due| due <= now), Some(true), "a divergence does not linger");
-        assert_eq!(numbers(&waiting.take()), [('s', 3), ('d', 4)]);
-    }
-
-    #[test]
-    fn what_is_on_its_way_is_ended_by_what_follows() {
-        let now = Instant::now();
-        let mut waiting = Waiting::default();
-        waiting.begin_now(&begin([1, 2]), "both", now).unwrap();
-        assert_eq!(waiting.due(), Some(now));
-        let batch = waiting.take();
-        assert_eq!((numbers(&batch), waiting.len()), (vec![('b', 1), ('b', 2)], 2));
-        let until = waiting.end(Change::Settled(record(1)), true, false, now).unwrap();
-        assert!(waiting.taken_up_to() < until);
-        assert_eq!(waiting.done(batch), ["both"]);
-        let batch = waiting.take();
-        assert_eq!(numbers(&batch), [('s', 1)]);
-        assert!(waiting.taken_up_to() < until);
-        assert!(waiting.done(batch).is_empty() && waiting.taken_up_to() >= until);
-    }
-
-    #[test]
-    fn a_failed_batch_is_tried_again_but_for_what_somebody_waited_for() {
-        let now = Instant::now();
-        let mut waiting = Waiting::default();
-        waiting.begin(&begin([1]), now);
-        waiting.begin_now(&begin([2]), "waits", now).unwrap();
-        waiting.end(Change::Diverged(record(3)), false, false, now);
-        let batch = waiting.take();
-        waiting.end(Change::Settled(record(1)), true, false, now);
-        assert_eq!(waiting.give_back(batch), ["waits"]);
-        // Whether its beginning is there is not known: so its end must be.
-        waiting.begin(&begin([4]), now);
-        waiting.end(Change::Void(intent(4).id), true, false, now);
-        assert_eq!(numbers(&waiting.take()), [('b', 1), ('v', 2), ('d', 3), ('s', 1)]);
-    }
-
-    #[test]
-    fn what_is_still_under_way_is_told_once_and_not_refused() {
-        let now = Instant::now();
-        let mut waiting = Waiting::<()>::default();
-        while waiting.begin(&begin([waiting.len() as i64]), now) {}
-        let full = waiting.len();
-        let [waits, lost, ended] = begin([1, -1, -2]);
-        for intent in [&waits, &lost, &ended, &lost] {
-            waiting.still(intent, now);
-        }
-        assert_eq!(waiting.len(), full + 2, "the beginning of one waits already");
-        waiting.end(Change::Diverged(record(-2)), true, true, now);
-        let mut told = Vec::new();
-        while !waiting.is_empty() {
-            let batch = waiting.take();
-            told.extend(numbers(&batch));
-            waiting.done(batch);
-        }
-        assert_eq!(told[full..], [('u', -1), ('d', -2)]);
-    }
-
-    #[test]
-    fn beginnings_that_one_write_waits_for_stay_together_and_the_queue_is_bounded() {
-        let now = Instant::now();
-        let mut waiting = Waiting::default();
-        for number in 0..BATCH_MOST as i64 - 1 {
-            waiting.begin(&begin([number]), now);
-        }
-        waiting.begin_now(&begin([-1, -2, -3]), 7, now).unwrap();
-        waiting.begin(&begin([-4]), now);
-        let batch = waiting.take();
-        assert_eq!(numbers(&batch).last(), Some(&('b', -3)));
-        assert_eq!((waiting.done(batch), waiting.len()), (vec![7], 1));
-    }
-
-    #[test]
-    fn a_full_queue_refuses_beginnings_first_and_never_the_end_of_what_the_journal_knows() {
-        let now = Instant::now();
-        let mut waiting = Waiting::default();
-        waiting.begin(&begin([-1]), now);
-        let batch = waiting.take();
-        while waiting.begin(&begin([waiting.len() as i64]), now) {}
-        assert_eq!(waiting.begin_now(&begin([-9]), 1, now), Err(1));
-        while waiting.len() < WAITING_MOST {
-            assert!(waiting.end(Change::Settled(record(-9)), false, true, now).is_some());
-        }
-        for change in [Change::Diverged(record(-9)), Change::Settled(record(-9))] {
-            assert_eq!(waiting.end(change, false, true, now), None);
-        }
-        assert!(waiting.end(Change::Void(intent(-1).id), true, false, now).is_some());
-        assert!(waiting.done(batch).is_empty());
-    }
-
-    #[test]
-    fn what_came_to_nothing_does_not_count_as_taken() {
-        let now = Instant::now();
-        let mut waiting = Waiting::<()>::default();
-        let first = waiting.end(Change::Diverged(record(1)), false, false, now).unwrap();
-        waiting.begin(&begin([2]), now);
-        let last = waiting.end(Change::Diverged(record(3)), false, false, now).unwrap();
-        waiting.end(Change::Void(intent(2).id), true, false, now);
-        let batch = waiting.take();
-        assert_eq!(numbers(&batch), [('d', 1), ('d', 3)]);
-        assert!(waiting.taken_up_to() < first, "it is on its way");
-        waiting.give_back(batch);
-        assert!(waiting.taken_up_to() < first, "it waits again");
-        waiting.begin(&begin([4]), now);
-        waiting.end(Change::Void(intent(4).id), true, false, now);
-        let batch = waiting.take();
-        waiting.done(batch);
-        assert!(waiting.taken_up_to() >= last);
-    }
-
-    #[test]
-    fn a_write_that_gave_up_waiting_leaves_no_trace_either() {
-        let now = Instant::now();
-        let mut waiting = Waiting::default();
-        waiting.begin_now(&begin([1]), "gone", now).unwrap();
-        assert_eq!(waiting.end(Change::Void(intent(1).id), true, false, now), Some(0));
-        let batch = waiting.take();
-        assert!(numbers(&batch).is_empty());
-        assert_eq!(waiting.done(batch), ["gone"]);
-        assert!(waiting.is_empty());
     }
 }

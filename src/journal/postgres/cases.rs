@@ -94,7 +94,7 @@ pub async fn known_of(session: &mut Session, id: i64, object: &Object, kept: Opt
         return Ok(known);
     }
     let records = records_of(session, &[(id, object)], RECORDS_READ).await?;
-    Ok(Known::of(&records.get(&id).map_or(&[][..], |records| &records.all)))
+    Ok(Known::of(records.get(&id).map_or(&[][..], |records| &records.all)))
 }
 
 /// How many writes to an object are.

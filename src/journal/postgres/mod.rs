@@ -9,6 +9,7 @@ mod dropped;
 mod leases;
 mod listener;
 mod migrate;
+mod names;
 mod orphans;
 mod session;
 mod tables;

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     cases::{known_of, records_of},
+    names::Names,
     session::{Failure, Result, Session, first},
     text,
 };
@@ -23,6 +24,9 @@ use crate::journal::{
 
 /// Events are numbered by one transaction at a time, until its commit: whoever has seen a number has seen all before.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172043)";
+/// Of so many objects at most a call looks for records that say nothing any more: it has a time in which to end. Those of
+/// the others are looked through when they are twice as many.
+const COMPACTED: usize = 32;
 /// So many events are left to become too old before they are deleted.
 const SWEEP: i64 = 512;
 
@@ -186,7 +190,7 @@ pub async fn add<'a>(
         }
     }
     write(session, &written).await?;
-    for changing in objects.values_mut().filter(|changing| changing.is_many) {
+    for changing in objects.values_mut().filter(|changing| changing.is_many).take(COMPACTED) {
         changing.row.records -= compact(session, changing.row.id, changing.object).await?;
     }
     for changing in objects.values_mut().filter(|changing| changing.row.is_to_be_asked()) {
@@ -375,23 +379,4 @@ pub async fn tell(session: &mut Session, objects: impl Iterator<Item = &Object> 
     }
     session.query("SELECT pg_notify('akubra_journal', '')", &[]).await?;
     Ok(())
-}
-
-/// Names of objects, as columns.
-struct Names<'a> {
-    digests: Vec<Vec<u8>>,
-    clusters: Vec<&'a str>,
-    buckets: Vec<&'a [u8]>,
-    keys: Vec<&'a [u8]>,
-}
-
-impl<'a> Names<'a> {
-    fn of(objects: impl Iterator<Item = &'a Object> + Clone) -> Names<'a> {
-        Names {
-            digests: objects.clone().map(|object| object.digest().to_vec()).collect(),
-            clusters: objects.clone().map(|object| object.cluster.as_str()).collect(),
-            buckets: objects.clone().map(|object| object.bucket.as_slice()).collect(),
-            keys: objects.map(|object| object.key.as_slice()).collect(),
-        }
-    }
 }

@@ -182,6 +182,30 @@ fn an_object_is_leased_by_one_of_many() {
 }
 
 #[test]
+fn a_call_looks_through_the_records_of_few_objects() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        let journal = Postgres::connect(settings(server)).await.unwrap();
+        let gateway = host(journal.enrol("host").await.unwrap());
+        let few = async || {
+            let all = journal.list(&Filter::default(), None, 100).await.unwrap();
+            all.iter().filter(|case| case.records.len() < 64).count()
+        };
+        for number in 1..=128 {
+            let all =
+                (0..40).map(|at| diverged(id(gateway.number, 40 * number + at), &object(&at.to_string())));
+            journal.apply(&gateway, all.collect(), SETTLE).await.unwrap();
+            if number == 64 {
+                assert_eq!(few().await, 32);
+            }
+        }
+        // Those of the others when they were twice as many.
+        assert_eq!(few().await, 40);
+    });
+}
+
+#[test]
 fn tables_of_a_later_version_are_left_alone() {
     run(async {
         let mut engine = Engine::postgres().await;
