@@ -101,6 +101,22 @@ fn reuse(request: &S3Request, method: &Method, headers: &HeaderMap) -> Reuse {
     }
 }
 
+/// Whether a storage may do what is asked when it has nothing but the head. What it does not do without its body, or only
+/// with that of an object, is streamed: uploads (also with sub-resources that some storages do not know), lists of objects
+/// or parts.
+pub fn can_do_without_body(request: &S3Request, method: &Method) -> bool {
+    let sub_resource = request.sub_resource.as_deref();
+    match request.operation {
+        Operation::Delete | Operation::Copy { .. } => true,
+        Operation::Write if matches!(*method, Method::PUT | Method::POST) => {
+            !matches!(sub_resource, None | Some("append" | "uploadId" | "uploads"))
+        }
+        Operation::BucketWrite if method == Method::POST => !matches!(sub_resource, None | Some("delete")),
+        Operation::Write | Operation::BucketWrite => true,
+        _ => false,
+    }
+}
+
 /// Whether the request changes the object itself, so that it has a place among the object's writes.
 fn is_ordered(request: &S3Request, method: &Method) -> bool {
     let object = matches!(request.target, Target::Object { .. });
