@@ -303,3 +303,53 @@ pub fn object_name(target: &Target) -> Option<Arc<[u8]>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::VirtualHostStyle, s3::request::classify};
+
+    #[test]
+    fn what_can_be_done_without_its_body() {
+        let of = |method: &str, target: &str, is_copy: bool| {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let mut headers = HeaderMap::new();
+            if is_copy {
+                headers.insert("x-amz-copy-source", HeaderValue::from_static("/b/a"));
+            }
+            let style = VirtualHostStyle::default();
+            can_do_without_body(
+                &classify(&method, target.as_bytes(), &headers, None, style).unwrap(),
+                &method,
+            )
+        };
+        for (method, target) in [
+            ("DELETE", "/b/k"),
+            ("DELETE", "/b/k?versionId=v"),
+            ("DELETE", "/b/k?tagging"),
+            ("PUT", "/b/k?acl"),
+            ("PUT", "/b/k?renameObject"),
+            ("POST", "/b/k?restore"),
+            ("PATCH", "/b/k"),
+            ("PUT", "/b"),
+            ("PUT", "/b?policy"),
+            ("DELETE", "/b"),
+        ] {
+            assert!(of(method, target, false), "{method} {target}");
+        }
+        assert!(of("PUT", "/b/k", true), "a copy");
+        for (method, target) in [
+            ("PUT", "/b/k"),
+            ("PUT", "/b/k?versionId=v"),
+            ("PUT", "/b/k?append&position=0"),
+            ("PUT", "/b/k?uploadId=u"),
+            ("PUT", "/b/k?uploadId=u&partNumber=1"),
+            ("POST", "/b/k"),
+            ("POST", "/b/k?uploadId=u"),
+            ("POST", "/b?delete"),
+            ("POST", "/b"),
+        ] {
+            assert!(!of(method, target, false), "{method} {target}");
+        }
+    }
+}
