@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// Requests that some storages execute when they have the head.
-const COMMANDS: [(&str, &str, &[(&str, &str)]); 6] = [
+type Command = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+const COMMANDS: [Command; 6] = [
     ("DELETE", "/bucket/key", &[]),
     ("PUT", "/bucket/copy", &[("x-amz-copy-source", "/bucket/key")]),
     ("DELETE", "/bucket/key?tagging", &[]),
