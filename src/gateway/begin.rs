@@ -13,15 +13,16 @@ use super::{
     journaling::{Begun, Writing},
     respond,
     route::Route,
-    write::Plan,
+    write::{self, Plan},
 };
 use crate::{
     config::Config,
     journal::Refused,
     s3::{Operation, S3Error, delete_objects::doomed},
+    upstream::Framing,
 };
 
-/// Of a body that the journal must know before the request begins. S3 takes a thousand keys of a kilobyte.
+/// Of a body that is read before its request begins. S3 takes a thousand keys of a kilobyte.
 const GATHERED_MOST: u64 = 2 << 20;
 
 /// A write that may go to backends.
@@ -33,6 +34,47 @@ pub struct Beginning {
 }
 
 impl Gateway {
+    /// Reads what is read of a body before anything of its request goes anywhere; `None` = it cannot be, and its client
+    /// has been told.
+    ///
+    /// A body that a storage may do without is read whole, and handed on as one piece. So its request goes out as one
+    /// without a body does: head and body together, when its turn has come. A head that left before might be obeyed
+    /// before a write that is earlier in line, or though the client breaks off.
+    pub(super) async fn gather(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        route: &mut Route,
+    ) -> Result<Option<Gathered>> {
+        let method = &session.req_header().method;
+        let whole = write::can_do_without_body(&route.request, method);
+        if route.framing == Framing::Length(0) || !(whole || self.names_many(route, method)) {
+            return Ok(Some(Gathered::default()));
+        }
+        let too_large = S3Error::entity_too_large(GATHERED_MOST);
+        if whole && matches!(route.framing, Framing::Length(length) if length > GATHERED_MOST) {
+            return self.responder(session, context).refuse(&too_large, false).await.map(|()| None);
+        }
+        let config = context.snapshot.config.clone();
+        continue_if_expected(session, &config).await?;
+        let mut body = ClientBody::new(session, config.body_max_size, Gathered::default());
+        let gathered = body.gather(GATHERED_MOST).await;
+        context.bytes_in = body.received;
+        let gathered = match gathered {
+            Ok(gathered) if !whole => return Ok(Some(gathered)),
+            Ok(gathered) => gathered.in_one_piece(),
+            Err(error) => return self.broken_off(session, context, error).await.map(|()| None),
+        };
+        let Some(gathered) = gathered else {
+            return self.responder(session, context).refuse(&too_large, false).await.map(|()| None);
+        };
+        // The end of chunks is a piece of its own: the head might leave before it.
+        if gathered.received > 0 {
+            route.framing = Framing::Length(gathered.received);
+        }
+        Ok(Some(gathered))
+    }
+
     /// Lets a write begin; `None` = it may not, and its client has been told.
     pub(super) async fn begin_write(
         &self,
@@ -40,18 +82,8 @@ impl Gateway {
         context: &mut Context,
         route: &Route,
         plan: &Plan,
+        gathered: Gathered,
     ) -> Result<Option<Beginning>> {
-        let config = context.snapshot.config.clone();
-        let many = self.names_many(route, &session.req_header().method);
-        let mut gathered = Gathered::default();
-        if many {
-            continue_if_expected(session, &config).await?;
-            let body = ClientBody::new(session, config.body_max_size, gathered);
-            gathered = match body.gather(GATHERED_MOST).await {
-                Ok(gathered) => gathered,
-                Err(error) => return self.broken_off(session, context, error).await.map(|()| None),
-            };
-        }
         let begun = match self.tell_journal(session, context, route, plan, &gathered).await {
             Ok(begun) => begun,
             Err(Refused) => {
@@ -60,7 +92,9 @@ impl Gateway {
                 return self.responder(session, context).refuse(&refusal, body_read).await.map(|()| None);
             }
         };
-        if !many && let Err(error) = continue_if_expected(session, &config).await {
+        if !gathered.is_asked_for()
+            && let Err(error) = continue_if_expected(session, &context.snapshot.config).await
+        {
             begun.map(Begun::nothing_was_sent).unwrap_or_default();
             return Err(error);
         }

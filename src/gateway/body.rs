@@ -30,6 +30,8 @@ pub struct ClientBody<'a> {
 pub struct Gathered {
     pieces: VecDeque<Bytes>,
     pub received: u64,
+    /// The client was told to send it.
+    asked_for: bool,
     /// It is all of it.
     ended: bool,
 }
@@ -38,6 +40,17 @@ impl Gathered {
     /// The body, if it is all there.
     pub fn whole(&self) -> Option<Vec<u8>> {
         self.ended.then(|| self.pieces.iter().flatten().copied().collect())
+    }
+
+    /// The body as one piece, if it is all there.
+    pub fn in_one_piece(self) -> Option<Gathered> {
+        let whole = self.whole()?;
+        let pieces = (!whole.is_empty()).then(|| whole.into());
+        Some(Gathered { pieces: pieces.into_iter().collect(), ..self })
+    }
+
+    pub fn is_asked_for(&self) -> bool {
+        self.asked_for
     }
 }
 
@@ -48,8 +61,8 @@ impl<'a> ClientBody<'a> {
     }
 
     /// Reads to the end, or to where it is more than `most` bytes.
-    pub async fn gather(mut self, most: u64) -> Result<Gathered, BodyError> {
-        let mut gathered = Gathered::default();
+    pub async fn gather(&mut self, most: u64) -> Result<Gathered, BodyError> {
+        let mut gathered = Gathered { asked_for: true, ..Gathered::default() };
         while gathered.received <= most {
             match self.next().await? {
                 Some(piece) => gathered.pieces.push_back(piece),

@@ -52,6 +52,10 @@ pub fn for_backends(
         {
             head.remove_header(&header::CONTENT_LENGTH);
         }
+        // Of chunks that were read whole.
+        Framing::Length(length) if length > 0 && !head.headers.contains_key(header::CONTENT_LENGTH) => {
+            head.insert_header(header::CONTENT_LENGTH, length)?;
+        }
         Framing::Length(_) => {}
     }
     for (name, value) in extra {

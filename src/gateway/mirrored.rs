@@ -16,7 +16,7 @@ use super::{
     write::{self, Plan, Recorder},
 };
 use crate::{
-    mirror::{Job, Kind, Outcome, Rest},
+    mirror::{BrokenOff, Job, Kind, Outcome, Rest},
     s3::S3Error,
     topology::Backend,
     upstream::Head,
@@ -28,8 +28,9 @@ impl Gateway {
         &self,
         session: &mut Session,
         context: &mut Context,
-        route: Route,
+        mut route: Route,
     ) -> Result<()> {
+        let Some(gathered) = self.gather(session, context, &mut route).await? else { return Ok(()) };
         let config = context.snapshot.config.clone();
         let method = session.req_header().method.clone();
         let header = self.header(session, context, method, route.framing)?;
@@ -43,10 +44,8 @@ impl Gateway {
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
         let doubt = self.doubt(&route, &plan.clusters[0]);
-        let Some(Beginning { begun, gathered }) = self.begin_write(session, context, &route, &plan).await?
-        else {
-            return Ok(());
-        };
+        let beginning = self.begin_write(session, context, &route, &plan, gathered).await?;
+        let Some(Beginning { begun, gathered }) = beginning else { return Ok(()) };
         context.asked = plan.targets.len();
         let object = write::object_name(&route.request.target);
         let left_out = plan.left_out.clone();
@@ -78,9 +77,15 @@ impl Gateway {
                 }
                 self.answer_write(session, context, outcome, recorder).await
             }
-            Err(error) => {
-                recorder.begun.take().map(Begun::nothing_was_sent).unwrap_or_default();
-                self.broken_off(session, context, error).await
+            Err(BrokenOff { error, replies }) => {
+                // Nobody has seen the end of the request. But who has answered may have done it all the same.
+                let recording = async {
+                    match replies.iter().any(|reply| reply.status.is_some()) {
+                        true => recorder.write(&replies, None).await,
+                        false => recorder.begun.take().map(Begun::nothing_was_sent).unwrap_or_default(),
+                    }
+                };
+                tokio::join!(self.broken_off(session, context, error), recording).0
             }
         }
     }

@@ -102,6 +102,22 @@ fn reuse(request: &S3Request, method: &Method, headers: &HeaderMap) -> Reuse {
     }
 }
 
+/// Whether a storage may do what is asked when it has nothing but the head. What it does not do without its body, or only
+/// with that of an object, is streamed: uploads (also with sub-resources that some storages do not know), lists of objects
+/// or parts.
+pub fn can_do_without_body(request: &S3Request, method: &Method) -> bool {
+    let sub_resource = request.sub_resource.as_deref();
+    match request.operation {
+        Operation::Delete | Operation::Copy { .. } => true,
+        Operation::Write if matches!(*method, Method::PUT | Method::POST) => {
+            !matches!(sub_resource, None | Some("append" | "uploadId" | "uploads"))
+        }
+        Operation::BucketWrite if method == Method::POST => !matches!(sub_resource, None | Some("delete")),
+        Operation::Write | Operation::BucketWrite => true,
+        _ => false,
+    }
+}
+
 /// Whether the request changes the object itself, so that it has a place among the object's writes.
 fn is_ordered(request: &S3Request, method: &Method) -> bool {
     let object = matches!(request.target, Target::Object { .. });
@@ -297,5 +313,55 @@ pub fn object_name(target: &Target) -> Option<Arc<[u8]>> {
     match target {
         Target::Object { bucket, key } => Some([b"/", bucket.as_slice(), b"/", key].concat().into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::VirtualHostStyle, s3::request::classify};
+
+    #[test]
+    fn what_can_be_done_without_its_body() {
+        let of = |method: &str, target: &str, is_copy: bool| {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let mut headers = HeaderMap::new();
+            if is_copy {
+                headers.insert("x-amz-copy-source", HeaderValue::from_static("/b/a"));
+            }
+            let style = VirtualHostStyle::default();
+            can_do_without_body(
+                &classify(&method, target.as_bytes(), &headers, None, style).unwrap(),
+                &method,
+            )
+        };
+        for (method, target) in [
+            ("DELETE", "/b/k"),
+            ("DELETE", "/b/k?versionId=v"),
+            ("DELETE", "/b/k?tagging"),
+            ("PUT", "/b/k?acl"),
+            ("PUT", "/b/k?renameObject"),
+            ("POST", "/b/k?restore"),
+            ("PATCH", "/b/k"),
+            ("PUT", "/b"),
+            ("PUT", "/b?policy"),
+            ("DELETE", "/b"),
+        ] {
+            assert!(of(method, target, false), "{method} {target}");
+        }
+        assert!(of("PUT", "/b/k", true), "a copy");
+        for (method, target) in [
+            ("PUT", "/b/k"),
+            ("PUT", "/b/k?versionId=v"),
+            ("PUT", "/b/k?append&position=0"),
+            ("PUT", "/b/k?uploadId=u"),
+            ("PUT", "/b/k?uploadId=u&partNumber=1"),
+            ("POST", "/b/k"),
+            ("POST", "/b/k?uploadId=u"),
+            ("POST", "/b?delete"),
+            ("POST", "/b"),
+        ] {
+            assert!(!of(method, target, false), "{method} {target}");
+        }
     }
 }

@@ -30,6 +30,7 @@ pub mod verdict;
 use std::{future::Future, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use self::{
@@ -63,8 +64,8 @@ const PIECES_MOST: usize = 64;
 pub trait Source: Send {
     type Error: Send;
 
-    /// The next piece, at most [`LARGEST_PIECE`](body::LARGEST_PIECE) bytes; `None` at the proper end. May be
-    /// cancelled.
+    /// The next piece, at most [`LARGEST_PIECE`](body::LARGEST_PIECE) bytes, but for one that is the whole body; `None`
+    /// at the proper end. May be cancelled.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
 }
 
@@ -96,6 +97,13 @@ pub struct Outcome {
     pub rest: Rest,
 }
 
+/// The client's body did not end properly.
+pub struct BrokenOff<E> {
+    pub error: E,
+    /// Of all backends, as far as they are known. None has seen the end of the request, but one may have answered before.
+    pub replies: Vec<Reply>,
+}
+
 pub struct Mirror {
     upstream: Arc<Upstream>,
     order: Arc<Order>,
@@ -121,9 +129,8 @@ impl Mirror {
         &self.order
     }
 
-    /// Mirrors a request until its client can be answered. An error of the body aborts every sub-request: no
-    /// backend has seen the end of the request.
-    pub async fn run<S: Source>(&self, job: Job, body: &mut S) -> Result<Outcome, S::Error> {
+    /// Mirrors a request until its client can be answered. An error of the body aborts every sub-request.
+    pub async fn run<S: Source>(&self, job: Job, body: &mut S) -> Result<Outcome, BrokenOff<S::Error>> {
         let verdict = Verdict::new(job.rule, job.targets.iter().map(|(cluster, _)| *cluster).collect());
         let pace = Pace::new(job.targets.len(), job.config.slow_backend_timeout);
         let config = job.config.clone();
@@ -202,23 +209,35 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn until_decided<S: Source>(mut self, body: &mut S) -> Result<Outcome, S::Error> {
+    async fn until_decided<S: Source>(mut self, body: &mut S) -> Result<Outcome, BrokenOff<S::Error>> {
         let mut body_read = self.length == Some(0);
-        let mut decision = if body_read { self.commit() } else { None };
+        let decision = match self.decide(body, &mut body_read).await {
+            Ok(decision) => decision,
+            Err(error) => return Err(BrokenOff { error, replies: self.break_off() }),
+        };
+        let answer = match decision {
+            Decision::Answer(sub) => self.take_answer(sub),
+            Decision::Unavailable => None,
+        };
+        Ok(Outcome { answer, body_read, rest: self.into_rest() })
+    }
+
+    async fn decide<S: Source>(&mut self, body: &mut S, body_read: &mut bool) -> Result<Decision, S::Error> {
+        let mut decision = if *body_read { self.commit() } else { None };
         let stop = self.mirror.stop.clone();
         let mut stopped = std::pin::pin!(stop.wait());
         // What is here already is taken before anybody connects, so that head and body leave together.
         let mut taken = true;
-        while decision.is_none() {
-            if taken && !body_read {
-                decision = self.gather(body, &mut body_read).await?;
-                if decision.is_some() {
-                    break;
-                }
+        loop {
+            if decision.is_none() && taken && !*body_read {
+                decision = self.gather(body, body_read).await?;
             }
-            let may_read = !body_read && self.subs.all_have_room();
+            if let Some(decision) = decision {
+                return Ok(decision);
+            }
+            let may_read = !*body_read && self.subs.all_have_room();
             self.pace.observe(Instant::now(), self.subs.rooms());
-            let paused = !body_read && !may_read;
+            let paused = !*body_read && !may_read;
             let check = self.pace.next_check().filter(|_| paused);
             taken = false;
             decision = tokio::select! {
@@ -227,16 +246,22 @@ impl Run<'_> {
                 happened = self.subs.next(paused.then(|| self.pace.rooms())) => self.happened(happened),
                 piece = body.next(), if may_read => {
                     taken = true;
-                    self.take(piece?, &mut body_read)
+                    self.take(piece?, body_read)
                 }
                 () = sleep(check), if check.is_some() => self.drop_overdue(),
             };
         }
-        let answer = match decision {
-            Some(Decision::Answer(sub)) => self.take_answer(sub),
-            _ => None,
-        };
-        Ok(Outcome { answer, body_read, rest: self.into_rest() })
+    }
+
+    /// Gives up all that is under way, when what has been answered by now is heard.
+    fn break_off(mut self) -> Vec<Reply> {
+        while let Some(Happened::Ended(sub, end)) = self.subs.next(None).now_or_never() {
+            self.replies[sub] = Some(end.reply);
+        }
+        for sub in self.subs.pending() {
+            self.replies[sub] = Some(self.subs.abandon(sub));
+        }
+        self.replies.into_iter().flatten().collect()
     }
 
     /// Takes what has come of the body, as far as it has and at most [`GATHERED_MOST`]: backends get it in few

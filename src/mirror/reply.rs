@@ -91,7 +91,7 @@ pub enum Judge {
 /// How far a sub-request has come, for whoever has to end it from outside.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    whole: AtomicBool,
+    may_apply: AtomicBool,
     /// Set when the client has its answer and nobody waits for this sub-request any more.
     pub detached: AtomicBool,
     /// Set by a later write to the same object that has lost patience with this one.
@@ -103,9 +103,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// The bytes that complete the request are about to be sent.
-    pub fn completing(&self) {
-        self.whole.store(true, Relaxed);
+    /// From now on the backend may have done it: the bytes that complete the request are about to be sent, or it has
+    /// said that it has, before it had them.
+    pub fn may_apply(&self) {
+        self.may_apply.store(true, Relaxed);
     }
 
     pub fn commit(&self) {
@@ -126,7 +127,7 @@ impl Progress {
 
     /// What a sub-request that is cut off now came to.
     pub fn kind(&self) -> Kind {
-        match (self.is_settled(), self.whole.load(Relaxed)) {
+        match (self.is_settled(), self.may_apply.load(Relaxed)) {
             (true, _) => Kind::Good,
             (false, true) => Kind::Unknown,
             (false, false) => Kind::NotApplied,
@@ -221,7 +222,9 @@ fn judged(status: StatusCode, body: &Body, judge: Judge, early: bool) -> Judged 
     let unknown = |error: String| Judged { kind: Kind::Unknown, absent: false, error };
     let good = |absent| Judged { kind: Kind::Good, absent, error: String::new() };
     if early {
-        return bad(format!("answered {status} before the whole request was sent"));
+        let error = format!("answered {status} before the whole request was sent");
+        // One that took what it had for all of it has something else than the others.
+        return if status.is_success() { unknown(error) } else { bad(error) };
     }
     let bytes = known(body);
     if !status.is_success() {
@@ -260,7 +263,10 @@ mod tests {
         let cases = [
             (200, b"".as_slice(), Status, false, Good, false),
             (204, b"", Delete, false, Good, false),
-            (200, b"", Status, true, NotApplied, false),
+            (200, b"", Status, true, Unknown, false),
+            (204, b"", Delete, true, Unknown, false),
+            (200, b"<DeleteResult/>", StatusAndErrors, true, Unknown, false),
+            (403, ERROR, Status, true, NotApplied, false),
             (403, ERROR, Status, false, NotApplied, false),
             (307, b"", Status, false, NotApplied, false),
             (404, NO_KEY, Delete, false, Good, true),

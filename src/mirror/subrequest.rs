@@ -121,6 +121,9 @@ impl SubRequest {
             Err(failure) => return End::failed(backend, cluster, &failure, kept.maybe_applied),
         };
         let Answer { head, body } = answer;
+        if head.status.is_success() && early {
+            self.progress.may_apply();
+        }
         let body = if judge.reads_body() {
             body.collect(JUDGED_MOST).await
         } else {
@@ -276,7 +279,7 @@ impl SubRequest {
             connection.push_body(last.clone());
         }
         connection.push_end();
-        self.progress.completing();
+        self.progress.may_apply();
         match connection.send().await? {
             Sent::All => Ok((connection.answer(Phase::Await, detached).await?, false)),
             Sent::Answering => Ok((connection.early_answer(detached).await?, true)),

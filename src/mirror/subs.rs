@@ -102,6 +102,14 @@ impl Subs {
         End::without_answer(backend, sub.cluster, kind, error)
     }
 
+    /// Ends a sub-request because its client has broken off the body: that is nobody's fault, and nothing is counted.
+    pub fn abandon(&mut self, index: usize) -> Reply {
+        let sub = &mut self.all[index];
+        sub.future = None;
+        let error = format!("{}: the client broke off the request", sub.backend.url);
+        Reply::without_answer(sub.backend.clone(), sub.cluster, sub.progress.kind(), error)
+    }
+
     /// The client's body has ended: who failed before has missed the write.
     pub fn commit(&self, replies: &[Option<Reply>]) {
         for (sub, reply) in self.all.iter().zip(replies) {

@@ -10,7 +10,7 @@ pub enum Kind {
     Good,
     /// Any other final answer, or a failure before the end of the body was sent.
     NotApplied,
-    /// The whole body went out, no final answer came.
+    /// The whole body went out and no final answer came, or a 2xx came before the end of the body.
     Unknown,
 }
 

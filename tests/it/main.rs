@@ -22,6 +22,7 @@ mod journaling_reads;
 mod lifecycle;
 mod logs;
 mod metrics;
+mod mirror_broken;
 mod mirror_clients;
 mod mirror_early;
 mod mirror_failures;
