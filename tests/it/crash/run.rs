@@ -21,7 +21,7 @@ use super::{
     scenery::{Worker, counts, journal, over, trouble},
     summary,
 };
-use crate::fixture::{Gateway, Misbehaving, Object, Postgres, SmallDisk};
+use crate::fixture::{Gateway, Misbehaving, Object, Postgres, Received, SmallDisk};
 
 const CLIENTS: usize = 8;
 /// For everything to be repaired once nothing fails any more: gateways that died are found dead after a minute.
@@ -242,9 +242,39 @@ fn wrong(deeds: &Deeds, left: &[Case], order: &Order, backends: &[Misbehaving]) 
             false if held.windows(2).all(|pair| pair[0] == pair[1]) => history.wrong(held[0], order),
             false => Some(format!("backends differ: {:#?}", found())),
         };
-        wrong.extend(why.map(|why| format!("{target}: {why}; it knows of {:#?}", history.told())));
+        let asked = || backends.iter().map(|backend| changes(backend, target)).collect::<Vec<_>>();
+        let all = |why| {
+            let (known, asked) = (history.told(), asked());
+            format!("{target}: {why}; its client knows of {known:#?}, and backends were asked for {asked:#?}")
+        };
+        wrong.extend(why.map(all));
     }
     wrong
+}
+
+/// The last changes of an object that a backend was asked for, in the order in which they came, for whoever has to find
+/// out what went wrong.
+fn changes(backend: &Misbehaving, target: &str) -> Vec<String> {
+    let names = |request: &Received| {
+        let key = target.rsplit('/').next().unwrap_or_default();
+        request
+            .body
+            .as_ref()
+            .is_some_and(|body| String::from_utf8_lossy(body).contains(&format!("<Key>{key}<")))
+    };
+    let is_change = |request: &&Received| {
+        !matches!(request.method.as_str(), "GET" | "HEAD") && (request.path() == target || names(request))
+    };
+    let told = |request: &Received| {
+        let Received { method, target, answered, completed, body_length, .. } = request;
+        let header = |name| request.header(name).unwrap_or("-");
+        let (tags, by) = (header("x-amz-tagging"), header("x-akubra-request-id"));
+        format!(
+            "{method} {target} ({body_length} bytes, tags {tags}, by {by}): whole as {completed:?}, answered {answered}"
+        )
+    };
+    let all: Vec<String> = backend.requests().iter().filter(is_change).map(told).collect();
+    all[all.len().saturating_sub(12)..].to_vec()
 }
 
 fn bytes_and_tags(object: &Object) -> (&[u8], &str) {
