@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::Utc;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::{net::TcpStream, sync::watch, time::Instant};
 
@@ -87,7 +86,6 @@ struct Asked {
     through: Through,
     begun: Instant,
     ended: Instant,
-    clock: i64,
 }
 
 impl Asked {
@@ -98,8 +96,8 @@ impl Asked {
     }
 
     fn write(&self, kind: &'static str, made: Made) -> Write {
-        let Asked { through, begun, ended, clock, .. } = *self;
-        Write { kind, made, acknowledged: self.is_good(), through, begun, ended, clock }
+        let Asked { through, begun, ended, .. } = *self;
+        Write { kind, made, acknowledged: self.is_good(), through, begun, ended }
     }
 }
 
@@ -196,10 +194,10 @@ impl Caller {
         let headers = [headers, &[("Content-Length", length.as_str())]].concat();
         let mut request = client.head_text(method, target, &headers).into_bytes();
         request.extend_from_slice(body);
-        let (begun, clock) = (Instant::now(), Utc::now().timestamp_millis());
+        let begun = Instant::now();
         client.try_send(&request).await;
         let reply = client.reply_or_end(method).await;
-        let asked = Asked { reply, through: door.through, begun, ended: Instant::now(), clock };
+        let asked = Asked { reply, through: door.through, begun, ended: Instant::now() };
         let goes_on = |reply: &Reply| reply.complete && reply.header("connection") != Some("close");
         if !asked.reply.as_ref().is_some_and(goes_on) {
             self.open = None;

@@ -79,8 +79,6 @@ pub struct Write {
     pub through: Through,
     pub begun: Instant,
     pub ended: Instant,
-    /// When it began, in milliseconds since 1970: as the journal has it.
-    pub clock: i64,
 }
 
 impl Write {
@@ -267,15 +265,7 @@ mod tests {
                 None => Made::Object { version: version(made), tags: format!("of={made}") },
             };
             let ended = begun + Duration::from_millis(1);
-            Write {
-                kind: "PUT",
-                made,
-                acknowledged: *acknowledged,
-                through: *through,
-                begun,
-                ended,
-                clock: 0,
-            }
+            Write { kind: "PUT", made, acknowledged: *acknowledged, through: *through, begun, ended }
         };
         History { writes: writes.iter().enumerate().map(write).collect(), written: Written::default() }
     }

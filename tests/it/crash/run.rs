@@ -222,10 +222,7 @@ fn left_to_a_human(gateway: &Gateway) -> Vec<Case> {
 /// What is not as it must be. What is left to a human may differ from backend to backend, but is not lost.
 fn wrong(deeds: &Deeds, left: &[Case], order: &Order, backends: &[Misbehaving]) -> Vec<String> {
     let mut wrong = deeds.reads.wrong.clone();
-    let has_no_excuse = |case: &&Case| match deeds.histories.get(&case.path) {
-        Some(history) => excuse(case, history).is_none(),
-        None => true,
-    };
+    let has_no_excuse = |case: &&Case| excuse(case).is_none();
     wrong.extend(left.iter().filter(has_no_excuse).map(|case| format!("parked without need: {case:#?}")));
     for (target, history) in &deeds.histories {
         let held: Vec<_> = backends.iter().map(|backend| backend.stored(target)).collect();
@@ -295,8 +292,7 @@ fn told(title: &str, plan: &Plan, tally: &Tally, deeds: &Deeds, left: &[Case], w
     };
     let mut excuses: BTreeMap<&str, usize> = BTreeMap::new();
     for case in left {
-        let excuse = deeds.histories.get(&case.path).and_then(|history| excuse(case, history));
-        *excuses.entry(excuse.unwrap_or("without need")).or_default() += 1;
+        *excuses.entry(excuse(case).unwrap_or("without need")).or_default() += 1;
     }
     let excuses = excuses.iter().map(|(excuse, count)| format!("\n         {count}: {excuse}"));
     let Reads { answered, older, .. } = deeds.reads;
