@@ -10,11 +10,10 @@ use std::{
     time::Duration,
 };
 
-use chrono::Utc;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::{net::TcpStream, sync::watch, time::Instant};
 
-use super::history::{History, Made, Reading, Through, Version, Write, excerpt};
+use super::history::{History, Made, Reading, Through, Version, Write, Written, excerpt};
 use crate::fixture::{Client, Reply};
 
 pub const KEYS: usize = 6;
@@ -77,6 +76,7 @@ struct Caller {
     open: Option<(Client, Door)>,
     random: StdRng,
     number: u64,
+    written: Written,
     deeds: Deeds,
 }
 
@@ -86,7 +86,6 @@ struct Asked {
     through: Through,
     begun: Instant,
     ended: Instant,
-    clock: i64,
 }
 
 impl Asked {
@@ -97,8 +96,8 @@ impl Asked {
     }
 
     fn write(&self, kind: &'static str, made: Made) -> Write {
-        let Asked { through, begun, ended, clock, .. } = *self;
-        Write { kind, made, acknowledged: self.is_good(), through, begun, ended, clock }
+        let Asked { through, begun, ended, .. } = *self;
+        Write { kind, made, acknowledged: self.is_good(), through, begun, ended }
     }
 }
 
@@ -113,7 +112,11 @@ pub async fn client(name: usize, world: World) -> Deeds {
     let random = StdRng::seed_from_u64(world.seed ^ name as u64);
     let place = name % world.doors.len();
     let deeds = Deeds::default();
-    let mut caller = Caller { name, world, place, open: None, random, number: 0, deeds };
+    let written = Written::default();
+    written.all().versions.extend((0..ORIGINALS).map(|number| original(name, number).1));
+    // Without tags.
+    written.all().tags.insert(String::new());
+    let mut caller = Caller { name, world, place, open: None, random, number: 0, written, deeds };
     while caller.world.writing.load(Relaxed) {
         let done = match caller.random.gen_range(0..100) {
             0..34 => caller.put().await,
@@ -143,16 +146,21 @@ impl Caller {
     fn version(&mut self, key: &str, length: usize) -> Version {
         self.number += 1;
         let name = format!("{key} {} ", self.number).into();
-        Version { name, length: length + self.random.gen_range(0..4000) }
+        let version = Version { name, length: length + self.random.gen_range(0..4000) };
+        self.written.all().versions.insert(version.clone());
+        version
     }
 
     fn tags(&mut self) -> String {
         self.number += 1;
-        format!("by={}&number={}", self.name, self.number)
+        let tags = format!("by={}&number={}", self.name, self.number);
+        self.written.all().tags.insert(tags.clone());
+        tags
     }
 
     fn note(&mut self, key: &str, write: Write) {
-        self.deeds.histories.entry(key.to_owned()).or_default().push(write);
+        let new = || History::new(self.written.clone());
+        self.deeds.histories.entry(key.to_owned()).or_insert_with(new).push(write);
     }
 
     /// A balancer may send it to another gateway, at once or after a while.
@@ -186,10 +194,10 @@ impl Caller {
         let headers = [headers, &[("Content-Length", length.as_str())]].concat();
         let mut request = client.head_text(method, target, &headers).into_bytes();
         request.extend_from_slice(body);
-        let (begun, clock) = (Instant::now(), Utc::now().timestamp_millis());
+        let begun = Instant::now();
         client.try_send(&request).await;
         let reply = client.reply_or_end(method).await;
-        let asked = Asked { reply, through: door.through, begun, ended: Instant::now(), clock };
+        let asked = Asked { reply, through: door.through, begun, ended: Instant::now() };
         let goes_on = |reply: &Reply| reply.complete && reply.header("connection") != Some("close");
         if !asked.reply.as_ref().is_some_and(goes_on) {
             self.open = None;
@@ -204,7 +212,7 @@ impl Caller {
         let tags = if self.random.gen_bool(0.3) { self.tags() } else { String::new() };
         let headers: &[(&str, &str)] = if tags.is_empty() { &[] } else { &[("x-amz-tagging", &tags)] };
         let asked = self.ask("PUT", &key, headers, &version.bytes()).await?;
-        self.note(&key, asked.write("PUT", Made::Object { versions: vec![version], tags: vec![tags] }));
+        self.note(&key, asked.write("PUT", Made::Object { version, tags }));
         Some(())
     }
 
@@ -263,29 +271,27 @@ impl Caller {
         }
         let list = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
         let asked = self.ask("POST", &target, &[], list.as_bytes()).await?;
-        self.note(&key, asked.write("in parts", Made::Object { versions: vec![version], tags: vec![tags] }));
+        self.note(&key, asked.write("in parts", Made::Object { version, tags }));
         Some(())
     }
 
     async fn copy(&mut self) -> Option<()> {
         let (key, other) = (self.key(), self.key());
         let mut headers = Vec::new();
-        let (source, versions, mut tags) = if other == key || self.random.gen_bool(0.6) {
-            let (path, version) = original(self.name, self.random.gen_range(0..ORIGINALS));
-            (path, vec![version], vec![String::new()])
-        } else {
-            let made = self.deeds.histories.get(&other).map(|history| (history.versions(), history.tags()));
-            let (versions, tags) = made.unwrap_or_default();
-            (other, versions, tags)
-        };
         let own = self.tags();
-        if self.random.gen_bool(0.5) {
+        let tags = self.random.gen_bool(0.5).then(|| own.clone());
+        if tags.is_some() {
             headers.extend([("x-amz-tagging-directive", "REPLACE"), ("x-amz-tagging", &own)]);
-            tags = vec![own.clone()];
         }
+        let (source, made) = if other == key || self.random.gen_bool(0.6) {
+            let (path, version) = original(self.name, self.random.gen_range(0..ORIGINALS));
+            (path, Made::Object { version, tags: tags.unwrap_or_default() })
+        } else {
+            (other, Made::Copy { tags })
+        };
         headers.push(("x-amz-copy-source", &source));
         let asked = self.ask("PUT", &key, &headers, b"").await?;
-        self.note(&key, asked.write("copy", Made::Object { versions, tags }));
+        self.note(&key, asked.write("copy", made));
         Some(())
     }
 
@@ -319,7 +325,7 @@ impl Caller {
             _ => return Some(()),
         };
         let Deeds { histories, reads } = &mut self.deeds;
-        let history = histories.entry(key.clone()).or_default();
+        let history = histories.entry(key.clone()).or_insert_with(|| History::new(self.written.clone()));
         let is_known = history.writes().last().is_some_and(|last| {
             let is_ordered = !last.is_of_tags() && last.kind != "?delete";
             last.acknowledged && is_ordered && last.through == asked.through

@@ -1,6 +1,9 @@
 //! What the clients asked for and were told, object by object, and what may therefore be there.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::time::{Duration, Instant};
 
@@ -18,7 +21,7 @@ pub struct Through {
 }
 
 /// The bytes of one write, by how they are made: no two writes have the same.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Version {
     pub name: Arc<str>,
     pub length: usize,
@@ -35,13 +38,33 @@ impl Version {
     }
 }
 
+/// All that a client has ever written, to any of its keys.
+#[derive(Debug, Clone, Default)]
+pub struct Written(Arc<Mutex<All>>);
+
+#[derive(Debug, Default)]
+pub struct All {
+    pub versions: HashSet<Version>,
+    pub tags: HashSet<String>,
+}
+
+impl Written {
+    pub fn all(&self) -> MutexGuard<'_, All> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What a write makes of an object.
 #[derive(Debug, Clone)]
 pub enum Made {
-    /// One of these, with one of these tags: more than one where it is a copy of something that changes.
     Object {
-        versions: Vec<Version>,
-        tags: Vec<String>,
+        version: Version,
+        tags: String,
+    },
+    /// Something that the client has written: each backend copies what it has of the source when it comes to that, which
+    /// may be older than what the client knows of, and newer. `None` = with whatever tags it has there.
+    Copy {
+        tags: Option<String>,
     },
     Nothing,
     Tags(String),
@@ -56,8 +79,6 @@ pub struct Write {
     pub through: Through,
     pub begun: Instant,
     pub ended: Instant,
-    /// When it began, in milliseconds since 1970: as the journal has it.
-    pub clock: i64,
 }
 
 impl Write {
@@ -65,9 +86,12 @@ impl Write {
         matches!(self.made, Made::Tags(_))
     }
 
-    fn may_have_made(&self, found: Option<&[u8]>) -> bool {
+    fn may_have_made(&self, found: Option<&[u8]>, written: &Written) -> bool {
         match (&self.made, found) {
-            (Made::Object { versions, .. }, Some(bytes)) => versions.iter().any(|version| version.is(bytes)),
+            (Made::Object { version, .. }, Some(bytes)) => version.is(bytes),
+            (Made::Copy { .. }, Some(bytes)) => {
+                written.all().versions.iter().any(|version| version.is(bytes))
+            }
             (Made::Nothing, None) => true,
             _ => false,
         }
@@ -75,10 +99,10 @@ impl Write {
 
     fn told(&self) -> String {
         let made = match &self.made {
-            Made::Object { versions, tags } => {
-                let version = |version: &Version| format!("{}of {} bytes", version.name, version.length);
-                format!("{:?} tagged {tags:?}", versions.iter().map(version).collect::<Vec<_>>())
+            Made::Object { version, tags } => {
+                format!("{}of {} bytes, tags {tags:?}", version.name, version.length)
             }
+            Made::Copy { tags } => format!("a copy, tags {tags:?}"),
             Made::Nothing => "nothing".to_owned(),
             Made::Tags(tags) => format!("tags {tags:?}"),
         };
@@ -114,44 +138,34 @@ pub enum Reading {
 }
 
 /// The writes to one object, in the order in which its client asked for them.
-#[derive(Debug, Clone, Default)]
-pub struct History(Vec<Write>);
+#[derive(Debug, Default)]
+pub struct History {
+    writes: Vec<Write>,
+    written: Written,
+}
 
 impl History {
+    /// `written` is of its client.
+    pub fn new(written: Written) -> History {
+        History { writes: Vec::new(), written }
+    }
+
     pub fn push(&mut self, write: Write) {
-        self.0.push(write);
+        self.writes.push(write);
     }
 
     pub fn writes(&self) -> &[Write] {
-        &self.0
-    }
-
-    /// All that the object may have been so far.
-    pub fn versions(&self) -> Vec<Version> {
-        let versions = |write: &Write| match &write.made {
-            Made::Object { versions, .. } => versions.clone(),
-            _ => Vec::new(),
-        };
-        distinct(self.0.iter().flat_map(versions).collect())
-    }
-
-    /// All tags that it may have had so far.
-    pub fn tags(&self) -> Vec<String> {
-        let tags = |write: &Write| match &write.made {
-            Made::Object { tags, .. } => tags.clone(),
-            Made::Tags(tags) => vec![tags.clone()],
-            Made::Nothing => Vec::new(),
-        };
-        distinct(self.0.iter().flat_map(tags).collect())
+        &self.writes
     }
 
     /// The writes of this sort over which no acknowledged one of the sort has certainly come.
     fn last(&self, of_tags: bool, order: &Order) -> Vec<usize> {
-        let is_one = |at: &usize| self.0[*at].is_of_tags() == of_tags;
-        let passes =
-            |at: usize, other: usize| self.0[other].acknowledged && order.before(&self.0[at], &self.0[other]);
-        let all = (0..self.0.len()).filter(is_one);
-        all.filter(|at| !(at + 1..self.0.len()).filter(is_one).any(|other| passes(*at, other))).collect()
+        let is_one = |at: &usize| self.writes[*at].is_of_tags() == of_tags;
+        let passes = |at: usize, other: usize| {
+            self.writes[other].acknowledged && order.before(&self.writes[at], &self.writes[other])
+        };
+        let all = (0..self.writes.len()).filter(is_one);
+        all.filter(|at| !(at + 1..self.writes.len()).filter(is_one).any(|other| passes(*at, other))).collect()
     }
 
     /// What is wrong with what a backend holds, bytes and tags, if anything is.
@@ -163,32 +177,39 @@ impl History {
         let (bytes, tags) = held?;
         let last = self.last(false, order).into_iter();
         let is_right = last
-            .filter(|at| self.0[*at].may_have_made(found))
+            .filter(|at| self.writes[*at].may_have_made(found, &self.written))
             .any(|at| self.tags_after(at, order).iter().any(|right| right == tags));
         (!is_right).then(|| format!("holds {} with the tags {tags:?}", excerpt(Some(bytes))))
     }
 
     /// Whether these bytes may be what the object is, whatever its tags are; or nothing, where it may be gone.
     pub fn may_be(&self, found: Option<&[u8]>, order: &Order) -> bool {
-        let is_untouched = !self.0.iter().any(|write| !write.is_of_tags() && write.acknowledged);
+        let is_untouched = !self.writes.iter().any(|write| !write.is_of_tags() && write.acknowledged);
         (found.is_none() && is_untouched)
-            || self.last(false, order).into_iter().any(|at| self.0[at].may_have_made(found))
+            || self
+                .last(false, order)
+                .into_iter()
+                .any(|at| self.writes[at].may_have_made(found, &self.written))
     }
 
     /// The tags that an object may have if this write made it.
     fn tags_after(&self, write: usize, order: &Order) -> Vec<String> {
-        let (made, last) = (&self.0[write], self.last(true, order));
-        let is_after = |at: usize| if at > write { true } else { !order.before(&self.0[at], made) };
+        let (made, last) = (&self.writes[write], self.last(true, order));
+        let is_after = |at: usize| if at > write { true } else { !order.before(&self.writes[at], made) };
         let replaces = |at: usize| {
-            let other = &self.0[at];
+            let other = &self.writes[at];
             at > write && other.is_of_tags() && other.acknowledged && order.before(made, other)
         };
         let mut tags = Vec::new();
-        if let (Made::Object { tags: own, .. }, false) = (&made.made, (0..self.0.len()).any(replaces)) {
-            tags.extend(own.iter().cloned());
+        if !(0..self.writes.len()).any(replaces) {
+            match &made.made {
+                Made::Object { tags: own, .. } | Made::Copy { tags: Some(own) } => tags.push(own.clone()),
+                Made::Copy { tags: None } => tags.extend(self.written.all().tags.iter().cloned()),
+                Made::Nothing | Made::Tags(_) => {}
+            }
         }
         for at in last.into_iter().filter(|at| is_after(*at)) {
-            if let Made::Tags(of) = &self.0[at].made {
+            if let Made::Tags(of) = &self.writes[at].made {
                 tags.push(of.clone());
             }
         }
@@ -197,9 +218,10 @@ impl History {
 
     /// What a read has found, of which the client knows all writes. Here those through different gateways count as ordered.
     pub fn reading(&self, found: Option<&[u8]>) -> Reading {
-        let last = self.0.iter().rposition(|write| write.acknowledged && !write.is_of_tags());
+        let last = self.writes.iter().rposition(|write| write.acknowledged && !write.is_of_tags());
         let is_untold = last.is_none() && found.is_none();
-        let made = |from: usize| self.0[from..].iter().any(|write| write.may_have_made(found));
+        let made =
+            |from: usize| self.writes[from..].iter().any(|write| write.may_have_made(found, &self.written));
         match is_untold || made(last.unwrap_or(0)) {
             true => Reading::Right,
             // Before the first write there was nothing.
@@ -210,20 +232,14 @@ impl History {
 
     /// The end of the history, for whoever has to find out what went wrong.
     pub fn told(&self) -> Vec<String> {
-        let last = self.0.iter().rposition(|write| write.acknowledged && !write.is_of_tags());
+        let last = self.writes.iter().rposition(|write| write.acknowledged && !write.is_of_tags());
         let from = last.unwrap_or(0).saturating_sub(3);
         let at = |write: &Write| {
-            let since = |time: Instant| time.duration_since(self.0[from].begun).as_millis();
+            let since = |time: Instant| time.duration_since(self.writes[from].begun).as_millis();
             format!("{} to {} ms: {}", since(write.begun), since(write.ended), write.told())
         };
-        self.0[from..].iter().map(at).collect()
+        self.writes[from..].iter().map(at).collect()
     }
-}
-
-fn distinct<T: Ord>(mut all: Vec<T>) -> Vec<T> {
-    all.sort_unstable();
-    all.dedup();
-    all
 }
 
 pub fn excerpt(bytes: Option<&[u8]>) -> String {
@@ -246,20 +262,12 @@ mod tests {
             let made = match made.strip_prefix('?') {
                 Some(tags) => Made::Tags(tags.to_owned()),
                 None if made.is_empty() => Made::Nothing,
-                None => Made::Object { versions: vec![version(made)], tags: vec![format!("of={made}")] },
+                None => Made::Object { version: version(made), tags: format!("of={made}") },
             };
             let ended = begun + Duration::from_millis(1);
-            Write {
-                kind: "PUT",
-                made,
-                acknowledged: *acknowledged,
-                through: *through,
-                begun,
-                ended,
-                clock: 0,
-            }
+            Write { kind: "PUT", made, acknowledged: *acknowledged, through: *through, begun, ended }
         };
-        History(writes.iter().enumerate().map(write).collect())
+        History { writes: writes.iter().enumerate().map(write).collect(), written: Written::default() }
     }
 
     fn version(name: &str) -> Version {
@@ -302,12 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_is_something_that_its_client_wrote() {
+        let mut copied = history(&[("a", true, HERE, 0), ("b", true, HERE, 0)]);
+        copied.writes[1].made = Made::Copy { tags: None };
+        assert!(!is_right(&copied, Some(("c", "x=1"))));
+        copied.written.all().versions.insert(version("c"));
+        copied.written.all().tags.insert("x=1".into());
+        assert!(is_right(&copied, Some(("c", "x=1"))));
+        assert!(!is_right(&copied, Some(("a", "of=a"))) && !is_right(&copied, Some(("c", "x=2"))));
+    }
+
+    #[test]
     fn through_two_gateways_only_what_is_over_for_long_is_before() {
         let at_once = history(&[("a", true, HERE, 0), ("b", true, THERE, 0)]);
         assert!(is_right(&at_once, Some(("a", "of=a"))) && is_right(&at_once, Some(("b", "of=b"))));
         let later = history(&[("a", true, HERE, 0), ("b", true, THERE, 6)]);
         assert!(!is_right(&later, Some(("a", "of=a"))) && is_right(&later, Some(("b", "of=b"))));
-        let killed = Order { killed: [(0, later.0[0].begun + Duration::from_secs(5))].into() };
+        let killed = Order { killed: [(0, later.writes[0].begun + Duration::from_secs(5))].into() };
         assert_eq!(later.wrong(Some((&version("a").bytes(), "of=a")), &killed), None);
     }
 

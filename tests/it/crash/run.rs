@@ -21,7 +21,7 @@ use super::{
     scenery::{Worker, counts, journal, over, trouble},
     summary,
 };
-use crate::fixture::{Gateway, Misbehaving, Object, Postgres, SmallDisk};
+use crate::fixture::{Gateway, Misbehaving, Object, Postgres, Received, SmallDisk};
 
 const CLIENTS: usize = 8;
 /// For everything to be repaired once nothing fails any more: gateways that died are found dead after a minute.
@@ -222,10 +222,7 @@ fn left_to_a_human(gateway: &Gateway) -> Vec<Case> {
 /// What is not as it must be. What is left to a human may differ from backend to backend, but is not lost.
 fn wrong(deeds: &Deeds, left: &[Case], order: &Order, backends: &[Misbehaving]) -> Vec<String> {
     let mut wrong = deeds.reads.wrong.clone();
-    let has_no_excuse = |case: &&Case| match deeds.histories.get(&case.path) {
-        Some(history) => excuse(case, history).is_none(),
-        None => true,
-    };
+    let has_no_excuse = |case: &&Case| excuse(case).is_none();
     wrong.extend(left.iter().filter(has_no_excuse).map(|case| format!("parked without need: {case:#?}")));
     for (target, history) in &deeds.histories {
         let held: Vec<_> = backends.iter().map(|backend| backend.stored(target)).collect();
@@ -242,9 +239,39 @@ fn wrong(deeds: &Deeds, left: &[Case], order: &Order, backends: &[Misbehaving]) 
             false if held.windows(2).all(|pair| pair[0] == pair[1]) => history.wrong(held[0], order),
             false => Some(format!("backends differ: {:#?}", found())),
         };
-        wrong.extend(why.map(|why| format!("{target}: {why}; it knows of {:#?}", history.told())));
+        let asked = || backends.iter().map(|backend| changes(backend, target)).collect::<Vec<_>>();
+        let all = |why| {
+            let (known, asked) = (history.told(), asked());
+            format!("{target}: {why}; its client knows of {known:#?}, and backends were asked for {asked:#?}")
+        };
+        wrong.extend(why.map(all));
     }
     wrong
+}
+
+/// The last changes of an object that a backend was asked for, in the order in which they came, for whoever has to find
+/// out what went wrong.
+fn changes(backend: &Misbehaving, target: &str) -> Vec<String> {
+    let names = |request: &Received| {
+        let key = target.rsplit('/').next().unwrap_or_default();
+        request
+            .body
+            .as_ref()
+            .is_some_and(|body| String::from_utf8_lossy(body).contains(&format!("<Key>{key}<")))
+    };
+    let is_change = |request: &&Received| {
+        !matches!(request.method.as_str(), "GET" | "HEAD") && (request.path() == target || names(request))
+    };
+    let told = |request: &Received| {
+        let Received { method, target, answered, completed, body_length, .. } = request;
+        let header = |name| request.header(name).unwrap_or("-");
+        let (tags, by) = (header("x-amz-tagging"), header("x-akubra-request-id"));
+        format!(
+            "{method} {target} ({body_length} bytes, tags {tags}, by {by}): whole as {completed:?}, answered {answered}"
+        )
+    };
+    let all: Vec<String> = backend.requests().iter().filter(is_change).map(told).collect();
+    all[all.len().saturating_sub(12)..].to_vec()
 }
 
 fn bytes_and_tags(object: &Object) -> (&[u8], &str) {
@@ -265,8 +292,7 @@ fn told(title: &str, plan: &Plan, tally: &Tally, deeds: &Deeds, left: &[Case], w
     };
     let mut excuses: BTreeMap<&str, usize> = BTreeMap::new();
     for case in left {
-        let excuse = deeds.histories.get(&case.path).and_then(|history| excuse(case, history));
-        *excuses.entry(excuse.unwrap_or("without need")).or_default() += 1;
+        *excuses.entry(excuse(case).unwrap_or("without need")).or_default() += 1;
     }
     let excuses = excuses.iter().map(|(excuse, count)| format!("\n         {count}: {excuse}"));
     let Reads { answered, older, .. } = deeds.reads;

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Read},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     rc::Rc,
 };
 
@@ -32,6 +32,8 @@ const MODIFIED: &str = "Last-Modified: Fri, 24 May 2013 00:00:01 GMT\r\n";
 pub struct Shelf {
     child: Child,
     url: String,
+    /// After a minute the process says that it still runs, and ends if it cannot.
+    _stdout: BufReader<ChildStdout>,
 }
 
 impl Shelf {
@@ -42,9 +44,10 @@ impl Shelf {
             .args([ENTRY, "--exact", "--ignored", "--nocapture"])
             .env(ROLE, format!("{address} {has_huge}"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = stdout.by_ref().lines();
         let url = lines.find_map(|line| line.unwrap().split(SERVING).nth(1).map(str::to_string));
-        Shelf { child, url: url.expect("the shelf did not start") }
+        Shelf { child, url: url.expect("the shelf did not start"), _stdout: stdout }
     }
 
     /// How many it has had so far.
