@@ -8,11 +8,12 @@ help:
 	@echo "make build   the program, optimised: target/release/akubra"
 	@echo "make demo    the gateway on 127.0.0.1:8080 in front of S3 servers of its own, to try it"
 	@echo "make test    everything that CI checks"
-	@echo "make crash-test kills gateway and worker 200 times under traffic, with either journal, and compares (minutes; root for a full disk)"
+	@echo "make crash-test kills gateways and workers 200 times under traffic, with either journal, and compares, into"
+	@echo "             load-tests/CRASHES.md (minutes; root for a full disk)"
 	@echo "make deb     the Debian package, optimised: target/debian/ (installs cargo-deb)"
 	@echo "make test-deb installs, upgrades under traffic and removes the package in a copy of this system (root; minutes)"
 	@echo "make e2e-rgw real clients with Ceph and a second kind of server behind the gateway (installs Ceph; minutes)"
-	@echo "make figures measures what the README promises, into load-tests/FIGURES.md (a few minutes, a quiet machine)"
+	@echo "make figures measures what the README promises, into load-tests/FIGURES.md (twenty minutes, a quiet machine)"
 	@echo "make load-test  CPU time, memory and more beside Pingora, nginx and haproxy, into load-tests/RESULTS.md"
 	@echo "make deny    licences, sources and bans of the dependencies (installs cargo-deny)"
 	@echo "make clean   removes what was built"
@@ -38,8 +39,8 @@ test:
 
 # What no CI run waits for; AKUBRA_KILLS and AKUBRA_SEED change how often and when.
 crash-test:
-	@scripts/install-missing service
-	$(CARGO) test --profile demo --features demo --locked --test it crash:: -- --ignored --test-threads=1 --nocapture
+	@scripts/install-missing servers service
+	AKUBRA_CRASHES=load-tests/CRASHES.md $(CARGO) test --profile demo --features demo --locked --test it crash:: -- --ignored --test-threads=1 --nocapture
 
 # scripts/package says what is made for it.
 deb:
@@ -60,8 +61,9 @@ e2e-rgw:
 		sync_rgw::what_rgw_or_another_kind_of_server_misses_is_repaired
 
 # The program as `make demo` builds it, as a process of its own, against limits; fails where one is not kept.
+# AKUBRA_FIGURES_ONLY names a part of a group's name (tests/it/figures.rs), where not all are to be measured.
 figures:
-	@scripts/install-missing
+	@scripts/install-missing servers
 	AKUBRA_FIGURES=load-tests/FIGURES.md $(CARGO) test --profile demo --features demo --locked --test it \
 		figures:: -- --ignored --test-threads=1 --nocapture
 

@@ -3,6 +3,7 @@
 //! It opens the journal that the configuration names, beside gateways and sync processes that work with it. Whatever it
 //! prints of keys and of what backends said is escaped: a terminal would obey control characters in them.
 
+mod dropped;
 mod meant;
 mod text;
 
@@ -53,7 +54,9 @@ pub enum Action {
     Retry(Retry),
     /// Forget an object: whatever its backends hold is right
     Drop(Drop),
-    /// Print everything, a JSON object per line
+    /// List what was dropped and why, the last first
+    Dropped(dropped::List),
+    /// Print all objects with their records, a JSON object per line
     Export,
     /// Print how many objects there are
     Counts(Counts),
@@ -148,6 +151,7 @@ async fn act(config: &Config, action: Action, out: &mut impl Write) -> anyhow::R
         Action::Show(one) => show(config, journal, &one, out).await,
         Action::Retry(retry) => again(config, journal, &retry, out).await,
         Action::Drop(drop) => forget(config, journal, &drop, out).await,
+        Action::Dropped(list) => dropped::list(journal, &list, out).await,
         Action::Counts(counts) => {
             let now = journal.counts().await?;
             let clusters = names::clusters(&Topology::new(config));

@@ -163,7 +163,8 @@ fn read_file(at: &At, map: &mut MapReader, look: bool) -> Option<Keys> {
     }
 }
 
-/// The text of a file that only its owner, who is to be trusted, may change, and at most a group may read.
+/// The text of a file that only its owner may change, who is root or the reader, and at most a group may read. What belongs
+/// to the service's user is not for root: root's commands would go by what that user can change.
 fn open(path: &Path) -> Result<String, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
     // A pipe is not waited for.
@@ -184,13 +185,18 @@ fn check(file: &File) -> Result<(), String> {
     if !found.is_file() {
         return Err("is no file".into());
     }
-    let mode = found.mode() & 0o7777;
+    let reader = rustix::process::geteuid().as_raw();
+    usable(found.mode() & 0o7777, found.uid(), reader)
+}
+
+fn usable(mode: u32, owner: u32, reader: u32) -> Result<(), String> {
     if mode & !0o640 != 0 {
         return Err(format!("has the mode {mode:04o}, so that others may use it; make that 0600, or 0640"));
     }
-    let own = rustix::process::geteuid().as_raw();
-    if ![0, own].contains(&found.uid()) {
-        return Err(format!("belongs to user {}; make that root, or user {own} who reads it", found.uid()));
+    if ![0, reader].contains(&owner) {
+        return Err(format!(
+            "belongs to user {owner}, and user {reader} reads it; make it root's, with the service's group and the mode 0640"
+        ));
     }
     Ok(())
 }
@@ -266,5 +272,20 @@ fn validate_entries(cluster: &ClusterDraft, report: &Report) {
         } else if !seen.insert(endpoint) {
             report.error(&text.path, text.line, format!("{} has Credentials already; keep one", text.shown));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::usable;
+
+    #[test]
+    fn a_file_of_root_is_for_the_service_and_for_root() {
+        const SERVICE: u32 = 990;
+        for (mode, owner, reader) in [(0o640, 0, SERVICE), (0o640, 0, 0), (0o600, SERVICE, SERVICE)] {
+            assert_eq!(usable(mode, owner, reader), Ok(()));
+        }
+        let refused = usable(0o600, SERVICE, 0).unwrap_err();
+        assert!(refused.starts_with("belongs to user 990, and user 0 reads it; make it root's"), "{refused}");
     }
 }

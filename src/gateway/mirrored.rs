@@ -42,6 +42,7 @@ impl Gateway {
         let plan: Plan =
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
+        let doubt = self.doubt(&route, &plan.clusters[0]);
         let Some(Beginning { begun, gathered }) = self.begin_write(session, context, &route, &plan).await?
         else {
             return Ok(());
@@ -52,6 +53,7 @@ impl Gateway {
         let mut recorder = self.recorder(session, context, route, plan.clusters, plan.left_out);
         recorder.recorded = plan.recorded;
         recorder.begun = begun;
+        recorder.doubt = doubt;
         let job = Job {
             id: context.id.as_str().into(),
             header: Arc::new(header),

@@ -13,6 +13,7 @@ mod body;
 mod client_address;
 pub mod connection;
 mod context;
+mod copied;
 pub mod drain;
 mod find;
 mod follow;
@@ -246,6 +247,7 @@ impl Gateway {
             left_out,
             recorded: true,
             begun: None,
+            doubt: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use md5::{Digest, Md5};
 
 use super::{
+    copied::Doubt,
     journaling::{Begun, Writing},
     route::Route,
     snapshot::Snapshot,
@@ -148,18 +149,24 @@ pub struct Recorder {
     pub recorded: bool,
     /// The write, as the journal knows it.
     pub begun: Option<Begun>,
+    /// It is a copy of what backends may not agree on.
+    pub doubt: Option<Doubt>,
 }
 
 impl Recorder {
     /// Records what the replies to a write say about divergence. `committed` is its number among those of this process.
     pub async fn write(mut self, replies: &[Reply], committed: Option<i64>) {
-        let seen: Vec<_> = replies.iter().map(Recorder::kind_and_etag).collect();
-        let divergent = divergences(&seen, self.snapshot.config.mirror.compare_etags);
+        let divergent = self.divergent(replies);
         for reply in replies {
             self.count(reply);
         }
-        if let Some(begun) = self.begun.take() {
-            begun.end(replies, &divergent, &self.left_out, committed);
+        match (self.begun.take(), self.doubt.take()) {
+            (Some(begun), Some(doubt)) => {
+                let believed = doubt.believed(replies);
+                begun.end(&believed, &self.divergent(&believed), &self.left_out, committed);
+            }
+            (Some(begun), None) => begun.end(replies, &divergent, &self.left_out, committed),
+            (None, _) => {}
         }
         if !self.recorded {
             return;
@@ -207,6 +214,11 @@ impl Recorder {
 
     fn found(&self, what: What, replies: Vec<(String, Said)>) -> journal::Record {
         Writing::new(&self.route, &self.method, &self.req_id, &self.clusters).found(what, replies)
+    }
+
+    fn divergent(&self, replies: &[Reply]) -> Vec<bool> {
+        let seen: Vec<_> = replies.iter().map(Recorder::kind_and_etag).collect();
+        divergences(&seen, self.snapshot.config.mirror.compare_etags)
     }
 
     fn kind_and_etag(reply: &Reply) -> (Kind, Option<&str>) {

@@ -11,6 +11,7 @@
 
 mod batch;
 mod case;
+mod dropped;
 mod ends;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -36,6 +37,7 @@ use self::case::RECORDS_READ;
 pub use self::{
     batch::{Batch, Waiting},
     case::{Case, Counts, Filter, Later, Lease, RECORDS_MOST, Resolution, Standing, Wanted},
+    dropped::Dropped,
     ends::{Changes, Ended, Outcome, Overview},
     live::Live,
     memory::Memory,
@@ -254,6 +256,9 @@ pub trait Journal: Send + Sync {
     /// Forgets an object, for a reason that is kept; false = there is none, or a write to it is under way, or it is
     /// leased.
     async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError>;
+
+    /// Up to `most` objects that were dropped, the last first; those before the one of this number.
+    async fn dropped(&self, before: Option<i64>, most: usize) -> Result<Vec<Dropped>, JournalError>;
 
     async fn counts(&self) -> Result<Counts, JournalError>;
 

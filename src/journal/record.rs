@@ -110,8 +110,8 @@ pub struct Record {
     pub commit: Option<i64>,
     /// When the last reply was in, or the gateway was found dead; in milliseconds since 1970.
     pub ended: i64,
-    /// The journal's turn at which it became a record.
-    #[serde(default)]
+    /// The journal's turn at which it became a record. Not under the name that the intent's has beside it.
+    #[serde(default, rename = "ended_turn")]
     pub turn: Option<i64>,
     /// By the backends' endpoints ([`crate::config::BackendUrl`]); one that is not named has said [`Said::Unknown`]. One
     /// that was sent the write twice is named twice: what it said first, then [`Said::Unknown`], for what may come.

@@ -14,7 +14,10 @@ use super::{
     verdict::{Kind, Seen},
 };
 use crate::{
-    s3::error::{body_is_error, error_code},
+    s3::{
+        error::{body_is_error, error_code},
+        xml,
+    },
     topology::Backend,
     upstream::{Body, Failure, Phase},
 };
@@ -166,19 +169,23 @@ impl End {
         let encrypted = encryption.is_some_and(|value| value.as_bytes().starts_with(b"aws:kms"))
             || head.headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
         let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let result = match &body {
+            Body::Whole(bytes) if judge.reads_body() => Some(bytes.clone()),
+            _ => None,
+        };
+        // Copies and completed uploads are told of in the body.
+        let told = || result.as_deref().filter(|_| judge == Judge::StatusAndBody).and_then(xml::etag);
+        let etag = text("etag").or_else(told);
         End {
             reply: Reply {
                 backend,
                 cluster,
                 kind,
                 status: Some(head.status),
-                etag: text("etag"),
+                etag,
                 comparable: !encrypted,
                 version: text("x-amz-version-id"),
-                result: match &body {
-                    Body::Whole(bytes) if judge.reads_body() => Some(bytes.clone()),
-                    _ => None,
-                },
+                result,
                 sent_twice: false,
                 error,
             },

@@ -73,6 +73,18 @@ impl Circuit {
         }
     }
 
+    /// Who was to try it had no need to, and others may not either: all may, and the first failure ends that.
+    pub fn pass_over(&mut self) -> Turn {
+        match &self.left_alone {
+            Some(open) if open.probed => {
+                self.left_alone = None;
+                self.failures = FAILURES - 1;
+                Turn::Closed
+            }
+            _ => Turn::None,
+        }
+    }
+
     /// Whether it was well when it was last heard of: what it refuses then is not everything.
     pub fn is_well(&self) -> bool {
         self.has_answered && self.failures == 0
@@ -114,6 +126,19 @@ impl Circuit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_needs_is_open_to_all_until_it_fails_once() {
+        let now = Instant::now();
+        let mut circuit = opened(now);
+        assert_eq!(circuit.pass_over(), Turn::None);
+        assert_eq!(circuit.admit(now + PAUSE.0), Admission::Probe);
+        assert_eq!(circuit.pass_over(), Turn::Closed);
+        assert_eq!(circuit.admit(now + PAUSE.0), Admission::Free);
+        assert!(!circuit.is_well());
+        assert_eq!(circuit.failed(now + PAUSE.0, "refused"), Turn::Opened);
+        assert_eq!(circuit.admit(now + PAUSE.0), Admission::Later(PAUSE.0, "refused".into()));
+    }
 
     fn opened(now: Instant) -> Circuit {
         let mut circuit = Circuit::new();

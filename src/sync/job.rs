@@ -19,9 +19,9 @@ use super::{
     limits::{Limited, Pass},
     misplaced::{Elsewhere, Move, Moved, Sent, found_on},
     places::{Place, Places, backends_of},
-    repair::{Outcome, Repair, Rules},
+    repair::{Attempt, Outcome, Repair, Rules},
     slots::{Slot, Slots},
-    worker::Trouble,
+    worker::{Trouble, Wishes},
 };
 use crate::{
     journal::{Case, Journal, JournalError, Later, Lease, Object, Standing, Wanted},
@@ -92,6 +92,7 @@ pub struct Job {
     lease: Lease,
     case: Case,
     hold: Hold,
+    attempt: Attempt,
 }
 
 /// How the work on an object ended.
@@ -101,8 +102,8 @@ enum End {
     Postponed(Duration, String),
     /// The journal failed, in the middle.
     Journal(JournalError),
-    /// The process ends, before it began.
-    Untouched,
+    /// The process ends or is paused, before it began.
+    Untouched(&'static str),
     /// The process ends, in the middle.
     GivenUp,
 }
@@ -115,19 +116,34 @@ enum Word {
     Nothing,
 }
 
+impl Word {
+    /// Who has changed something and did not see all backends agree then says so: what was written meanwhile may be
+    /// under it, and what a backend holds may be of it.
+    fn after(self, attempt: &Attempt) -> Word {
+        match self {
+            word if attempt.changed() == 0 => word,
+            Word::Postpone(later) => Word::Postpone(Later { unseen: true, ..later }),
+            Word::SetAside(standing, unsettled) => {
+                Word::SetAside(standing, Some(unsettled.unwrap_or_default()))
+            }
+            Word::Nothing => Word::Nothing,
+        }
+    }
+}
+
 impl Job {
     pub fn new(shop: Arc<Shop>, lease: Lease, case: Case, asked: Asked) -> Job {
         let hold = Hold::new(asked, shop.hold);
-        Job { shop, lease, case, hold }
+        Job { shop, lease, case, hold, attempt: Attempt::default() }
     }
 
-    pub async fn run(self, slots: Arc<Slots>, stop: watch::Receiver<bool>) {
+    pub async fn run(self, slots: Arc<Slots>, wishes: Wishes) {
         let mut given_up = self.shop.given_up.subscribe();
         let begun = Instant::now();
         let end = tokio::select! {
             biased;
             _ = given_up.wait_for(|given_up| *given_up) => End::GivenUp,
-            end = self.work(&slots, stop) => end,
+            end = self.work(&slots, wishes) => end,
             () = self.hold.keep(&*self.shop.journal, &self.lease, self.shop.rules.settle) => {
                 End::Repair(Outcome::Lost)
             }
@@ -135,10 +151,12 @@ impl Job {
         self.hand_over(end, begun.elapsed()).await;
     }
 
-    async fn work(&self, slots: &Slots, mut stop: watch::Receiver<bool>) -> End {
+    /// What has not begun when the process is to end, or is paused, does not begin: the next worker gets it at once.
+    async fn work(&self, slots: &Slots, mut wishes: Wishes) -> End {
         let slot = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return End::Untouched,
+            _ = wishes.stop.wait_for(|stop| *stop) => return End::Untouched("the worker ends"),
+            Ok(_) = wishes.paused.wait_for(|paused| *paused) => return End::Untouched("the worker is paused"),
             slot = slots.take() => slot,
         };
         self.repair(slot).await
@@ -169,10 +187,17 @@ impl Job {
             hidden: shop.places.is_hidden(object),
             rules: &shop.rules,
             gate: &self.hold,
+            attempt: &self.attempt,
         };
         let outcome = match is_to_move {
             true => self.bring_home(&repair, &elsewhere, pass, &mut slot).await,
-            false => repair.run(&self.lease, &self.case).await,
+            false => {
+                let outcome = repair.run(&self.lease, &self.case).await;
+                if matches!(outcome, Ok(Outcome::Resolved)) {
+                    pass.end();
+                }
+                outcome
+            }
         };
         outcome.map_or_else(End::Journal, End::Repair)
     }
@@ -205,22 +230,37 @@ impl Job {
         slot: &mut Slot<'_>,
     ) -> Result<Outcome, JournalError> {
         match (Move { repair, elsewhere }).run(&self.lease, &self.case).await? {
-            Moved::Ended(outcome) => Ok(outcome),
+            Moved::Ended(outcome) => {
+                if outcome == Outcome::Resolved {
+                    pass.end();
+                }
+                Ok(outcome)
+            }
             Moved::Sent(sent) => {
                 drop(pass);
-                let mut case = slot.aside(self.calm(&sent)).await?;
-                let (object, seen) = (&self.lease.object, self.case.ids());
+                let mut case = slot.aside(self.calm(&sent)).await;
                 for _ in 0..TAKING_BACK.0 {
-                    match sent.look_back(repair, object, &seen, case.as_ref()).await {
+                    match self.look_back(&sent, repair, case).await {
                         Ok(outcome) => return Ok(outcome),
-                        Err(error) => log::debug!("{object}: a copy is not taken back yet: {error}"),
+                        Err(why) => log::debug!("{}: not looked back at yet: {why}", self.lease.object),
                     }
-                    case = slot.aside(self.looked_at_later()).await?;
+                    case = slot.aside(self.looked_at_later()).await;
                 }
-                let why = "a copy that a DELETE has overtaken could not be taken back".into();
-                Ok(Outcome::Unsettled { why })
+                let why = "whether a DELETE has overtaken a copy could not be found out, or the copy not taken back";
+                Ok(Outcome::Unsettled { why: why.into() })
             }
         }
+    }
+
+    async fn look_back(
+        &self,
+        sent: &Sent,
+        repair: &Repair<'_>,
+        case: Result<Option<Case>, JournalError>,
+    ) -> Result<Outcome, String> {
+        let case = case.map_err(|error| error.to_string())?;
+        let looked = sent.look_back(repair, &self.lease.object, &self.case.ids(), case.as_ref()).await;
+        looked.map_err(|error| error.to_string())
     }
 
     async fn looked_at_later(&self) -> Result<Option<Case>, JournalError> {
@@ -270,8 +310,8 @@ impl Job {
     fn word(&self, end: End, told: &mut Told) -> Word {
         let shop = &self.shop;
         let (word, outcome, why) = match end {
-            End::Repair(Outcome::Resolved { changed }) => {
-                told.changed = changed;
+            End::Repair(Outcome::Resolved) => {
+                told.changed = self.attempt.changed();
                 (Word::Nothing, "resolved", String::new())
             }
             End::Repair(Outcome::Lost) => {
@@ -286,9 +326,7 @@ impl Job {
                 shop.trouble(&error.to_string());
                 (Word::Postpone(Later::again(shop.backoff.min)), "again", error.to_string())
             }
-            End::Untouched => {
-                (Word::Postpone(Later::waits(Duration::ZERO)), "again", "the worker ends".to_owned())
-            }
+            End::Untouched(why) => (Word::Postpone(Later::waits(Duration::ZERO)), "again", why.to_owned()),
             // What was sent may still be on its way.
             End::GivenUp => {
                 let pause = shop.rules.settle;
@@ -301,7 +339,7 @@ impl Job {
         };
         told.outcome = outcome;
         told.why = why;
-        word
+        word.after(&self.attempt)
     }
 
     /// One try more that failed: when the next is, or that there is none.

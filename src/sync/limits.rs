@@ -83,6 +83,22 @@ pub struct Pass<'a> {
     probes: Vec<(&'a str, Kind)>,
 }
 
+impl Pass<'_> {
+    /// The holder has done all that there was to do: what was not tried was not needed, where questions were answered.
+    pub fn end(mut self) {
+        for (name, kind) in self.probes.drain(..) {
+            let Some(backend) = self.limited.backends.get(name) else { continue };
+            let mut circuits = backend.circuits();
+            if circuits.of(Kind::Ask).is_well() {
+                let turn = circuits.of(kind).pass_over();
+                backend.tell(name, &circuits, turn, "");
+            } else {
+                circuits.of(kind).give_up();
+            }
+        }
+    }
+}
+
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         for (name, kind) in self.probes.drain(..) {
@@ -216,6 +232,10 @@ impl Limited {
                 }),
                 None => Err(StoreError::Refused(why)),
             },
+            Err(StoreError::Unfinished { etag, why }) => match self.judged::<T>(object, used, Err(*why)) {
+                Err(why) => Err(StoreError::Unfinished { etag, why: Box::new(why) }),
+                done => done,
+            },
             Err(StoreError::Unknown(why)) => {
                 let changed = known().filter(|(_, kind, _)| *kind == Kind::Change);
                 changed.for_each(|(name, kind, backend)| backend.failed(name, kind, &why));
@@ -347,5 +367,18 @@ mod tests {
         let why = limited.admit(&[B.into()]).err().map(|(_, why)| why);
         assert_eq!(why.as_deref(), Some("http://b:80: no answer"));
         assert_eq!(stores.most_at_once.load(Relaxed), 1);
+
+        // An object that needs no change there says nothing of changes, and keeps nobody from trying one.
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let names = [B.to_owned()];
+        let pass = limited.admit(&names).ok().unwrap();
+        assert!(limited.admit(&names).is_err());
+        limited.state(B, &object).await;
+        pass.end();
+        assert!(limited.admit(&names).is_ok() && limited.admit(&names).is_ok());
+        stores.unheard.lock().unwrap().insert(B, Unheard::NotDone);
+        let copied = limited.copy(&object, (A, &held), (B, &State::Absent), &Open).await;
+        assert!(matches!(copied, Err(StoreError::Unknown(_))), "{copied:?}");
+        assert!(limited.admit(&names).is_err());
     }
 }

@@ -19,14 +19,18 @@
 
 use std::time::Duration;
 
-use self::{elsewhere::Quiet, sent::Copy, step::States};
+use self::{
+    elsewhere::Quiet,
+    sent::{Arrival, Copy},
+    step::States,
+};
 pub use self::{
     elsewhere::{Elsewhere, found_on},
     sent::Sent,
     step::{Step, step},
 };
 use super::{
-    Gate, Md5, State, StoreError,
+    Gate, Held, Md5, State, StoreError,
     decide::{Known, TAGGING, content},
     repair::{Outcome, Repair, Undisturbed, new_in, waits},
 };
@@ -67,11 +71,10 @@ enum Round {
     Next,
 }
 
-/// What one attempt has found out and done.
+/// What one attempt has found out.
 #[derive(Default)]
 struct Progress {
     digests: Vec<(String, String, Md5)>,
-    changed: usize,
 }
 
 impl Move<'_> {
@@ -84,27 +87,26 @@ impl Move<'_> {
             return Ok(busy.into());
         }
         let seen = case.ids();
-        let changed = match self.fetch(&lease.object, &seen).await? {
-            Ok(changed) => changed,
-            Err(moved) => return Ok(moved),
-        };
+        if let Err(moved) = self.fetch(&lease.object, &seen).await? {
+            return Ok(moved);
+        }
         let outcome = match self.repair.journal.resolve(lease, &seen, &[]).await? {
-            Resolution::Resolved => Outcome::Resolved { changed },
+            Resolution::Resolved => Outcome::Resolved,
             Resolution::Changed => again("it was written to meanwhile"),
             Resolution::Lost => Outcome::Lost,
         };
         Ok(outcome.into())
     }
 
-    /// Moves it home; how many backends were changed.
-    async fn fetch(&self, object: &Object, seen: &[WriteId]) -> Result<Result<usize, Moved>, JournalError> {
+    /// Moves it home.
+    async fn fetch(&self, object: &Object, seen: &[WriteId]) -> Result<Result<(), Moved>, JournalError> {
         let Repair { journal, gate, .. } = *self.repair;
         let home = Undisturbed { journal, gate, object, seen };
         let gate = Quiet { home, others: &self.elsewhere.others };
         let mut progress = Progress::default();
         for _ in 0..ROUNDS {
             match self.round(object, &gate, &mut progress).await? {
-                Ok(Round::Done) => return Ok(Ok(progress.changed)),
+                Ok(Round::Done) => return Ok(Ok(())),
                 Ok(Round::Next) => {}
                 Err(moved) => return Ok(Err(moved)),
             }
@@ -120,13 +122,11 @@ impl Move<'_> {
         progress: &mut Progress,
     ) -> Result<Result<Round, Moved>, JournalError> {
         let at_home = Repair { gate, ..*self.repair };
-        let agreed = match at_home.agree(object, Known::default()).await {
-            Ok(agreed) => agreed,
+        let mut home = match at_home.agree(object, Known::default()).await {
+            Ok(states) => states,
             Err(outcome) => return Ok(Err(outcome.into())),
         };
-        progress.changed += agreed.changed;
         let mut there = self.elsewhere.ask(self.repair.stores, object).await;
-        let mut home = agreed.states;
         there.iter_mut().flatten().chain(&mut home).for_each(|state| progress.remind(state));
         let next = step(&home, &there, &self.elsewhere.stays);
         let there = there.concat();
@@ -136,7 +136,7 @@ impl Move<'_> {
             Step::Park(why) => return Ok(Err(Outcome::Parked { why }.into())),
             Step::Digest(names) => self.read(object, &[there, home].concat(), &names, progress).await,
             Step::Copy { source } => {
-                let sent = self.copy(object, (&source, &there), &home, gate, progress).await;
+                let sent = self.copy(object, (&source, &there), &home, gate).await;
                 // Whatever the journal says, or does not.
                 if sent.may_arrive() {
                     return Ok(Err(Moved::Sent(sent)));
@@ -148,7 +148,7 @@ impl Move<'_> {
                 sent.ended
             }
             Step::Delete { targets } => match self.left_behind(object, &targets, &there, &home).await {
-                Ok(None) => self.delete(object, &targets, &there, gate, progress).await,
+                Ok(None) => self.delete(object, &targets, &there, gate).await,
                 Ok(Some(why)) => return Ok(Err(Outcome::Parked { why }.into())),
                 Err(error) => Err(error),
             },
@@ -172,32 +172,26 @@ impl Move<'_> {
     }
 
     /// Copies it to all backends of the home, up to the first that cannot be done.
-    async fn copy(
-        &self,
-        object: &Object,
-        from: (&str, &States),
-        home: &States,
-        gate: &dyn Gate,
-        progress: &mut Progress,
-    ) -> Sent {
+    async fn copy(&self, object: &Object, from: (&str, &States), home: &States, gate: &dyn Gate) -> Sent {
         let mut sent = Sent { copies: Vec::new(), ended: Ok(()) };
         let Some((_, State::Present(source))) = from.1.iter().find(|(name, _)| name == from.0) else {
             return sent;
         };
+        let mut md5 = source.md5;
         for (target, over) in home {
-            let copied = match self.repair.stores.copy(object, (from.0, source), (target, over), gate).await {
-                Ok(copied) => Some(copied),
+            let copied = self.repair.stores.copy(object, (from.0, source), (target, over), gate).await;
+            self.repair.attempt.note(&copied);
+            if let Some(arrival) = Arrival::of(&copied) {
+                let source = Held { md5, ..source.clone() };
+                sent.copies.push(Copy { backend: target.clone(), source, arrival });
+            }
+            match copied {
+                // It stops with the first that is not sure.
+                Ok(copied) => md5 = Some(copied.md5),
                 Err(error) => {
                     sent.ended = Err(error);
-                    None
+                    break;
                 }
-            };
-            if matches!(sent.ended, Ok(()) | Err(StoreError::Unknown(_))) {
-                progress.changed += 1;
-                sent.copies.push(Copy { backend: target.clone(), source: source.clone(), copied });
-            }
-            if sent.ended.is_err() {
-                break;
             }
         }
         sent
@@ -241,7 +235,6 @@ impl Move<'_> {
         targets: &[String],
         there: &States,
         gate: &dyn Gate,
-        progress: &mut Progress,
     ) -> Result<(), StoreError> {
         let mut done: Vec<&String> = Vec::new();
         for (name, state) in there.iter().filter(|(name, _)| targets.contains(name)) {
@@ -249,9 +242,10 @@ impl Move<'_> {
             if done.contains(&name) {
                 continue;
             }
-            self.repair.stores.delete(object, (name, held), gate).await?;
+            let deleted = self.repair.stores.delete(object, (name, held), gate).await;
+            self.repair.attempt.note(&deleted);
+            deleted?;
             done.push(name);
-            progress.changed += 1;
         }
         Ok(())
     }

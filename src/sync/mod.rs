@@ -9,7 +9,7 @@ mod circuit;
 mod copies;
 pub mod decide;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod hold;
 pub mod job;
 pub mod limits;
@@ -75,6 +75,17 @@ pub enum StoreError {
     /// This backend does not let the account do it: with this object, or with any.
     #[error("{why}")]
     Denied { by: String, why: String },
+    /// The copy is there, under this ETag if that is known, and what was to follow failed: it may lack tags, or not be
+    /// right.
+    #[error("{why}")]
+    Unfinished { etag: Option<String>, why: Box<StoreError> },
+}
+
+impl StoreError {
+    /// Whether something was changed, or may have been.
+    pub fn may_be_done(&self) -> bool {
+        matches!(self, StoreError::Unknown(_) | StoreError::Unfinished { .. })
+    }
 }
 
 /// A copy that was verified at both ends.

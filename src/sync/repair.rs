@@ -4,7 +4,11 @@
 //! in agreement. What is copied goes under conditions (the source as it was seen, the target as it was seen), and behind
 //! a [`Gate`] that closes when the lease is lost or another write to the object is in the journal.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -39,8 +43,8 @@ impl Rules {
 /// How a repair ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// All backends agree, and the journal has forgotten the object. `changed` = backends that were written to.
-    Resolved { changed: usize },
+    /// All backends agree, and the journal has forgotten the object.
+    Resolved,
     /// Nothing is wrong, but it is too early: a write is under way, or may still arrive.
     Again { pause: Duration, why: String },
     /// It could not be done now.
@@ -53,14 +57,6 @@ pub enum Outcome {
     Lost,
 }
 
-/// All backends hold the same.
-#[derive(Debug, Clone)]
-pub struct Agreed {
-    /// Backends that were written to.
-    pub changed: usize,
-    pub states: Vec<(String, State)>,
-}
-
 /// What a repair needs.
 pub struct Repair<'a> {
     pub journal: &'a dyn Journal,
@@ -71,6 +67,27 @@ pub struct Repair<'a> {
     pub hidden: bool,
     pub rules: &'a Rules,
     pub gate: &'a dyn Gate,
+    pub attempt: &'a Attempt,
+}
+
+/// What has been sent on the way, however that ends.
+#[derive(Debug, Default)]
+pub struct Attempt {
+    changed: AtomicUsize,
+}
+
+impl Attempt {
+    /// Backends that were written to, or may have been.
+    pub fn changed(&self) -> usize {
+        self.changed.load(Relaxed)
+    }
+
+    /// What a change has come to.
+    pub(super) fn note<T>(&self, outcome: &Result<T, StoreError>) {
+        if outcome.as_ref().err().is_none_or(StoreError::may_be_done) {
+            self.changed.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// Digests that were read or copied, by backend and ETag.
@@ -81,8 +98,6 @@ type Digests = HashMap<(String, String), Md5>;
 struct Done {
     digests: Digests,
     copies: Copies,
-    /// Backends that were written to.
-    changed: usize,
 }
 
 /// What one round came to.
@@ -103,11 +118,10 @@ pub(super) struct Undisturbed<'a> {
 #[async_trait]
 impl Gate for Undisturbed<'_> {
     async fn may_go_on(&self) -> bool {
-        if !self.gate.may_go_on().await {
-            return false;
-        }
         let case = self.journal.show(self.object).await;
-        matches!(case, Ok(Some(case)) if case.under_way == 0 && new_in(&case, self.seen).next().is_none())
+        let is_undisturbed = matches!(case, Ok(Some(case)) if case.under_way == 0 && new_in(&case, self.seen).next().is_none());
+        // Last: the journal may have taken its time.
+        is_undisturbed && self.gate.may_go_on().await
     }
 }
 
@@ -126,15 +140,15 @@ impl Repair<'_> {
             Undisturbed { journal: self.journal, gate: self.gate, object: &lease.object, seen: &seen };
         let repair = Repair { gate: &undisturbed, ..*self };
         match repair.agree(&lease.object, Known { hidden: self.hidden, ..Known::of(case) }).await {
-            Ok(agreed) => self.resolve(lease, case, agreed.changed).await,
+            Ok(_) => self.resolve(lease, case).await,
             Err(outcome) => Ok(outcome),
         }
     }
 
-    /// Makes all backends agree; whatever else it comes to is how the repair ends. Each change goes through the gate, and
+    /// Makes all backends agree, on what is returned; whatever else it comes to is how the repair ends. Each change goes through the gate, and
     /// so does what leads to one after the first: what was decided by holds no more when another write has come. That
     /// all agree needs no gate, since who forgets the records compares them.
-    pub async fn agree(&self, object: &Object, known: Known<'_>) -> Result<Agreed, Outcome> {
+    pub async fn agree(&self, object: &Object, known: Known<'_>) -> Result<Vec<(String, State)>, Outcome> {
         let mut done = Done::default();
         for round in 0..ROUNDS {
             let states = self.ask(object, &done.digests).await;
@@ -153,29 +167,25 @@ impl Repair<'_> {
                     let tags = decide::tags(known, &states, self.rules.bounds());
                     written += self.tags(object, tags, &attributes, &done.copies).await?;
                     if written == 0 {
-                        return Ok(Agreed { changed: done.changed, states });
+                        return Ok(states);
                     }
-                    done.changed += written;
                     Round::Next
                 }
                 Decision::Copy { source, targets, attributes } => {
-                    let last_words = self.keep(object, &source, &attributes).await?;
+                    let last_words = self.keep(object, &source, attributes).await?;
                     if let Some(why) = done.copies.is_in_vain(&states, &source, &targets) {
                         return Err(Outcome::Parked { why });
                     }
                     match self.copy(object, &states, &source, &targets, &mut done).await {
                         Round::Next => {
-                            self.give_back(object, last_words).await?;
+                            self.give_back(object, &last_words, &targets).await?;
                             Round::Next
                         }
                         // It may still arrive, and is looked at again.
                         end => end,
                     }
                 }
-                Decision::Delete { targets } => {
-                    done.changed += targets.len();
-                    self.delete(object, &states, &targets).await
-                }
+                Decision::Delete { targets } => self.delete(object, &states, &targets).await,
                 Decision::Digest(backends) => self.read(object, &states, &backends, &mut done.digests).await,
                 Decision::Wait(why) => Round::End(waits(&states, why)),
                 Decision::Park(why) => Round::End(Outcome::Parked { why }),
@@ -188,13 +198,13 @@ impl Repair<'_> {
         Err(Outcome::Failed { why })
     }
 
-    async fn resolve(&self, lease: &Lease, case: &Case, changed: usize) -> Result<Outcome, JournalError> {
+    async fn resolve(&self, lease: &Lease, case: &Case) -> Result<Outcome, JournalError> {
         let seen = case.ids();
         // That it is elsewhere, too, stays to be said.
         let sightings = case.records.iter().filter(|record| matches!(record.intent.what, What::Misplaced(_)));
         let sightings: Vec<WriteId> = sightings.map(Record::id).collect();
         Ok(match self.journal.resolve(lease, &seen, &sightings).await? {
-            Resolution::Resolved => Outcome::Resolved { changed },
+            Resolution::Resolved => Outcome::Resolved,
             Resolution::Changed => {
                 Outcome::Again { pause: Duration::ZERO, why: "it was written to meanwhile".into() }
             }
@@ -225,11 +235,12 @@ impl Repair<'_> {
         done: &mut Done,
     ) -> Round {
         let Some(State::Present(held)) = state_of(states, source) else { return Round::Next };
-        done.changed += targets.len();
         let mut problem = None;
         for target in targets {
             let Some(over) = state_of(states, target) else { continue };
-            match self.stores.copy(object, (source, held), (target, over), self.gate).await {
+            let copied = self.stores.copy(object, (source, held), (target, over), self.gate).await;
+            self.attempt.note(&copied);
+            match copied {
                 Ok(copied) => {
                     done.digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
                     done.digests.insert((target.clone(), copied.etag.clone()), copied.md5);
@@ -245,7 +256,9 @@ impl Repair<'_> {
         let mut problem = None;
         for target in targets {
             let Some(State::Present(held)) = state_of(states, target) else { continue };
-            if let Err(error) = self.stores.delete(object, (target, held), self.gate).await {
+            let deleted = self.stores.delete(object, (target, held), self.gate).await;
+            self.attempt.note(&deleted);
+            if let Err(error) = deleted {
                 problem = worst(problem, self.problem(error));
             }
         }
@@ -280,6 +293,7 @@ impl Repair<'_> {
             StoreError::Failed(why) => Some(Outcome::Failed { why }),
             StoreError::Unknown(why) => Some(Outcome::Unsettled { why }),
             StoreError::Refused(why) | StoreError::Denied { why, .. } => Some(Outcome::Parked { why }),
+            StoreError::Unfinished { why, .. } => self.problem(*why),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! lease to hand-over is in [`job`](super::job); here is who comes when.
 
 use std::{
+    future::pending,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,7 +15,7 @@ use std::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -31,10 +32,14 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(1);
 /// First and longest pause when the journal cannot be asked.
 const JOURNAL_AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// For repairs that run when the process is to end.
+/// For leases that the journal has been asked for when the process is to end. Those that come later run out.
+const ASKED: Duration = Duration::from_secs(5);
+/// For repairs that run then.
 pub const GRACE: Duration = Duration::from_secs(30);
 /// For leases to be given back after that.
 const LAST: Duration = Duration::from_secs(5);
+/// The most from the word to end to the end of [`Worker::run`].
+pub const ENDING: Duration = Duration::from_secs(ASKED.as_secs() + GRACE.as_secs() + LAST.as_secs());
 /// A gateway that has not been alive for so long is dead, as gateways too say of each other.
 const SILENT: Duration = Duration::from_secs(60);
 const ADOPT_EVERY: Duration = Duration::from_secs(20);
@@ -103,7 +108,10 @@ impl Worker {
             let wants = slots.room(jobs.len()) >= self.concurrency;
             let hurries = self.once && jobs.is_empty();
             if !is_paused && wants && (hurries || Instant::now() >= pace.look) {
-                let found = self.lease(slots, jobs, &mut pace).await?;
+                let found = tokio::select! {
+                    found = self.lease(slots, jobs, &mut pace) => found?,
+                    () = self.stopped_for(ASKED) => return Ok(Ended::Stopped),
+                };
                 if self.once && found == Some(0) && jobs.is_empty() {
                     return Ok(Ended::Done { left: false });
                 }
@@ -155,9 +163,19 @@ impl Worker {
         pace.look = Instant::now() + if found < room { IDLE } else { Duration::ZERO };
         for (lease, case) in leases {
             let job = Job::new(shop.clone(), lease, case, asked);
-            jobs.spawn(job.run(slots.clone(), self.wishes.stop.clone()));
+            jobs.spawn(job.run(slots.clone(), self.wishes.clone()));
         }
         Ok(Some(found))
+    }
+
+    /// Until the process has been told to end for so long.
+    async fn stopped_for(&self, time: Duration) {
+        let mut stop = self.wishes.stop.clone();
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            // Nobody is left who could tell it.
+            return pending().await;
+        }
+        sleep(time).await;
     }
 
     /// Waits until then, or until the process is to end.

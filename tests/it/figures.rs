@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::fixture::*;
+use crate::{fixture::*, journal::rate};
 
 /// Names the file that the lines are kept in, relative to the repository.
 const KEPT_IN: &str = "AKUBRA_FIGURES";
@@ -46,6 +46,8 @@ fn all() {
     figures.measure("a backend that hangs", health::a_backend_that_hangs);
     figures.measure("many small repairs", repair::many_small_repairs);
     figures.measure("a huge repair", repair::a_huge_repair);
+    figures.measure("a million records in SQLite", rate::sqlite_with_a_million_records);
+    figures.measure("a million records in PostgreSQL", rate::postgres_with_a_million_records);
     figures.keep();
     assert_eq!(figures.failed, 0, "figures failed");
 }
@@ -92,8 +94,11 @@ impl Figures {
         self.lines.append(&mut sheet.lines.lock().unwrap());
     }
 
+    /// Only where all were measured: they are in one file.
     fn keep(&self) {
-        let Some(file) = std::env::var_os(KEPT_IN) else { return };
+        let Some(file) = std::env::var_os(KEPT_IN).filter(|_| std::env::var_os(ONLY).is_none()) else {
+            return;
+        };
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -110,19 +115,19 @@ impl Figures {
 
 /// The lines of one group.
 #[derive(Debug, Default)]
-struct Sheet {
+pub struct Sheet {
     lines: std::sync::Mutex<Vec<String>>,
     failed: AtomicUsize,
 }
 
 impl Sheet {
-    fn figure(&self, what: &str, measured: impl Display, limit: impl Display, kept: bool) {
+    pub fn figure(&self, what: &str, measured: impl Display, limit: impl Display, kept: bool) {
         self.failed.fetch_add(usize::from(!kept), Relaxed);
         self.line(format!("{} {what}: {measured} (limit: {limit})", if kept { "ok    " } else { "FAILED" }));
     }
 
     /// A figure without a limit.
-    fn note(&self, what: &str, measured: impl Display) {
+    pub fn note(&self, what: &str, measured: impl Display) {
         self.line(format!("       {what}: {measured}"));
     }
 

@@ -70,6 +70,27 @@ fn good_replies_that_disagree_are_recorded() {
 }
 
 #[test]
+fn copies_of_what_backends_do_not_agree_on_are_recorded() {
+    run(async {
+        let (a, b) = pair().await;
+        a.holds("/bucket/source", "new");
+        b.holds("/bucket/source", "old");
+        let mut gateway = Gateway::over(&[&a, &b]).start().await;
+        let source = [("x-amz-copy-source", "/bucket/source")];
+        let reply = gateway.request("PUT", "/bucket/key", &source, b"").await;
+        assert!(reply.status == 200 && reply.text().contains("<CopyObjectResult>"), "{reply:?}");
+        let records = gateway.stop().await.records;
+        let [record] = &records[..] else { panic!("{records:#?}") };
+        let other = if record["failedhost"] == a.url() { "old" } else { "new" };
+        // The ETag of a copy is in the body of its answer.
+        assert_eq!(
+            (&record["outcome"], &record["etag"]),
+            (&"good".into(), &format!("\"{}\"", hex_md5(other.as_bytes())).into())
+        );
+    });
+}
+
+#[test]
 fn etags_that_are_no_plain_md5_need_not_agree() {
     run(async {
         for etag in ["\"0123456789abcdef0123456789abcdef-2\"", "\"5f2a-62\"", "W/\"x\""] {

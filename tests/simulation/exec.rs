@@ -174,6 +174,11 @@ impl Sim {
         state.stalled.insert(actor, until);
     }
 
+    pub fn is_stalled(&self, actor: Actor) -> bool {
+        let state = lock(&self.state);
+        state.stalled.get(&actor).is_some_and(|until| *until > state.now)
+    }
+
     pub async fn sleep(&self, duration: i64) {
         let until = self.now() + duration;
         poll_fn(|cx| {

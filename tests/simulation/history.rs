@@ -15,7 +15,7 @@ use crate::{
     exec::{Rng, Sim, channel, lock},
     gateway::Gateway,
     worker,
-    world::{Effect, LANDED, Mutation, SETTLE, World, Write, object_on},
+    world::{Effect, LANDED, Mutation, SETTLE, SPOILT, World, Write, object_on},
 };
 
 type Slots = Arc<Vec<Mutex<Option<Arc<Gateway>>>>>;
@@ -260,7 +260,12 @@ async fn check(
         let contents: BTreeSet<_> = (0..world.backends.len()).filter_map(|at| world.text(at, key)).collect();
         world.is_moving() && contents.len() > 1
     };
-    let is_parked = |case: &&Case| case.standing == Standing::Parked && !differs(&case.object.key);
+    // What a backend made of a copy, and the worker could not take away: nothing tells whose it is.
+    let is_spoilt = |key: &[u8]| {
+        (0..world.backends.len()).any(|at| world.text(at, key).is_some_and(|text| text == SPOILT))
+    };
+    let is_excused = |key: &[u8]| differs(key) || is_spoilt(key);
+    let is_parked = |case: &&Case| case.standing == Standing::Parked && !is_excused(&case.object.key);
     let is_wrong = |case: &&Case| is_parked(case) && is_answered(&case.object.key);
     if let Some(case) = parked.iter().find(is_wrong).filter(|_| is_decided) {
         return Err(format!("parked, with one gateway: {case:?}"));
@@ -281,14 +286,16 @@ async fn check(
     }
     let parked: BTreeSet<Vec<u8>> = parked.into_iter().map(|case| case.object.key).collect();
     for key in keys.iter().filter(|key| is_safe && !parked.contains(*key)) {
-        let there = agreed(world, key, world.elsewhere())?;
+        let writes = lock(&world.writes);
+        let of_key: Vec<&Write> = writes.iter().filter(|write| write.key == *key).collect();
+        // A copy has no ACL, and nothing tells of one that all took long ago.
+        let counts = !world.is_apart || matches!(last(&of_key), Some(Effect::Tag(_)));
+        let there = agreed(world, key, world.elsewhere(), counts)?;
         if there.is_some() && lock(&world.sighted).contains(key) {
             return Err(format!("{there:?} is not at home"));
         }
         // What a client reads.
-        let content = agreed(world, key, world.at_home())?.or(there);
-        let writes = lock(&world.writes);
-        let of_key: Vec<&Write> = writes.iter().filter(|write| write.key == *key).collect();
+        let content = agreed(world, key, world.at_home(), counts)?.or(there);
         if let Err(why) = is_right(content.as_ref(), &of_key) {
             return Err(format!("{why}, of {of_key:?}"));
         }
@@ -306,9 +313,24 @@ fn last_of_all<'a>(writes: &[&'a Write]) -> Option<&'a Write> {
     last.next().filter(|_| !writes.iter().any(is_tag))
 }
 
-/// What all of these backends hold.
-fn agreed(world: &World, key: &[u8], backends: Range<usize>) -> Result<Option<Effect>, String> {
-    let mut contents: Vec<_> = backends.map(|at| world.content(at, key)).collect();
+/// The last of all writes, if it was acknowledged.
+fn last<'a>(writes: &[&'a Write]) -> Option<&'a Effect> {
+    let is_last = |write: &&&Write| {
+        let others = writes.iter().filter(|other| other.began != write.began);
+        write.acknowledged && others.into_iter().all(|other| other.closed < write.began)
+    };
+    writes.iter().find(is_last).map(|write| &write.effect)
+}
+
+/// What all of these backends hold, with tags if they count.
+fn agreed(
+    world: &World,
+    key: &[u8],
+    backends: Range<usize>,
+    tags_count: bool,
+) -> Result<Option<Effect>, String> {
+    let held = |at| if tags_count { world.content(at, key) } else { world.copied(at, key) };
+    let mut contents: Vec<_> = backends.map(held).collect();
     if contents.iter().any(|content| *content != contents[0]) {
         return Err(format!("backends do not agree: {contents:?}"));
     }
@@ -338,13 +360,7 @@ fn is_right(held: Option<&Effect>, writes: &[&Write]) -> Result<(), String> {
     if tags.is_some() && !writes.iter().filter(tagged).any(|write| !is_passed(write, &|_| true)) {
         return Err(format!("{text:?} is there with {tags:?}"));
     }
-    // The last of all writes, if it was of tags.
-    let is_last = |write: &&&Write| {
-        let others = writes.iter().filter(|other| other.began != write.began);
-        write.acknowledged && others.into_iter().all(|other| other.closed < write.began)
-    };
-    let last = writes.iter().find(is_last).map(|write| &write.effect);
-    if text.is_some() && tags.is_none() && matches!(last, Some(Effect::Tag(_))) {
+    if text.is_some() && tags.is_none() && matches!(last(writes), Some(Effect::Tag(_))) {
         return Err(format!("{text:?} is there without tags"));
     }
     Ok(())

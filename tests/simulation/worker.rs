@@ -10,11 +10,11 @@ use std::{
 };
 
 use akubra::{
-    journal::{Case, Journal, Later, Lease, Object, Record, Standing, Wanted},
+    journal::{Case, Journal, Later, Lease, Object, Record, Said, Standing, Wanted, What},
     sync::{
         Copied, Gate, Held, Md5, State, StoreError, Stores,
         misplaced::{Elsewhere, Move, Moved, Sent, found_on},
-        repair::{Outcome, Repair, Rules},
+        repair::{Attempt, Outcome, Repair, Rules},
     },
 };
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ use futures_util::future::{Either, select};
 
 use crate::{
     exec::{Actor, Sim, lock},
-    world::{Answer, BOUND, Effect, Mutation, World, digest},
+    world::{Answer, BOUND, Effect, Mutation, SPOILT, World, digest},
 };
 
 /// Less than what is sent before may take to arrive.
@@ -94,12 +94,31 @@ impl Backends {
         self.send(backend, change).await?.ok_or_else(changed)
     }
 
+    /// What is not as it was sent.
+    async fn take_away(&self, object: &Object, backend: &str, etag: &str, gate: &dyn Gate) -> StoreError {
+        let failed = || StoreError::Failed("it is wrong".into());
+        if self.0.is_faulty(300) {
+            return failed();
+        }
+        let now = match self.held(backend, object).await {
+            Ok(Some(now)) if now.etag == etag => now,
+            _ => return failed(),
+        };
+        match self.change(object, backend, Some(&now), Effect::Delete, gate).await {
+            Ok(_) => failed(),
+            Err(error) => StoreError::Failed(error.to_string()),
+        }
+    }
+
     /// A change, after which the worker may stand still for longer than it has a lease.
     async fn send<T: Send + 'static>(
         &self,
         backend: &str,
         change: impl FnOnce(&World) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
+        if self.0.drags() {
+            return answered(self.0.exchange_dragging(self.1, self.0.at(backend), change).await);
+        }
         if !self.0.stalls() {
             return self.ask(backend, change).await;
         }
@@ -162,18 +181,27 @@ impl Stores for Backends {
         let (at, key, etag) = (self.0.at(from.0), object.key.clone(), from.1.etag.clone());
         let read = move |world: &World| {
             let same = world.held(at, &key).is_some_and(|held| held.etag == etag);
-            world.content(at, &key).filter(|_| same)
+            world.copied(at, &key).filter(|_| same)
         };
         let read = self.ask(from.0, read).await.map_err(|error| StoreError::Failed(error.to_string()))?;
-        let content = read.ok_or_else(changed)?;
-        let Effect::Put { text, .. } = &content else { return Err(changed()) };
+        let mut content = read.ok_or_else(changed)?;
+        let Effect::Put { text, .. } = &mut content else { return Err(changed()) };
         let md5 = digest(text);
+        let is_spoilt = self.0.spoils();
+        if is_spoilt {
+            *text = SPOILT.into();
+        }
         let over = match to.1 {
             State::Present(held) => Some(held),
             _ => None,
         };
         let etag = self.change(object, to.0, over, content, gate).await?;
-        Ok(Copied { etag, version: None, md5 })
+        let why = match is_spoilt {
+            true => self.take_away(object, to.0, &etag, gate).await,
+            false if self.0.spoils() => StoreError::Failed("it cannot be verified".into()),
+            false => return Ok(Copied { etag, version: None, md5 }),
+        };
+        Err(StoreError::Unfinished { etag: Some(etag), why: Box::new(why) })
     }
 
     async fn delete(
@@ -223,11 +251,12 @@ pub async fn work(world: Arc<World>, actor: Actor) {
         let hold = Duration::from_millis(HOLD as u64);
         let leases = world.journal.lease(&name, wanted, 1, hold, lease_settle).await.unwrap();
         for (lease, case) in leases {
-            world.sim.note(|| format!("{name} leases {}", lease.object));
+            world.sim.note(|| format!("{name} leases {}, {:?}", lease.object, case.unseen));
             let until = AtomicI64::new(asked + HOLD);
             let hold = Hold { sim: world.sim.clone(), until, is_ignored: ignored };
+            let attempt = Attempt::default();
             let outcome = match select(
-                pin!(repair(&world, actor, &lease, &case, &hold)),
+                pin!(repair(&world, actor, &lease, &case, &hold, &attempt)),
                 pin!(keep(&world, &lease, &hold)),
             )
             .await
@@ -236,19 +265,30 @@ pub async fn work(world: Arc<World>, actor: Actor) {
                 Either::Right(((), _)) => Outcome::Lost,
             };
             world.sim.note(|| format!("{name}: {outcome:?}"));
-            hand_over(&world, &lease, &case, outcome).await;
+            let has_changed = attempt.changed() > 0 && world.mutation != Mutation::ChangesUntold;
+            hand_over(&world, &lease, &case, outcome, has_changed).await;
         }
     }
 }
 
-async fn repair(world: &Arc<World>, actor: Actor, lease: &Lease, case: &Case, gate: &Hold) -> Outcome {
-    let clock_bound = Duration::from_millis(BOUND as u64);
+async fn repair(
+    world: &Arc<World>,
+    actor: Actor,
+    lease: &Lease,
+    case: &Case,
+    gate: &Hold,
+    attempt: &Attempt,
+) -> Outcome {
+    let bound = if world.mutation == Mutation::ClocksTrusted { 0 } else { BOUND };
+    let clock_bound = Duration::from_millis(bound as u64);
+    let known = misread(world.mutation, case);
     let rules = Rules { clock_bound, settle: world.settle };
     let stores = Backends(world.clone(), actor);
     let place = world.places.get(&lease.object.cluster).unwrap();
     let journal = &*world.journal;
     let hidden = world.places.is_hidden(&lease.object);
-    let repair = Repair { journal, stores: &stores, backends: &place.backends, hidden, rules: &rules, gate };
+    let backends = &place.backends;
+    let repair = Repair { journal, stores: &stores, backends, hidden, rules: &rules, gate, attempt };
     let sightings: Vec<&Record> = case.records.iter().filter(|record| found_on(record).is_some()).collect();
     if !sightings.is_empty() {
         lock(&world.sighted).insert(lease.object.key.clone());
@@ -256,11 +296,33 @@ async fn repair(world: &Arc<World>, actor: Actor, lease: &Lease, case: &Case, ga
     if world.is_moving() && sightings.len() == case.records.len() {
         return bring_home(world, lease, case, &repair).await;
     }
-    let outcome = repair.run(lease, case).await.unwrap();
-    if matches!(outcome, Outcome::Resolved { .. }) && world.mutation == Mutation::SightingsForgotten {
+    let outcome = repair.run(lease, &known).await.unwrap();
+    let is_guessed = matches!(&outcome, Outcome::Parked { why } if why.starts_with("nothing tells which"));
+    if is_guessed && world.mutation == Mutation::Guessed {
+        journal.drop_object(&lease.object, "").await.unwrap();
+    }
+    if outcome == Outcome::Resolved && world.mutation == Mutation::SightingsForgotten {
         journal.drop_object(&lease.object, "").await.unwrap();
     }
     outcome
+}
+
+/// What a worker takes the records for.
+fn misread(mutation: Mutation, case: &Case) -> Case {
+    let mut known = case.clone();
+    for record in &mut known.records {
+        let replies = record.replies.iter_mut().map(|(_, said)| said);
+        match mutation {
+            Mutation::TombstonesIgnored if record.intent.what == What::Delete => {
+                replies.for_each(|said| *said = Said::NotApplied);
+            }
+            Mutation::UnknownsTrusted => {
+                replies.filter(|said| **said == Said::Unknown).for_each(|said| *said = Said::NotApplied);
+            }
+            _ => {}
+        }
+    }
+    known
 }
 
 async fn bring_home(world: &Arc<World>, lease: &Lease, case: &Case, repair: &Repair<'_>) -> Outcome {
@@ -321,18 +383,24 @@ async fn keep(world: &World, lease: &Lease, hold: &Hold) {
     }
 }
 
-async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome) {
+async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome, has_changed: bool) {
     let journal = &world.journal;
+    let after = |later: Later| Later { unseen: later.unseen || has_changed, ..later };
     let seen: Vec<_> = case.records.iter().map(|record| record.id()).collect();
     let told = match outcome {
-        Outcome::Resolved { .. } | Outcome::Lost => Ok(()),
-        Outcome::Again { pause, why } => journal.postpone(lease, Later::again(pause), &why).await,
-        Outcome::Failed { why } => journal.postpone(lease, Later::failed(Duration::from_secs(1)), &why).await,
+        Outcome::Resolved | Outcome::Lost => Ok(()),
+        Outcome::Again { pause, why } => journal.postpone(lease, after(Later::again(pause)), &why).await,
+        Outcome::Failed { why } => {
+            journal.postpone(lease, after(Later::failed(Duration::from_secs(1))), &why).await
+        }
         Outcome::Unsettled { why } if world.is_faulty(100) => {
             journal.set_aside(lease, Standing::Dead, Some(world.settle), &seen, &why).await
         }
         Outcome::Unsettled { why } => journal.postpone(lease, Later::unsettled(world.settle), &why).await,
-        Outcome::Parked { why } => journal.set_aside(lease, Standing::Parked, None, &seen, &why).await,
+        Outcome::Parked { why } => {
+            let unsettled = has_changed.then_some(Duration::ZERO);
+            journal.set_aside(lease, Standing::Parked, unsettled, &seen, &why).await
+        }
     };
     told.unwrap();
 }

@@ -22,7 +22,7 @@ use akubra::{
 };
 use md5::Digest;
 
-use crate::exec::{Latch, Sim, WORLD, lock};
+use crate::exec::{Actor, Latch, Sim, WORLD, lock};
 
 pub const SETTLE: i64 = 2_000;
 /// Who gave no sign of life for so long is taken for dead.
@@ -36,6 +36,9 @@ pub const LANDED: i64 = 50;
 const SLOW: i64 = 400;
 /// And this, where few things are.
 const SLOWEST: i64 = 1_500;
+
+/// What a backend stores that stores something else than it was sent.
+pub const SPOILT: &str = "spoilt";
 
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,16 @@ pub enum Mutation {
     DeathsUnheard,
     /// A gateway begins writes before those of its dead predecessor are records.
     HeirsTooEarly,
+    /// That something was changed is not told, unless its outcome is unknown.
+    ChangesUntold,
+    /// Clocks are taken to be the same everywhere.
+    ClocksTrusted,
+    /// Where nothing tells which is newer it is left as it is.
+    Guessed,
+    /// Workers pass over DELETEs.
+    TombstonesIgnored,
+    /// Workers take what nobody knows for what was not done.
+    UnknownsTrusted,
     /// What is elsewhere is deleted whatever home holds.
     HomeUnseen,
     /// What was copied home of a misplaced object is not waited for.
@@ -143,6 +156,10 @@ pub struct World {
     pace: Pace,
     /// How often a worker stands still around a change, of 1000 times.
     stalls: i64,
+    /// Whether what clients write beside objects is no part of a copy.
+    pub is_apart: bool,
+    /// How often a backend stores something else than it was sent, or is not all that belongs to it, of 1000 copies.
+    spoils: i64,
     stores: Mutex<Vec<Store>>,
     pub faults: AtomicBool,
     pub writes: Mutex<Vec<Write>>,
@@ -204,6 +221,8 @@ impl World {
             lateness: sim.pick(&[50, 50, 250]),
             pace: sim.pick(&[Pace::Quick, Pace::Quick, Pace::Slow, Pace::Uneven]),
             stalls: sim.pick(&[30, 30, 200]),
+            is_apart: sim.chance(300),
+            spoils: sim.pick(&[0, 0, 100]),
             stores: Mutex::new(stores),
             faults: AtomicBool::new(true),
             writes: Mutex::default(),
@@ -225,6 +244,21 @@ impl World {
     /// Whether a worker stands still now, for longer than it has a lease.
     pub fn stalls(&self) -> bool {
         self.is_faulty(self.stalls)
+    }
+
+    /// Whether a change takes longer than anything that was sent may take once nobody waits for it.
+    pub fn drags(&self) -> bool {
+        self.is_late && self.pace == Pace::Uneven && self.is_faulty(100)
+    }
+
+    /// Whether something goes wrong with a copy that was taken.
+    pub fn spoils(&self) -> bool {
+        self.is_faulty(self.spoils)
+    }
+
+    /// What clients write beside objects: tags, which a copy has too, or an ACL.
+    pub fn sub_resource(&self) -> &'static str {
+        if self.is_apart { "acl" } else { "tagging" }
     }
 
     pub fn skew(&self) -> i64 {
@@ -288,7 +322,17 @@ impl World {
         })
     }
 
-    /// What a backend has, as it could be put elsewhere.
+    /// What a copy of it has.
+    pub fn copied(&self, at: usize, key: &[u8]) -> Option<Effect> {
+        match self.content(at, key)? {
+            Effect::Put { text, version, .. } if self.is_apart => {
+                Some(Effect::Put { text, version, tags: None })
+            }
+            content => Some(content),
+        }
+    }
+
+    /// What a backend has.
     pub fn content(&self, at: usize, key: &[u8]) -> Option<Effect> {
         let content = lock(&self.stores)[at].contents.get(key)?.clone();
         Some(Effect::Put { text: content.text, version: content.version, tags: content.tags })
@@ -338,7 +382,7 @@ impl World {
         at: usize,
         effect: F,
     ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
-        self.exchange_with(self.lateness, at, effect)
+        self.exchange_with(self.lateness, None, at, effect)
     }
 
     /// [`Self::exchange`] of who is about to stand still: so may what lies between, and be late every other time.
@@ -347,12 +391,23 @@ impl World {
         at: usize,
         effect: F,
     ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
-        self.exchange_with(500, at, effect)
+        self.exchange_with(500, None, at, effect)
+    }
+
+    /// [`Self::exchange`] with a backend that takes its time, and answers, as long as it is waited for.
+    pub fn exchange_dragging<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
+        self: &Arc<Self>,
+        actor: Actor,
+        at: usize,
+        effect: F,
+    ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
+        self.exchange_with(0, Some(actor), at, effect)
     }
 
     fn exchange_with<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
         self: &Arc<Self>,
         lateness: i64,
+        dragged: Option<Actor>,
         at: usize,
         effect: F,
     ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
@@ -371,9 +426,14 @@ impl World {
         let is_broken = !is_lost && !is_late && self.is_faulty(20);
         let done = Arc::new((Latch::default(), Mutex::new(None)));
         let (world, told) = (self.clone(), done.clone());
+        let waits = Waits(Arc::default());
+        let given_up = waits.0.clone();
         if !is_down && !never {
             sim.clone().spawn(WORLD, async move {
-                world.sim.sleep(arrives).await;
+                match dragged.filter(|_| !is_lost) {
+                    Some(actor) => world.drag(actor, &given_up).await,
+                    None => world.sim.sleep(arrives).await,
+                }
                 let answer = effect(&world);
                 world.sim.pause(0, 20).await;
                 if !is_lost {
@@ -383,6 +443,7 @@ impl World {
             });
         }
         async move {
+            let _waits = waits;
             if is_down {
                 sim.pause(1, 5).await;
                 return Answer::Away;
@@ -393,6 +454,26 @@ impl World {
                 None => Answer::Lost,
             }
         }
+    }
+
+    /// For long, but not for longer than `settle` once nobody waits, or who does stands still.
+    async fn drag(&self, actor: Actor, given_up: &Latch) {
+        const STEP: i64 = 50;
+        for _ in 0..self.sim.range(SETTLE, 4 * SETTLE) / STEP {
+            if given_up.is_set() || self.sim.is_stalled(actor) {
+                return self.sim.pause(0, SETTLE - 2 * STEP).await;
+            }
+            self.sim.sleep(STEP).await;
+        }
+    }
+}
+
+/// Who waits for an answer.
+struct Waits(Arc<Latch>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.set();
     }
 }
 

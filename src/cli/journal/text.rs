@@ -9,10 +9,11 @@ use super::super::names::{self, name, printable};
 use crate::{
     journal::{Case, Counts, Record, Said, Standing, What},
     sync::{Held, State},
+    telemetry::line::push_json,
 };
 
 /// A point in time, given in milliseconds since 1970.
-fn time(millis: i64) -> String {
+pub fn time(millis: i64) -> String {
     let known = DateTime::<Utc>::from_timestamp_millis(millis);
     known.map_or_else(|| millis.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
@@ -143,7 +144,14 @@ fn state_text(state: &State) -> String {
 
 /// A JSON object per line.
 pub fn lines(cases: &[Case], out: &mut impl Write) -> anyhow::Result<()> {
-    cases.iter().try_for_each(|case| writeln!(out, "{}", value(case)).map_err(Into::into))
+    cases.iter().try_for_each(|case| write_line(&value(case), out))
+}
+
+/// Nothing in it is obeyed by a terminal: serde_json alone would leave DEL, C1 and what turns text as they are.
+pub fn write_line(value: &Value, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut line = Vec::new();
+    push_json(value, &mut line)?;
+    Ok(out.write_all(&line)?)
 }
 
 fn value(case: &Case) -> Value {
@@ -161,7 +169,7 @@ fn value(case: &Case) -> Value {
     })
 }
 
-fn record_value(record: &Record) -> Value {
+pub fn record_value(record: &Record) -> Value {
     let intent = &record.intent;
     let replies = record.replies.iter().map(|(backend, said)| (backend.clone(), json!(said)));
     json!({
@@ -202,8 +210,7 @@ pub fn shown_line(case: &Case, held: &[(String, State)], out: &mut impl Write) -
         (backend.clone(), state)
     });
     all["held"] = Value::Object(held.collect());
-    writeln!(out, "{all}")?;
-    Ok(())
+    write_line(&all, out)
 }
 
 /// What is counted.
@@ -246,8 +253,7 @@ pub fn counts_line(counted: &Counted, out: &mut impl Write) -> anyhow::Result<()
         "behind": behind,
         "sampled": sampled,
     });
-    writeln!(out, "{line}")?;
-    Ok(())
+    write_line(&line, out)
 }
 
 #[cfg(test)]
@@ -302,6 +308,50 @@ mod tests {
         assert_eq!(table.lines().count(), 2);
         assert!(shown.contains("    http://a:1       took it, etag e\\n\n"), "{shown}");
         assert!(shown.contains("    http://longer:1  did not take it\n"), "{shown}");
+    }
+
+    #[test]
+    fn nor_does_it_as_json_and_programs_read_it_as_it_was() {
+        // DEL, NEL, CSI, and what turns the direction of text.
+        let hostile = "\u{7f}\u{85}\u{9b}2J\u{202e}\u{2028}\u{1b}[2J\n\u{e9}";
+        let mut case = case();
+        case.reason = hostile.into();
+        case.records[0].intent.what = What::Version(hostile.into());
+        case.records[0].intent.req_id = hostile.into();
+        let good = Said::Good { etag: Some(hostile.into()), version: Some(hostile.into()) };
+        case.records[0].replies = vec![(hostile.into(), good)];
+        let present = Held {
+            etag: hostile.into(),
+            version: Some(hostile.into()),
+            modified: 0,
+            length: 1,
+            object_version: None,
+            md5: None,
+            metadata: vec![(hostile.into(), hostile.into())],
+        };
+        let held = [
+            (hostile.to_owned(), State::Present(present)),
+            ("refuses".to_owned(), State::Refused(hostile.into())),
+            ("away".to_owned(), State::Unknown(hostile.into())),
+        ];
+        let behind = BTreeMap::from([(hostile.to_owned(), 1)]);
+        let counted = Counted { counts: Counts::default(), behind, sampled: None };
+        let listed = printed(|out| lines(&[case.clone()], out));
+        let shown = printed(|out| shown_line(&case, &held, out));
+        let counts = printed(|out| counts_line(&counted, out));
+        for text in [&listed, &shown, &counts] {
+            let line = text.strip_suffix('\n').unwrap();
+            assert!(
+                !line.contains(|c: char| c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c)),
+                "{line:?}"
+            );
+        }
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown["reason"], hostile);
+        assert_eq!(shown["held"][hostile]["metadata"][hostile], hostile);
+        assert_eq!(shown["records"][0]["replies"][hostile]["good"]["etag"], hostile);
+        let counts: Value = serde_json::from_str(&counts).unwrap();
+        assert_eq!(counts["behind"][hostile], 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use chrono::DateTime;
 use super::reload::Orders;
 use crate::{
     cli::names::{self, printable},
+    config::JournalEngine,
     gateway::journaling::Journaling,
     journal::{
         Case, Journal, JournalError, Standing,
@@ -35,6 +36,10 @@ impl Office {
         let (writing, topology) = (journaling.clone(), orders.clone());
         let engine = Box::new(move || writing.writer().engine().cloned());
         let survey = Survey::new(engine, Box::new(move || names::clusters(&topology.snapshot().topology)));
+        let survey = match orders.snapshot().config.journal.as_ref().map(|journal| &journal.engine) {
+            Some(JournalEngine::Sqlite(file)) => survey.of_file(file),
+            _ => survey,
+        };
         Office { journaling, survey, orders, file }
     }
 

@@ -69,7 +69,8 @@ pub fn start(
 ) -> anyhow::Result<()> {
     // Pingora would end in a panic.
     if let Listen::Tcp(address) = listen {
-        std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        let taken = || format!("Sync.Listen: cannot listen on {address}; another akubra sync may have it");
+        std::net::TcpListener::bind(address).with_context(taken)?;
     }
     let draining = stop.clone();
     let routes = [Route::new(Method::GET, METRICS), Route::new(Method::GET, HEALTH)];

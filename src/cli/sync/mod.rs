@@ -5,10 +5,11 @@
 //! runs it.
 
 mod endpoint;
+mod maintenance;
 mod pause;
 mod progress;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
@@ -19,8 +20,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::progress::Progress;
-use super::{Unusable, serve::runtime::Store};
+use self::{maintenance::Maintenance, progress::Progress};
+use super::Unusable;
 use crate::{
     config::{Config, JournalConfig},
     journal::{self, Journal, JournalError, Wanted},
@@ -44,8 +45,6 @@ use crate::{
 
 /// For backends' names to be resolved before the first question.
 const FIRST_LOOKUP: Duration = Duration::from_secs(2);
-/// Between two looks at what operators changed at run time.
-const MAINTENANCE: Duration = Duration::from_secs(1);
 /// For the main log's last lines.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For uploads to be aborted that copies have left.
@@ -61,7 +60,7 @@ pub struct Arguments {
     /// The gateway's configuration file
     #[arg(short, long, value_name = "FILE", required = true)]
     conf: Option<String>,
-    /// End when nothing is due any more; code 1 if something is left open or parked
+    /// End when nothing is due any more; code 1 if something is left open or parked. Sync.Listen is left to the service
     #[arg(long)]
     once: bool,
     /// Move objects to their home that were found on another cluster, too
@@ -168,7 +167,8 @@ async fn work(
     let (paused, is_paused) = watch::channel(pause::file(&config).exists());
     let (_ended, ended) = watch::channel(false);
     listen_to_signals(stop, main.clone())?;
-    if let Some(listen) = &config.sync.listen {
+    // Whoever ends when nothing is due runs beside the service, which has the address.
+    if let Some(listen) = config.sync.listen.as_ref().filter(|_| !arguments.once) {
         endpoint::start(listen, stopped.clone(), ended)?;
     }
     let Some(engine) = open(journal, stopped.clone()).await? else { return Ok(()) };
@@ -181,8 +181,9 @@ async fn work(
         Parts { journal: engine.clone(), settle: journal.settle, stores: stores.clone(), places, metrics };
     let shop = Arc::new(shop(&config, &topology, arguments, parts, progress.clone()));
     let concurrency = arguments.concurrency.map_or(config.sync.concurrency, usize::from);
-    look_at_maintenance(&config, &topology, &shop);
-    tokio::spawn(keep_looking(config, topology, shop.clone()));
+    let maintenance = Maintenance::new(&config.state_directory, topology, shop.clone());
+    maintenance.look();
+    tokio::spawn(maintenance.keep_looking());
     METRICS.limit("Sync.Concurrency", concurrency as u64);
     log::info!("{} works through the journal, {concurrency} objects at once", shop.name);
     let wishes = Wishes { stop: stopped, paused: is_paused };
@@ -321,30 +322,20 @@ fn listen_to_signals(stop: watch::Sender<bool>, main: MainLog) -> anyhow::Result
     Ok(())
 }
 
-/// Which backends get nothing now: by the configuration, and by what operators changed at run time.
-fn look_at_maintenance(config: &Config, topology: &Topology, shop: &Shop) {
-    let changes = match Store::at(&config.state_directory).read() {
-        Ok(changes) => changes,
-        // What was in force stays so.
-        Err(error) => return log::warn!("{error}"),
-    };
-    let maintained: HashSet<String> = topology
-        .backends
-        .iter()
-        .filter(|backend| {
-            changes.maintenance.get(&backend.endpoint()).map_or(backend.maintained, |change| change.on)
-        })
-        .map(|backend| backend.endpoint())
-        .collect();
-    shop.places.maintain(maintained);
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::worker::ENDING;
 
-async fn keep_looking(config: Config, topology: Topology, shop: Arc<Shop>) {
-    let known = Arc::new((config, topology, shop));
-    loop {
-        sleep(MAINTENANCE).await;
-        let known = known.clone();
-        let look = move || look_at_maintenance(&known.0, &known.1, &known.2);
-        tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    #[test]
+    fn the_service_has_the_time_that_the_end_may_take() {
+        let unit = include_str!("../../../systemd/akubra-sync.service");
+        let has: u64 =
+            unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap().parse().unwrap();
+        // The main log is flushed, and then the runtime is ended.
+        let told = progress::COUNTING + progress::LAST_WORDS;
+        let takes = ENDING + ABORTING + told + 2 * LAST_WORDS;
+        // What is left is for a busy machine.
+        assert!(Duration::from_secs(has) >= takes + Duration::from_secs(10), "{has} s for {takes:?}");
     }
 }

@@ -15,20 +15,23 @@ use std::{
 };
 
 use chrono::{SecondsFormat, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
 use super::super::names;
 use crate::{
     journal::{Counts, Journal},
     sync::job::Told,
+    telemetry::line::push_json,
 };
 
 /// Lines that wait to be written.
 const WAITING_MOST: usize = 10_000;
 const SUMMARY: Duration = Duration::from_secs(10);
-/// For what waits to be written at the end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For the journal to be counted at the end.
+pub const COUNTING: Duration = Duration::from_secs(2);
+/// For what waits to be written then.
+pub const LAST_WORDS: Duration = Duration::from_secs(5);
 const STATUS: Duration = Duration::from_secs(2);
 
 /// How many objects ended how.
@@ -47,7 +50,7 @@ struct Totals {
 #[derive(Clone)]
 pub struct Progress {
     totals: Arc<Totals>,
-    lines: SyncSender<String>,
+    lines: SyncSender<Vec<u8>>,
     on_terminal: bool,
 }
 
@@ -58,7 +61,7 @@ impl Progress {
         let on_terminal = stdout().is_terminal();
         let totals = Arc::<Totals>::default();
         let counted = totals.clone();
-        let write = move || write(&waiting, on_terminal, &counted);
+        let write = move || write(&waiting, &counted);
         thread::Builder::new().name("sync progress".to_owned()).spawn(write)?;
         Ok(Progress { totals, lines, on_terminal })
     }
@@ -81,7 +84,7 @@ impl Progress {
         }
     }
 
-    fn offer(&self, line: String) {
+    fn offer(&self, line: Vec<u8>) {
         self.totals.unwritten.send_modify(|lines| *lines += 1);
         if self.lines.try_send(line).is_err() {
             self.totals.unwritten.send_modify(|lines| *lines -= 1);
@@ -111,10 +114,10 @@ impl Progress {
         if self.on_terminal {
             let open = counts.map_or("?".to_owned(), |counts| counts.open.to_string());
             let drain = drain.map_or("?".to_owned(), span);
-            self.offer(format!(
-                "{done} done, {failed} failed, {parked} parked, {open} open, {rate:.0}/s, {drain} to drain"
-            ));
-            return;
+            let line = format!(
+                "\r\x1b[K{done} done, {failed} failed, {parked} parked, {open} open, {rate:.0}/s, {drain} to drain"
+            );
+            return self.offer(line.into_bytes());
         }
         let line = json!({
             "ts": now(),
@@ -130,12 +133,13 @@ impl Progress {
             "seconds_to_drain": drain,
             "lines_left_out": total(&totals.left_out),
         });
-        self.offer(line.to_string());
+        self.offer(json_line(&line));
     }
 
     /// The last words.
     pub async fn end(self, journal: &dyn Journal) {
-        self.summary(journal.counts().await.ok().as_ref(), 0.0);
+        let counts = timeout(COUNTING, journal.counts()).await;
+        self.summary(counts.ok().and_then(Result::ok).as_ref(), 0.0);
         let mut unwritten = self.totals.unwritten.subscribe();
         // Where nobody reads, what waits is given up.
         timeout(LAST_WORDS, unwritten.wait_for(|lines| *lines == 0)).await.map(drop).unwrap_or_default();
@@ -149,7 +153,15 @@ fn now() -> String {
     Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-fn line(told: &Told) -> String {
+/// Nothing in it is obeyed by a terminal.
+fn json_line(value: &Value) -> Vec<u8> {
+    let mut line = Vec::new();
+    // What cannot be written as JSON is no line; there is nothing such in a value.
+    push_json(value, &mut line).unwrap_or_default();
+    line
+}
+
+fn line(told: &Told) -> Vec<u8> {
     let line = json!({
         "ts": now(),
         "event": "object",
@@ -162,7 +174,7 @@ fn line(told: &Told) -> String {
         "seconds": (told.took.as_secs_f64() * 1000.0).round() / 1000.0,
         "next_try_in": told.pause.map(|pause| pause.as_secs()),
     });
-    line.to_string()
+    json_line(&line)
 }
 
 /// A time as people say it.
@@ -176,14 +188,10 @@ fn span(seconds: u64) -> String {
 }
 
 /// Where stdout cannot be written to nobody reads: the lines are dropped.
-fn write(lines: &Receiver<String>, on_terminal: bool, totals: &Totals) {
+fn write(lines: &Receiver<Vec<u8>>, totals: &Totals) {
     while let Ok(line) = lines.recv() {
         let mut out = stdout().lock();
-        let written = match on_terminal {
-            true => write!(out, "\r\x1b[K{line}"),
-            false => writeln!(out, "{line}"),
-        };
-        written.and_then(|()| out.flush()).unwrap_or_default();
+        out.write_all(&line).and_then(|()| out.flush()).unwrap_or_default();
         totals.unwritten.send_modify(|lines| *lines -= 1);
     }
 }
@@ -198,16 +206,18 @@ mod tests {
         let told = Told {
             object: Object { cluster: "c".into(), bucket: b"b".into(), key: b"k\n\xff".into() },
             outcome: "failed",
-            why: "refused\n".into(),
+            why: "refused\n\u{7f}\u{9b}2J\u{202e}".into(),
             changed: 1,
             attempts: 2,
             took: Duration::from_millis(1234),
             pause: Some(Duration::from_secs(9)),
         };
-        let line = line(&told);
-        assert_eq!(line.lines().count(), 1);
+        let line = String::from_utf8(line(&told)).unwrap();
+        assert!(line.is_ascii() && line.ends_with('\n'), "{line:?}");
+        assert!(!line.trim_end_matches('\n').contains(char::is_control), "{line:?}");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&line["path"], &line["outcome"]), (&json!("/b/k%0A%FF"), &json!("failed")));
+        assert_eq!(line["why"], told.why);
         assert_eq!((&line["seconds"], &line["next_try_in"]), (&json!(1.234), &json!(9)));
     }
 

@@ -165,6 +165,11 @@ impl Journaling {
         intents.into_iter().filter(|intent| !self.overview.claim(intent)).collect()
     }
 
+    /// Whether backends may not agree on an object, as far as the journal is known.
+    pub fn may_have_records(&self, object: &Object) -> bool {
+        self.overview.may_have_records(object)
+    }
+
     /// `None` = it says nothing, as far as is known.
     async fn known(&self, target: &Target, cluster: &Cluster) -> Option<Known> {
         let remembered = &self.overview.remembered;

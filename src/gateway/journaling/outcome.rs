@@ -5,10 +5,7 @@ use std::sync::Arc;
 use crate::{
     journal::{Outcome, Said},
     mirror::{Kind, Reply},
-    s3::{
-        delete_objects::{Survivors, survivors},
-        xml::etag,
-    },
+    s3::delete_objects::{Survivors, survivors},
     topology::Backend,
 };
 
@@ -112,13 +109,9 @@ fn elsewhere<'a, 'b>(cluster: usize, parts: &'b [Part<'a>]) -> Option<&'b Part<'
 }
 
 fn said(part: &Part) -> Said {
-    let Part { reply, kind, whole, .. } = part;
-    let result = || reply.result.as_deref().filter(|_| *whole);
+    let Part { reply, kind, .. } = part;
     match kind {
-        Kind::Good => Said::Good {
-            etag: reply.etag.clone().or_else(|| etag(result()?)),
-            version: reply.version.clone(),
-        },
+        Kind::Good => Said::Good { etag: reply.etag.clone(), version: reply.version.clone() },
         Kind::NotApplied if !may_have_taken(part) => Said::NotApplied,
         Kind::NotApplied | Kind::Unknown => Said::Unknown,
     }
@@ -236,14 +229,6 @@ mod tests {
         let expected =
             [("http://b1:80".to_owned(), good("\"e\"")), ("http://b2:80".to_owned(), Said::NotApplied)];
         assert_eq!((outcome, said), (Outcome::Diverged, expected.to_vec()));
-    }
-
-    #[test]
-    fn a_copys_etag_stands_in_its_result() {
-        let result =
-            bytes::Bytes::from_static(b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>");
-        let replies = [Reply { result: Some(result), ..reply(0, 0, Kind::Good, 200, "") }];
-        assert_eq!(outcomes(&replies), [(Outcome::Settled, vec![good("\"e\"")])]);
     }
 
     #[test]

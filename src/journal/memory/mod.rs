@@ -16,8 +16,8 @@ use async_trait::async_trait;
 
 use self::tables::{Entry, Gateway, Held, Tables};
 use super::{
-    Case, Change, Clock, Counts, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark, News,
-    Object, PAGE, Record, Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark,
+    News, Object, PAGE, Record, Resolution, Standing, Unresolved, Wanted, WriteId,
     row::Back,
     rules::{Batch, Digest, is_divergence, may_tell, millis},
 };
@@ -30,11 +30,6 @@ pub struct Memory {
 impl Memory {
     pub fn new(clock: Clock) -> Memory {
         Memory { clock, tables: Mutex::new(Tables::default()) }
-    }
-
-    /// Objects that were dropped, and why.
-    pub fn dropped(&self) -> Vec<(Object, String)> {
-        self.tables().dropped.clone()
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -283,10 +278,19 @@ impl Journal for Memory {
         if !is_free || tables.under_way.contains_key(&digest) {
             return Ok(false);
         }
-        tables.objects.remove(&digest);
-        tables.dropped.push((object.clone(), reason.to_owned()));
+        let records = tables.objects.remove(&digest).map(|entry| entry.records);
+        let number = tables.dropped.len() as i64 + 1;
+        let (object, reason) = (object.clone(), reason.to_owned());
         tables.tell(object.clone());
+        tables.dropped.push(Dropped { number, object, at: now, reason, records });
         Ok(true)
+    }
+
+    async fn dropped(&self, before: Option<i64>, most: usize) -> Result<Vec<Dropped>, JournalError> {
+        let tables = self.tables();
+        let last_first = tables.dropped.iter().rev();
+        let found = last_first.filter(|dropped| before.is_none_or(|before| dropped.number < before));
+        Ok(found.take(most).cloned().collect())
     }
 
     async fn counts(&self) -> Result<Counts, JournalError> {

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::journal::{
-    Case, Enrolled, Intent, Lease, Object, RECORDS_MOST, RECORDS_READ, Record, Standing, Unseen, WriteId,
+    Case, Dropped, Enrolled, Intent, Lease, Object, RECORDS_MOST, RECORDS_READ, Record, Standing, Unseen,
+    WriteId,
     row::Back,
     rules::{Digest, KEPT_EVENTS, Part, are_many, millis, stamped, superfluous},
 };
@@ -18,7 +19,7 @@ pub struct Tables {
     pub intents: BTreeMap<Part, Intent>,
     pub under_way: BTreeMap<Digest, BTreeSet<WriteId>>,
     pub objects: BTreeMap<Digest, Entry>,
-    pub dropped: Vec<(Object, String)>,
+    pub dropped: Vec<Dropped>,
     pub events: VecDeque<Object>,
     /// Of all that there ever were, also those that are not kept.
     pub event_count: i64,

@@ -5,6 +5,7 @@
 //! to agree.
 
 mod cases;
+mod dropped;
 mod leases;
 mod listener;
 mod migrate;
@@ -24,8 +25,8 @@ use self::{
     session::{Pool, Result as Done, Session, first, transaction},
 };
 use super::{
-    Case, Change, Counts, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark, News, Object,
-    PAGE, Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark, News,
+    Object, PAGE, Resolution, Standing, Unresolved, Wanted, WriteId,
     rules::{Batch, millis},
 };
 use crate::config::Secret;
@@ -195,6 +196,11 @@ impl Journal for Postgres {
         Ok(transaction!(self.pool, DURABLE, |session, now| {
             leases::drop_object(session, object, &reason, now)
         }))
+    }
+
+    async fn dropped(&self, before: Option<i64>, most: usize) -> Result<Vec<Dropped>, JournalError> {
+        let before = before.unwrap_or(i64::MAX);
+        Ok(transaction!(self.pool, SNAPSHOT, |session, _| dropped::list(session, before, most)))
     }
 
     async fn counts(&self) -> Result<Counts, JournalError> {

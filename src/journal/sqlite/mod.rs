@@ -8,6 +8,7 @@
 
 mod cases;
 mod checkpoint;
+mod dropped;
 mod leases;
 mod open;
 mod tables;
@@ -24,8 +25,8 @@ use self::{
     thread::{Safety, Thread, Use},
 };
 use super::{
-    Case, Change, Clock, Counts, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark, News,
-    Object, PAGE, Resolution, Standing, Unresolved, Wanted, WriteId,
+    Case, Change, Clock, Counts, Dropped, Enrolled, Filter, Journal, JournalError, Known, Later, Lease, Mark,
+    News, Object, PAGE, Resolution, Standing, Unresolved, Wanted, WriteId,
     rules::{Batch, may_tell, millis, system_clock},
 };
 
@@ -228,6 +229,10 @@ impl Journal for Sqlite {
         let drop_object =
             move |tables: &Transaction<'_>, now| leases::drop_object(tables, &object, &reason, now);
         self.write(Safety::Disk, drop_object).await
+    }
+
+    async fn dropped(&self, before: Option<i64>, most: usize) -> Result<Vec<Dropped>, JournalError> {
+        self.read(move |tables| dropped::list(tables, before.unwrap_or(i64::MAX), most)).await
     }
 
     async fn counts(&self) -> Result<Counts, JournalError> {

@@ -8,6 +8,8 @@ mod look;
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -53,6 +55,8 @@ pub struct Survey {
     clusters: Clusters,
     known: Mutex<Known>,
     again: Notify,
+    /// The write-ahead log, where the journal is a file.
+    log: Option<PathBuf>,
     metrics: JournalMetrics,
 }
 
@@ -68,7 +72,15 @@ pub struct Known {
 impl Survey {
     pub fn new(engine: Engine, clusters: Clusters) -> Survey {
         let metrics = JournalMetrics::of_process();
-        Survey { engine, clusters, known: Mutex::default(), again: Notify::new(), metrics }
+        Survey { engine, clusters, known: Mutex::default(), again: Notify::new(), log: None, metrics }
+    }
+
+    /// The journal is this file.
+    pub fn of_file(mut self, file: &Path) -> Survey {
+        let mut log = file.as_os_str().to_owned();
+        log.push("-wal");
+        self.log = Some(log.into());
+        self
     }
 
     /// What was seen last. Waits for nothing.
@@ -90,10 +102,22 @@ impl Survey {
                 None => Err(JournalError::Unavailable("it could not be opened yet".to_owned())),
             };
             self.keep(looked);
+            self.measure().await;
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 () = self.again.notified() => {}
             }
+        }
+    }
+
+    /// How long the log is, also while the journal is away: that may be why.
+    async fn measure(&self) {
+        let Some(log) = &self.log else { return };
+        match tokio::fs::metadata(log).await {
+            Ok(found) => self.metrics.log_bytes.set(i64::try_from(found.len()).unwrap_or(i64::MAX)),
+            // Whoever had it open last has put all of it into the file.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.metrics.log_bytes.set(0),
+            Err(error) => log::debug!("{}: {error}", log.display()),
         }
     }
 

@@ -127,3 +127,20 @@ async fn it_looks_again_when_told_and_keeps_what_it_saw_while_the_journal_is_awa
     until(&|known| known.trouble.is_some()).await;
     assert_eq!(survey.known().look.unwrap().counts.open, 10);
 }
+
+#[tokio::test]
+async fn the_log_beside_a_file_is_measured_also_while_the_journal_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let survey =
+        Survey::new(Box::new(|| None), Box::new(clusters)).of_file(&folder.path().join("journal.sqlite"));
+    for length in [5, 70, 0] {
+        std::fs::write(folder.path().join("journal.sqlite-wal"), vec![0; length]).unwrap();
+        survey.measure().await;
+        assert_eq!(survey.metrics.log_bytes.get(), length as i64);
+    }
+    std::fs::write(folder.path().join("journal.sqlite-wal"), "log").unwrap();
+    survey.measure().await;
+    std::fs::remove_file(folder.path().join("journal.sqlite-wal")).unwrap();
+    survey.measure().await;
+    assert_eq!(survey.metrics.log_bytes.get(), 0);
+}

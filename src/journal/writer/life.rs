@@ -138,6 +138,7 @@ impl Writer {
             (self.replaced)();
             current.number = 0;
         }
+        self.metrics.replaced.inc();
         self.live.repeat(|intent| self.still(intent));
         log::error!(
             "{}; this process goes on under another number. What the journal was told since, and what it was told \

@@ -272,7 +272,9 @@ async fn a_gateway_that_has_nothing_to_tell_enrols_in_a_replaced_journal_too() {
     replacement.enrol("another").await.unwrap();
     *behind.memory.lock().unwrap() = replacement.clone();
     let engine = writer.engine().unwrap().clone();
+    let before = writer.metrics.replaced.get();
     writer.is_alive(&engine, writer.enrolment()).await.unwrap();
+    assert!(writer.metrics.replaced.get() > before, "it is counted");
     until("a new number", async || writer.is_available()).await;
     assert_eq!((writer.gateway(), behind.doubts.load(Relaxed)), (2, 1));
     writer.begin(&[intent(&writer, "k")]).await.unwrap();

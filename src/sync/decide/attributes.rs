@@ -74,7 +74,8 @@ impl Case<'_> {
         puts.iter().filter(is_newest).copied().collect()
     }
 
-    /// Those of which a target of a copy has the last word. `Err` = it may have, or another.
+    /// Those that have to be looked after when `source` is copied over the targets: of which one of these has the last
+    /// word, and all that are no part of a copy. `Err` = nothing tells who has it.
     pub(super) fn last_words(&self, source: &str, targets: &[String]) -> Result<Vec<Attribute>, String> {
         let mut attributes = self.attributes(Some(source))?;
         let is_taken = |name: &str| {
@@ -86,7 +87,9 @@ impl Case<'_> {
         if let Some(unknown) = attributes.iter().find(|of| of.source.is_none() && is_taken(&of.name)) {
             return Err(format!("nothing tells on which backend ?{} is newer", unknown.name));
         }
-        attributes.retain(|of| of.source.as_ref().is_some_and(|source| targets.contains(source)));
+        let is_copied = |of: &Attribute| of.name == TAGGING;
+        attributes
+            .retain(|of| of.source.as_ref().is_some_and(|source| !is_copied(of) || targets.contains(source)));
         Ok(attributes)
     }
 
@@ -138,6 +141,14 @@ impl Case<'_> {
         self.unseen.is_some_and(|unseen| unseen.may_be_over(write))
     }
 
+    /// Whether a worker may have copied to a backend since that took what a sub-resource was made: unless it is of tags,
+    /// the copy has none, and what the worker meant to write there again may be missing.
+    fn may_be_copied_over(&self, write: &Record, backend: &str) -> bool {
+        let lacks = |put: &usize| !matches!(self.writes[*put].said(backend), Said::Good { .. });
+        self.unseen.is_some_and(|unseen| write.intent.turn.is_none_or(|begun| begun < unseen.until))
+            && (0..self.writes.len()).filter(|write| !self.is_delete(*write)).any(|put| lacks(&put))
+    }
+
     /// A backend that took the last word about a sub-resource, and over which nothing older can have come since.
     fn source(
         &self,
@@ -173,6 +184,7 @@ impl Case<'_> {
             .collect();
         let is_sure = |backend: &&&String| {
             !self.may_be_overwritten(last)
+                && !(name != TAGGING && self.may_be_copied_over(last, backend))
                 && !others.iter().any(|other| other.may_come(backend))
                 && rivals.iter().all(|rival| took(rival, backend))
         };

@@ -143,7 +143,9 @@ impl<'a> Case<'a> {
         let known: Vec<bool> = classes.iter().map(is_before).collect();
         if known.contains(&true) {
             for (class, known) in classes.iter_mut().zip(known) {
-                class.origins.before &= known;
+                // What a worker brought need not be what it was sent.
+                let may_be_wrong = self.unseen.is_some() && class.origins.brought;
+                class.origins.before &= known || may_be_wrong;
             }
         }
         self.mark_copies(classes);

@@ -23,7 +23,7 @@ pub(super) struct Origins {
     /// What a worker had sent when the last of the writes began may have arrived over it. If it is from before, the
     /// time of the backend is that of the copy.
     pub brought: bool,
-    /// It is there since what was sent before the end of the last write could still arrive.
+    /// It is there since what was sent before the end of the last write could still arrive, or may be of a worker.
     early: bool,
 }
 
@@ -116,7 +116,8 @@ impl Case<'_> {
         let ended = self.writes.iter().map(|write| write.ended).max();
         let after = |slack: i64| ended.is_some_and(|ended| held.modified > ended.saturating_add(slack));
         let late = after(self.bounds.clocks);
-        let early = !after(self.bounds.clocks.saturating_add(self.bounds.settle));
+        // What workers have sent may be there since any time, and need not be right.
+        let early = self.unseen.is_some() || !after(self.bounds.clocks.saturating_add(self.bounds.settle));
         // Every write that may have reached a backend is recorded: what one of them explains needs no other cause, unless
         // it is there since nothing of them could arrive any more.
         let explained = self.all_strong() && early && !possible.is_empty();

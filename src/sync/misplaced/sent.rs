@@ -6,7 +6,6 @@ use crate::{
     journal::{Case, Object, What, WriteId},
     sync::{
         Copied, Held, State, StoreError,
-        decide::content,
         repair::{Outcome, Repair, Undisturbed, new_in},
     },
 };
@@ -23,16 +22,53 @@ pub struct Sent {
 pub(super) struct Copy {
     pub backend: String,
     pub source: Held,
-    /// `None` = nobody knows whether it arrived.
-    pub copied: Option<Copied>,
+    pub arrival: Arrival,
+}
+
+/// Whether a copy has arrived.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// With this ETag, and version.
+    Known(String, Option<String>),
+    /// It did, and the target has not said under which ETag.
+    Nameless,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Arrival {
+    /// `None` = it will never.
+    pub fn of(copied: &Result<Copied, StoreError>) -> Option<Arrival> {
+        match copied {
+            Ok(copied) => Some(Arrival::Known(copied.etag.clone(), copied.version.clone())),
+            Err(StoreError::Unfinished { etag: Some(etag), .. }) => Some(Arrival::Known(etag.clone(), None)),
+            Err(StoreError::Unfinished { etag: None, .. }) => Some(Arrival::Nameless),
+            Err(StoreError::Unknown(_)) => Some(Arrival::Unknown),
+            Err(_) => None,
+        }
+    }
 }
 
 impl Copy {
-    /// Whether what a backend holds is this.
-    fn is(&self, held: &Held) -> bool {
-        match &self.copied {
-            Some(copied) => held.etag == copied.etag && held.version == copied.version,
-            None => content(held, &self.source) != Some(false),
+    /// Whether what its backend holds is this. `Err` = nothing has told yet.
+    async fn is(&self, held: &Held, repair: &Repair<'_>, object: &Object) -> Result<bool, StoreError> {
+        if let Arrival::Known(etag, version) = &self.arrival {
+            return Ok(held.etag == *etag && (version.is_none() || held.version == *version));
+        }
+        if held.length != self.source.length || held.metadata != self.source.metadata {
+            return Ok(false);
+        }
+        let md5 = match held.md5 {
+            Some(md5) => md5,
+            None => repair.stores.md5(&self.backend, object, held).await?,
+        };
+        match self.source.md5 {
+            Some(known) => Ok(md5 == known),
+            None if held.etag == self.source.etag => Ok(true),
+            None => Err(StoreError::Failed(format!(
+                "{} holds {}, and nothing tells whether that is the copy of {}",
+                self.backend, held.etag, self.source.etag
+            ))),
         }
     }
 }
@@ -40,7 +76,7 @@ impl Copy {
 impl Sent {
     /// Whether one may still arrive, until `settle` has passed.
     pub fn may_arrive(&self) -> bool {
-        self.copies.iter().any(|copy| copy.copied.is_none())
+        self.copies.iter().any(|copy| matches!(copy.arrival, Arrival::Unknown))
     }
 
     /// Once none can arrive any more and no write is under way, or has been for long: takes them back if the object was
@@ -73,8 +109,10 @@ impl Sent {
         let gate = Undisturbed { journal: repair.journal, gate: repair.gate, object, seen: &known };
         for copy in &self.copies {
             match repair.stores.state(&copy.backend, object).await {
-                State::Present(held) if copy.is(&held) => {
-                    repair.stores.delete(object, (&copy.backend, &held), &gate).await?;
+                State::Present(held) if copy.is(&held, repair, object).await? => {
+                    let deleted = repair.stores.delete(object, (&copy.backend, &held), &gate).await;
+                    repair.attempt.note(&deleted);
+                    deleted?;
                 }
                 State::Present(_) | State::Absent => {}
                 State::Unknown(why) | State::Refused(why) => return Err(StoreError::Failed(why)),

@@ -6,38 +6,45 @@ use crate::{
     sync::{StoreError, copies::Copies, decide::Attribute},
 };
 
-/// A sub-resource of an object that is about to be overwritten, and what the last write to it made it.
+/// What the last write to a sub-resource made it, of an object that is about to be copied.
 pub(super) struct LastWord {
-    backend: String,
     name: String,
     value: Option<Vec<u8>>,
 }
 
 impl Repair<'_> {
-    /// Brings sub-resources to the source of a copy, of which its targets have the last word: it would overwrite them.
+    /// Brings sub-resources to the source of a copy, of which others have the last word: its targets may have, whose own
+    /// the copy overwrites.
     pub(super) async fn keep(
         &self,
         object: &Object,
         source: &str,
-        attributes: &[Attribute],
+        attributes: Vec<Attribute>,
     ) -> Result<Vec<LastWord>, Outcome> {
         let mut last_words = Vec::new();
-        for Attribute { name, source: target } in attributes {
-            let Some(target) = target else { continue };
-            let value = self.attribute(object, target, name).await?;
-            if self.attribute(object, source, name).await? != value {
-                self.set_attribute(object, source, name, value.as_deref()).await?;
+        for Attribute { name, source: last } in attributes {
+            let Some(last) = last else { continue };
+            let value = self.attribute(object, &last, &name).await?;
+            if last != source && self.attribute(object, source, &name).await? != value {
+                self.set_attribute(object, source, &name, value.as_deref()).await?;
             }
-            last_words.push(LastWord { backend: target.clone(), name: name.clone(), value });
+            last_words.push(LastWord { name, value });
         }
         Ok(last_words)
     }
 
     /// Sets what a copy has not brought along.
-    pub(super) async fn give_back(&self, object: &Object, last_words: Vec<LastWord>) -> Result<(), Outcome> {
-        for LastWord { backend, name, value } in last_words {
-            if self.attribute(object, &backend, &name).await? != value {
-                self.set_attribute(object, &backend, &name, value.as_deref()).await?;
+    pub(super) async fn give_back(
+        &self,
+        object: &Object,
+        last_words: &[LastWord],
+        targets: &[String],
+    ) -> Result<(), Outcome> {
+        for LastWord { name, value } in last_words {
+            for target in targets {
+                if self.attribute(object, target, name).await? != *value {
+                    self.set_attribute(object, target, name, value.as_deref()).await?;
+                }
             }
         }
         Ok(())
@@ -128,6 +135,7 @@ impl Repair<'_> {
         }
         let changed = || Outcome::Failed { why: changed_meanwhile(name) };
         let set = self.stores.set_attribute(backend, object, name, value).await;
+        self.attempt.note(&set);
         if let Some(outcome) = set.err().and_then(|error| self.problem(error)) {
             return Err(outcome);
         }

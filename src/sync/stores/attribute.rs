@@ -9,14 +9,17 @@ use super::{
     site::{Reply, Site},
     xml,
 };
-use crate::{journal::Object, sync::StoreError};
+use crate::{
+    journal::Object,
+    sync::{StoreError, decide::TAGGING},
+};
 
 /// What it is that is not there, where that is not the sub-resource.
 const OTHERS: [&str; 4] = ["NoSuchKey", "NoSuchBucket", "NoSuchVersion", ""];
 
 pub async fn read(site: &Site, object: &Object, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let reply = ask(site, object, name).await?;
-    if name == "tagging" && reply.status == StatusCode::OK {
+    if name == TAGGING && reply.status == StatusCode::OK {
         return Ok(tags_of(site, &reply)?.map(|tags| tags.document().into()));
     }
     match reply.status {
@@ -47,7 +50,13 @@ async fn ask(site: &Site, object: &Object, name: &str) -> Result<Reply, StoreErr
     site.ask(head).await.map_err(error::before)
 }
 
+/// `None` deletes it, which S3 has for tags alone: storages take such a request about another sub-resource for one about
+/// the object.
 pub async fn write(site: &Site, object: &Object, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
+    if value.is_none() && name != TAGGING {
+        let url = site.url();
+        return Err(StoreError::Refused(format!("{url}: S3 has no request that takes ?{name} away")));
+    }
     let method = if value.is_some() { Method::PUT } else { Method::DELETE };
     let mut head = request::head(site, method.clone(), object, &request::encoded(name))?;
     if let Some(value) = value {

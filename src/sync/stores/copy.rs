@@ -76,15 +76,20 @@ impl Copy<'_> {
             }
         };
         condition.held();
+        let etag = taken.etag.clone();
+        self.finished(taken, tags.as_ref())
+            .await
+            .map_err(|error| StoreError::Unfinished { etag, why: Box::new(error) })
+    }
+
+    /// What follows once the target has taken the copy.
+    async fn finished(&self, taken: Taken, tags: Option<&Tags>) -> Result<Copied, StoreError> {
         let copied = self.verified(taken).await?;
-        if let Some(tags) = &tags {
+        if let Some(tags) = tags {
             self.keep_tags(tags, &copied).await?;
         }
         if self.stores.settings.copy_acl {
-            let acl = attribute::read(self.source, self.object, "acl").await?;
-            if acl.is_some() {
-                attribute::write(self.target, self.object, "acl", acl.as_deref()).await?;
-            }
+            self.keep_acl(&copied).await?;
         }
         Ok(copied)
     }
@@ -133,21 +138,57 @@ impl Copy<'_> {
         if attribute::has_tags(self.target, self.object, tags).await? {
             return Ok(());
         }
+        self.still_there(copied).await?;
+        attribute::write(self.target, self.object, "tagging", Some(tags.document().as_bytes())).await?;
+        match attribute::has_tags(self.target, self.object, tags).await? {
+            true => Ok(()),
+            false => Err(attribute::not_kept(self.target)),
+        }
+    }
+
+    /// The source's ACL, if it was that of what was copied.
+    async fn keep_acl(&self, copied: &Copied) -> Result<(), StoreError> {
+        let Some(acl) = attribute::read(self.source, self.object, "acl").await? else { return Ok(()) };
+        let source = State::Present(self.held.clone());
+        self.stores.still(self.source, self.object, &source).await?;
+        self.still_there(copied).await?;
+        attribute::write(self.target, self.object, "acl", Some(&acl)).await
+    }
+
+    /// Before more is written to what the target has taken: that it is that still, and that the gate is open.
+    async fn still_there(&self, copied: &Copied) -> Result<(), StoreError> {
         let url = self.target.url();
         match self.stores.state_of(self.target, self.object).await {
             State::Present(now) if now.etag == copied.etag => {}
             State::Unknown(why) | State::Refused(why) => return Err(StoreError::Failed(why)),
             _ => {
-                return Err(StoreError::Changed(format!(
-                    "{url}: the copy was replaced before it had its tags"
-                )));
+                return Err(StoreError::Changed(format!("{url}: the copy was replaced before it was whole")));
             }
         }
-        error::pass(self.gate, self.target).await?;
-        attribute::write(self.target, self.object, "tagging", Some(tags.document().as_bytes())).await?;
-        match attribute::has_tags(self.target, self.object, tags).await? {
-            true => Ok(()),
-            false => Err(attribute::not_kept(self.target)),
+        error::pass(self.gate, self.target).await
+    }
+
+    /// What the target has taken is not what was sent: it is not left there, where it can be told from what others have
+    /// written since.
+    async fn take_away(&self, etag: &str) -> Result<(), StoreError> {
+        match self.stores.state_of(self.target, self.object).await {
+            State::Present(now) if now.etag == etag => {
+                self.stores.remove(self.target, self.object, &now, self.gate).await
+            }
+            State::Present(_) | State::Absent => Ok(()),
+            State::Unknown(why) | State::Refused(why) => Err(StoreError::Failed(why)),
+        }
+    }
+
+    async fn is_wrong(&self, etag: Option<&str>, why: String) -> StoreError {
+        let url = self.target.url();
+        let taken_away = match etag {
+            Some(etag) => self.take_away(etag).await,
+            None => Err(StoreError::Failed("it has not said under which ETag".into())),
+        };
+        match taken_away {
+            Ok(()) => StoreError::Failed(format!("{url}: {why}; it is not there any more")),
+            Err(error) => StoreError::Failed(format!("{url}: {why}; it may be there still: {error}")),
         }
     }
 
@@ -196,9 +237,8 @@ impl Copy<'_> {
             && !expected.contains('-')
             && plain.is_some()
         {
-            return Err(StoreError::Failed(format!(
-                "{url}: it answered the ETag {etag}, the MD5 is {expected}"
-            )));
+            let why = format!("it answered the ETag {etag}, the MD5 is {expected}");
+            return Err(self.is_wrong(Some(etag), why).await);
         }
         let now = match self.stores.state_of(self.target, self.object).await {
             State::Present(now) if etag.as_ref().is_none_or(|etag| *etag == now.etag) => now,
@@ -213,7 +253,9 @@ impl Copy<'_> {
         };
         let is_same = now.etag == expected || source::md5(self.target, self.object, &now).await? == md5;
         if now.length != self.held.length || !is_same {
-            return Err(StoreError::Failed(format!("{url}: what it holds is not what was copied there")));
+            return Err(self
+                .is_wrong(etag.as_deref(), "what it holds is not what was copied there".into())
+                .await);
         }
         Ok(Copied { version: version.or(now.version), etag: now.etag, md5 })
     }

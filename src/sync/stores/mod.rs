@@ -207,23 +207,7 @@ impl Stores for S3Stores {
         backend: (&str, &Held),
         gate: &dyn Gate,
     ) -> Result<(), StoreError> {
-        let (site, over) = (self.site(backend.0)?, State::Present(backend.1.clone()));
-        let mut condition = Condition::new(site, &over);
-        loop {
-            let mut header = request::head(site, Method::DELETE, object, "")?;
-            condition.set(&mut header)?;
-            // Also where it is conditional: storages that know no conditions on DELETE do not say so.
-            self.still(site, object, &over).await?;
-            error::pass(gate, site).await?;
-            let reply = site.commit(header, bytes::Bytes::new()).await?;
-            if reply.status.is_success() || reply.status == StatusCode::NOT_FOUND {
-                condition.held();
-                return Ok(());
-            }
-            if !condition.is_misunderstood(self, object, &reply).await {
-                return Err(error::of_reply(site, End::Target, &Method::DELETE, &reply));
-            }
-        }
+        self.remove(self.site(backend.0)?, object, backend.1, gate).await
     }
 
     async fn attribute(
@@ -247,6 +231,33 @@ impl Stores for S3Stores {
 }
 
 impl S3Stores {
+    /// Deletes what a backend holds, as long as it does.
+    async fn remove(
+        &self,
+        site: &Site,
+        object: &Object,
+        held: &Held,
+        gate: &dyn Gate,
+    ) -> Result<(), StoreError> {
+        let over = State::Present(held.clone());
+        let mut condition = Condition::new(site, &over);
+        loop {
+            let mut header = request::head(site, Method::DELETE, object, "")?;
+            condition.set(&mut header)?;
+            // Also where it is conditional: storages that know no conditions on DELETE do not say so.
+            self.still(site, object, &over).await?;
+            error::pass(gate, site).await?;
+            let reply = site.commit(header, bytes::Bytes::new()).await?;
+            if reply.status.is_success() || reply.status == StatusCode::NOT_FOUND {
+                condition.held();
+                return Ok(());
+            }
+            if !condition.is_misunderstood(self, object, &reply).await {
+                return Err(error::of_reply(site, End::Target, &Method::DELETE, &reply));
+            }
+        }
+    }
+
     /// Whether a backend holds what it did: asked where it cannot be a condition of the change.
     async fn still(&self, site: &Site, object: &Object, before: &State) -> Result<(), StoreError> {
         match (self.state_of(site, object).await, before) {

@@ -12,11 +12,13 @@ pub fn leaves(body: &[u8]) -> Option<Vec<(String, String)>> {
     let mut text = String::new();
     // Whether the element that was opened last is the innermost one.
     let mut is_leaf = false;
+    let mut depth = 0_usize;
     loop {
         match reader.read_event().ok()? {
             Event::Start(_) => {
                 text.clear();
                 is_leaf = true;
+                depth += 1;
             }
             Event::Text(part) => text.push_str(&part.xml10_content().ok()?),
             Event::CData(part) => text.push_str(&part.decode().ok()?),
@@ -30,8 +32,10 @@ pub fn leaves(body: &[u8]) -> Option<Vec<(String, String)>> {
                     found.push((name(element.local_name().as_ref())?, std::mem::take(&mut text)));
                 }
                 is_leaf = false;
+                depth = depth.checked_sub(1)?;
             }
-            Event::Eof => return Some(found),
+            // An answer that was cut is no XML.
+            Event::Eof => return (depth == 0).then_some(found),
             _ => {}
         }
     }
@@ -64,7 +68,7 @@ mod tests {
         let expected = [("Key", "k&1"), ("Value", ""), ("d", " e ")];
         assert_eq!(found, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
         assert_eq!(leaf(b"<r><ETag>&quot;e&quot;</ETag></r>", "ETag").unwrap(), "\"e\"");
-        for bad in ["<a></b>", "<a>&nope;</a>", "<a><"] {
+        for bad in ["<a></b>", "<a>&nope;</a>", "<a><", "<a><b>1</b>", "<a"] {
             assert_eq!(leaves(bad.as_bytes()), None, "{bad}");
         }
     }

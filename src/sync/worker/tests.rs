@@ -8,7 +8,7 @@ use super::{
     super::fixture::{A, B, EPOCH, SETTLE, Unheard, World},
     *,
 };
-use crate::journal::{Counts, Journal, Object, Said};
+use crate::journal::{Counts, Journal, Object, Said, fixture::Behind};
 
 fn object(key: &str) -> Object {
     Object { cluster: "main".into(), bucket: b"bucket".into(), key: key.into() }
@@ -149,6 +149,21 @@ async fn what_does_not_end_is_given_up_and_rests_until_nothing_of_it_can_happen(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_journal_that_does_not_answer_holds_the_end_up_for_so_long_and_no_longer() {
+    let world = World::new();
+    let journal = Arc::<Behind>::default();
+    journal.held.send_replace(true);
+    let mut worker = world.worker(false);
+    Arc::get_mut(&mut worker.shop).unwrap().journal = journal;
+    let running = tokio::spawn(worker.run());
+    sleep(Duration::from_secs(1)).await;
+    world.stop.send_replace(true);
+    let told = Instant::now();
+    assert_eq!(running.await.unwrap(), Ok(Ended::Stopped));
+    assert!(told.elapsed() <= ENDING, "{:?}", told.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_paused_worker_takes_nothing_and_goes_on_when_resumed() {
     let world = World::new();
     world.paused.send_replace(true);
@@ -162,6 +177,33 @@ async fn a_paused_worker_takes_nothing_and_goes_on_when_resumed() {
     assert_eq!(world.outcomes(), ["resolved"]);
     world.stop.send_replace(true);
     running.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_lets_end_what_runs_and_gives_back_what_was_only_leased() {
+    let world = World::new();
+    world.stores.slow.store(2_000, Relaxed);
+    for number in 0..12 {
+        world.missed_by_b(&format!("key{number}")).await;
+    }
+    let running = tokio::spawn(world.worker(false).run());
+    sleep(Duration::from_secs(1)).await;
+    assert!(world.journal.counts().await.unwrap().leased > 4, "more are leased than are repaired at once");
+    world.paused.send_replace(true);
+    sleep(Duration::from_secs(60)).await;
+    let counts = world.journal.counts().await.unwrap();
+    assert_eq!((counts.resolved, counts.open, counts.leased), (4, 8, 0));
+    // For another worker, at once.
+    let case = &world.journal.list(&Filter::default(), None, 1).await.unwrap()[0];
+    assert!(case.due <= EPOCH + 2_000, "{}", case.due);
+    assert_eq!(case.attempts, 0);
+
+    world.paused.send_replace(false);
+    while world.journal.counts().await.unwrap().open > 0 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    world.stop.send_replace(true);
+    assert_eq!(running.await.unwrap(), Ok(Ended::Stopped));
 }
 
 #[tokio::test(start_paused = true)]

@@ -103,6 +103,7 @@ function createAside(one) {
     make("span", { class: "where" }, reasons[0]));
   const fields = make("dl", { class: "fields" });
   for (const [label, value] of [["In the journal since", make("span", { class: "mono" }, one.since)], ["Reason", reasons[1]],
+    ["First, if the file has ${NAME}", make("span", {}, "set -a; . /etc/akubra/environment; set +a")],
     ["Look at it", foreign(command("show", ""))], ["Try it again", foreign(command("retry", ""))],
     ["Leave it as it is", foreign(command("drop", "--reason '...' "))]]) {
     fields.append(make("dt", {}, label), make("dd", { class: label === "Reason" ? "" : "mono" }, value));

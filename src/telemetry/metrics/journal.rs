@@ -20,6 +20,8 @@ pub struct JournalMetrics {
     pub unavailable: IntGauge,
     pub refused: IntCounter,
     pub dropped: IntCounter,
+    pub replaced: IntCounter,
+    pub log_bytes: IntGauge,
     pub remembered: IntGauge,
     pub whole: IntGauge,
     pub asked_in_time: IntCounter,
@@ -80,6 +82,14 @@ impl JournalMetrics {
             dropped: f.counter(
                 "akubra_journal_dropped_total",
                 "Steps of writes that never reached the journal, because too many waited.",
+            ),
+            replaced: f.counter(
+                "akubra_journal_replacements_total",
+                "Times that this gateway had to enrol again, because the journal is another one, or an older state of it.",
+            ),
+            log_bytes: f.gauge(
+                "akubra_journal_log_bytes",
+                "Size of the write-ahead log beside the journal's file; 0 with PostgreSQL.",
             ),
             remembered: f.gauge(
                 "akubra_journal_remembered_objects",

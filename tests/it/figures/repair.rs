@@ -1,4 +1,19 @@
 //! What a repair costs beside the requests to backends that it is made of, and how much memory a large one takes.
+//!
+//! A repair of an object that one of two backends lacks is seven requests: HEAD to both, GET `?tagging` and GET to the one,
+//! PUT to the other, HEAD to both. Two clients make the same ones, each for objects of its own and as many, to the same
+//! backends, right before the worker does:
+//!
+//! - **The plain client** is what the figure is a share of. It is the client that the program itself has for storages
+//!   (`S3Stores` over `Upstream`), called by the test: the same code makes, signs (SigV4, the same library) and sends each
+//!   request, on pooled connections, streams the body from the one to the other, and checks its MD5 at both ends. As many
+//!   objects at once as the worker has (`Sync.Concurrency`). It has no journal, leases nothing, decides nothing, and asks
+//!   nobody whether it may go on. So the rest of the share is what those cost, and not what signing costs.
+//! - **The bare client** shows what that leaves out. It writes the same requests, as long as if they were signed, from
+//!   strings, and looks for the end of each answer; as many at once, each task with a connection to either backend. It neither
+//!   signs nor checks.
+//!
+//! That the worker makes no more requests than the plain client, and no fewer, is counted by the backends.
 
 use std::process::{Child, Command, Stdio};
 
@@ -15,8 +30,9 @@ use crate::{
     sync_stores,
 };
 
-/// Objects of one round, and at once.
+/// Objects of one round, for the worker and for each client.
 const OBJECTS: usize = 20_000;
+/// At once, in the worker and in each client.
 const AT_ONCE: usize = 16;
 const ROUNDS: usize = 3;
 
@@ -43,6 +59,7 @@ fn sync_once(gateway: &Gateway) -> Child {
 pub async fn many_small_repairs(sheet: Arc<Sheet>) {
     let mut shares = Vec::new();
     let mut rates = Vec::new();
+    let mut requests = Vec::new();
     for _ in 0..ROUNDS {
         let a = Shelf::start("127.0.0.1:0", false);
         let (free, _port) = port::reserve();
@@ -54,12 +71,17 @@ pub async fn many_small_repairs(sheet: Arc<Sheet>) {
         wait_for_open(&gateway, OBJECTS as u64).await;
         let b = Shelf::start(&free.to_string(), false);
         let bare = by_a_bare_client(&a, &b).await;
+        let before = asked_of(&a, &b).await;
         let plain = by_a_plain_client(&a, &b).await;
+        let between = asked_of(&a, &b).await;
         let start = Instant::now();
         let mut worker = sync_once(&gateway);
         let status = tokio::task::spawn_blocking(move || worker.wait().unwrap()).await.unwrap();
         let repaired = OBJECTS as f64 / start.elapsed().as_secs_f64();
         assert!(status.success() && counts(&gateway).await["open"] == 0, "{status}");
+        let after = asked_of(&a, &b).await;
+        let each = |count: u64| count as f64 / OBJECTS as f64;
+        requests.push((each(after - between), each(between - before)));
         shares.push(repaired / plain);
         rates.push((repaired, plain, bare));
     }
@@ -70,6 +92,11 @@ pub async fn many_small_repairs(sheet: Arc<Sheet>) {
     let measured = format!("{share:.2} (objects a second in each round: {})", each.join(", "));
     let what = "repairs of 4 KiB, as a share of what a plain client does of the same requests";
     sheet.figure(what, measured, "0.6", share >= 0.6);
+    let is_same = requests.iter().all(|(worker, plain)| (worker - plain).abs() < 0.01);
+    let each: Vec<String> =
+        requests.iter().map(|(worker, plain)| format!("{worker:.2} and {plain:.2}")).collect();
+    let what = "  requests to backends for each object, of the worker and of the plain client";
+    sheet.figure(what, each.join(", "), "the same", is_same);
     let bare: Vec<String> = rates.iter().map(|(_, _, bare)| format!("{bare:.0}")).collect();
     let what = "  a client that neither signs nor checks";
     sheet.note(what, format!("{} objects a second", bare.join(", ")));
@@ -145,8 +172,11 @@ async fn put_all(url: &str, name: &'static str, body: &Bytes) {
     .await;
 }
 
-/// The requests of a worker, signed and checked as it does it, on pooled connections: without a journal and without
-/// anything to decide. How many objects in a second.
+async fn asked_of(a: &Shelf, b: &Shelf) -> u64 {
+    a.requests().await + b.requests().await
+}
+
+/// How many objects in a second.
 async fn by_a_plain_client(a: &Shelf, b: &Shelf) -> f64 {
     let stores = Arc::new(sync_stores::stores(&[a, b], Settings::default()));
     let start = Instant::now();
@@ -167,7 +197,7 @@ async fn by_a_plain_client(a: &Shelf, b: &Shelf) -> f64 {
     OBJECTS as f64 / start.elapsed().as_secs_f64()
 }
 
-/// The same requests as bytes that are ready, and answers whose end is looked for.
+/// The same requests as bytes that are ready, and answers whose end is looked for. How many objects in a second.
 async fn by_a_bare_client(a: &Shelf, b: &Shelf) -> f64 {
     let start = Instant::now();
     for_all(|numbers| {

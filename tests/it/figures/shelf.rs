@@ -47,6 +47,12 @@ impl Shelf {
         Shelf { child, url: url.expect("the shelf did not start") }
     }
 
+    /// How many it has had so far.
+    pub async fn requests(&self) -> u64 {
+        let address = self.url.trim_start_matches("http://").parse().unwrap();
+        request(address, "GET", "/?requests", &[], b"").await.text().parse().unwrap()
+    }
+
     /// Serves until the parent is gone; returns at once where nobody asked for it.
     pub fn serve() {
         let Ok(role) = std::env::var(ROLE) else { return };
@@ -86,6 +92,7 @@ impl Drop for Shelf {
 
 #[derive(Default)]
 struct Objects {
+    requests: u64,
     kept: HashMap<String, (Bytes, String)>,
     has_huge: bool,
     /// Of the one upload in parts: MD5s and lengths.
@@ -137,7 +144,10 @@ impl Connection {
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let so_far = self.objects.borrow().requests;
+        self.objects.borrow_mut().requests += u64::from(query != "requests");
         match (method, query) {
+            ("GET", "requests") => self.say(&so_far.to_string()).await,
             ("HEAD", _) => {
                 let held = self.objects.borrow().get(path);
                 let answer = match held {

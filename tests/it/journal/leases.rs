@@ -298,8 +298,21 @@ async fn a_human_drops(bench: &Bench<'_>) {
     let (lease, _) = bench.lease_one().await;
     assert!(!bench.journal.drop_object(&a, "why").await.unwrap());
     bench.journal.postpone(&lease, Later::again(HOLD), "").await.unwrap();
+    assert_eq!(bench.journal.dropped(None, 10).await.unwrap(), []);
+    let records = bench.journal.show(&a).await.unwrap().unwrap().records;
     assert!(bench.journal.drop_object(&a, "why\0").await.unwrap());
     assert_eq!(bench.case(&a).await, None);
+    let b = object("b");
+    bench.apply(vec![diverged(id(1, 3), &b)]).await;
+    assert!(bench.journal.drop_object(&b, "later").await.unwrap());
+    let dropped = bench.journal.dropped(None, 10).await.unwrap();
+    let reasons: Vec<&str> = dropped.iter().map(|dropped| dropped.reason.as_str()).collect();
+    // PostgreSQL's texts take no NUL.
+    assert!(reasons[0] == "later" && reasons[1].starts_with("why") && reasons.len() == 2, "{reasons:?}");
+    assert_eq!((&dropped[1].object, &dropped[1].records), (&a, &Some(records)));
+    assert!(dropped[0].at >= dropped[1].at && dropped[1].at > 0);
+    assert_eq!(bench.journal.dropped(None, 1).await.unwrap(), dropped[..1]);
+    assert_eq!(bench.journal.dropped(Some(dropped[0].number), 10).await.unwrap(), dropped[1..]);
     let counts = bench.journal.counts().await.unwrap();
     assert_eq!((counts.open, counts.resolved), (0, 0));
 }

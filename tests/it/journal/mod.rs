@@ -7,7 +7,7 @@ mod leases;
 mod news;
 mod postgres;
 mod random;
-mod rate;
+pub mod rate;
 mod sqlite;
 mod writes;
 

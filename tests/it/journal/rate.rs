@@ -1,13 +1,13 @@
-//! How fast the journal is, empty and with a million open records. Not part of the tests: `cargo test --features demo
-//! --test it journal::rate -- --ignored --nocapture`, on a machine that has nothing else to do.
+//! How fast the journal is, empty and with a million open records. A part of `make figures`; alone with
+//! `AKUBRA_FIGURES_ONLY="a million records" make figures`. `JOURNAL` names another folder for SQLite's files than `target`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use akubra::journal::{Case, Change, Journal, Lease, Resolution, Sqlite, Wanted};
 use tokio::time::Instant;
 
 use super::bench::*;
-use crate::fixture::*;
+use crate::figures::Sheet;
 
 const OPEN: i64 = 1_000_000;
 const BATCH: i64 = 64;
@@ -34,6 +34,17 @@ enum Step {
     Lease,
     Resolve,
     Counts,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Append => "appends, as a share",
+            Step::Lease => "leases, as a share",
+            Step::Resolve => "resolutions, as a share",
+            Step::Counts => "counts, as a share",
+        }
+    }
 }
 
 /// Per second, of objects or calls; and what each takes of the processors, with all that goes on beside it.
@@ -120,11 +131,11 @@ async fn fill(journal: &dyn Journal) {
     }
 }
 
-/// Says how fast each is, and fails where the full one is too slow.
-async fn compare(name: &str, empty: &dyn Journal, full: &dyn Journal) {
+/// Says how fast each is; a figure is not kept where the full one is too slow.
+async fn compare(sheet: &Sheet, name: &str, empty: &dyn Journal, full: &dyn Journal) {
     let since = Instant::now();
     fill(full).await;
-    println!("{name}: filled in {:?}", since.elapsed());
+    sheet.note(&format!("{name}: a million records"), format!("told in {:.1?}", since.elapsed()));
     let (mut empty, mut full) = (Measured::new(empty).await, Measured::new(full).await);
     let steps = [Step::Append, Step::Lease, Step::Resolve, Step::Counts];
     let mut rates: [[Vec<Rate>; 2]; 4] = Default::default();
@@ -134,7 +145,6 @@ async fn compare(name: &str, empty: &dyn Journal, full: &dyn Journal) {
             rates[1].push(full.rate(step).await);
         }
     }
-    let mut slow = Vec::new();
     for (step, [empty, full]) in steps.into_iter().zip(rates) {
         let mut shares: Vec<f64> =
             empty.iter().zip(&full).map(|(empty, full)| full.rate / empty.rate).collect();
@@ -145,32 +155,24 @@ async fn compare(name: &str, empty: &dyn Journal, full: &dyn Journal) {
             format!("{rate:.0} ({:.0} µs)", median(rates.iter().map(|rate| rate.micros).collect()))
         };
         let (empty, full) = (told(&empty), told(&full));
-        println!("{name} {step:?}/s: empty {empty}, full {full}, share {share:.2} ({least:.2} to {most:.2})");
-        if share < SHARE {
-            slow.push(step);
-        }
+        let what = format!("{name} with a million open records: {} of an empty one", step.name());
+        let measured = format!(
+            "{share:.2} ({least:.2} to {most:.2}; a second, and processor time of each: {full} of {empty})"
+        );
+        sheet.figure(&what, measured, SHARE, share >= SHARE);
     }
-    assert!(slow.is_empty(), "{name}: {slow:?} have less than {SHARE} of the rate of an empty journal");
 }
 
-#[test]
-#[ignore = "it takes minutes and measures"]
-fn sqlite_with_a_million_records() {
-    run_without_limit(async {
-        let folder = tempfile::tempdir_in(std::env::var_os("JOURNAL").map_or("target".into(), PathBuf::from));
-        let folder = folder.unwrap();
-        let (empty, full) = (folder.path().join("empty"), folder.path().join("full"));
-        compare("sqlite", &Sqlite::open(&empty).unwrap(), &Sqlite::open(&full).unwrap()).await;
-        println!("bytes: {}", std::fs::metadata(&full).unwrap().len());
-    });
+pub async fn sqlite_with_a_million_records(sheet: Arc<Sheet>) {
+    let folder = tempfile::tempdir_in(std::env::var_os("JOURNAL").map_or("target".into(), PathBuf::from));
+    let folder = folder.unwrap();
+    let (empty, full) = (folder.path().join("empty"), folder.path().join("full"));
+    compare(&sheet, "SQLite", &Sqlite::open(&empty).unwrap(), &Sqlite::open(&full).unwrap()).await;
+    sheet.note("  its file", format!("{} MiB", std::fs::metadata(&full).unwrap().len() >> 20));
 }
 
-#[test]
-#[ignore = "it takes minutes and measures"]
-fn postgres_with_a_million_records() {
-    run_without_limit(async {
-        let (empty, full) = (Engine::postgres().await, Engine::postgres().await);
-        let (empty, full) = (empty.empty().await, full.empty().await);
-        compare("postgres", &*empty.journal, &*full.journal).await;
-    });
+pub async fn postgres_with_a_million_records(sheet: Arc<Sheet>) {
+    let (empty, full) = (Engine::postgres().await, Engine::postgres().await);
+    let (empty, full) = (empty.empty().await, full.empty().await);
+    compare(&sheet, "PostgreSQL", &*empty.journal, &*full.journal).await;
 }

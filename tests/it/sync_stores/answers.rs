@@ -52,7 +52,7 @@ fn what_the_target_answers_decides() {
                 (Behaviour::answers(Answer::error(404, "NoSuchBucket")), "Failed"),
                 (
                     Behaviour::answers(Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(b"?")))),
-                    "Failed",
+                    "Unfinished",
                 ),
                 (early(403), "Denied"),
                 (early(503), "Failed"),
@@ -119,6 +119,30 @@ fn a_refused_question_is_asked_for_its_reason() {
             assert!(why.contains(&format!("{status} to HEAD")) && why.contains(&m.url()), "{why}");
             let of_credentials = expected == "Unknown" && status != 503;
             assert_eq!(why.starts_with("credentials of c are refused by"), of_credentials, "{why}");
+        }
+    });
+}
+
+#[test]
+fn what_a_target_stores_that_was_not_sent_is_taken_away_again() {
+    run(async {
+        let wrong = || Answer::new(200).header("ETag", &format!("\"{}\"", hex_md5(b"?")));
+        let shown = || wrong().header("Last-Modified", "Fri, 24 May 2013 00:00:01 GMT").body("other one");
+        for (is_open, taken_away) in [(open(), true), (Turnstile(AtomicUsize::new(1)), false)] {
+            let (a, b) = misbehaving_pair(&noise(9)).await;
+            let stores = stores(&[&a, &b], Settings::default());
+            // There is nothing yet.
+            b.will_once_on("HEAD", Behaviour::good());
+            b.will_once_on("HEAD", Behaviour::answers(shown()));
+            b.will_once_on("HEAD", Behaviour::answers(shown()));
+            b.will_once_on("PUT", Behaviour::answers(wrong()));
+            b.will_once_on("DELETE", Behaviour::answers(204));
+            let error = copy(&stores, "k", &a, &b, &is_open).await.unwrap_err();
+            assert!(matches!(error, StoreError::Unfinished { etag: Some(_), .. }), "{error:?}");
+            let deletes = b.requests().into_iter().filter(|request| request.method == "DELETE").count();
+            assert_eq!(deletes, usize::from(taken_away), "{error}");
+            let told = if taken_away { "not there any more" } else { "may be there still" };
+            assert!(error.to_string().contains(told), "{error}");
         }
     });
 }

@@ -30,7 +30,7 @@ fn an_upload_in_parts_that_fails_is_aborted_once_it_cannot_be_complete() {
             (complete(Behaviour::resets(Phase::AfterBody)), "Unknown", later),
             (complete(Behaviour::answers(504)), "Unknown", later),
             // Nothing is put together here: what is read back is not there.
-            (vec![], "Changed", never),
+            (vec![], "Unfinished", never),
         ];
         for (behaviours, expected, aborted) in cases {
             let (a, b) = misbehaving_pair(&noise(3 * MIB + 1)).await;

@@ -152,7 +152,7 @@ impl Gateway {
         let (what, length) = match effect {
             Effect::Put { text, .. } => (What::Put, Some(text.len() as u64)),
             Effect::Delete => (What::Delete, Some(0)),
-            Effect::Tag(_) => (What::Attribute("tagging".into()), None),
+            Effect::Tag(_) => (What::Attribute(self.world.sub_resource().into()), None),
         };
         let number = self.numbers.fetch_add(1, Relaxed) + 1;
         Intent {

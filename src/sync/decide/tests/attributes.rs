@@ -96,3 +96,28 @@ fn what_a_worker_may_have_overwritten_is_nobodys_word() {
 fn tags_of(known: Known<'_>) -> Option<String> {
     super::super::tags(known, &states(&[(A, has(1, T)), (B, has(1, T))]), BOUNDS)?.source
 }
+
+#[test]
+fn what_no_copy_has_is_given_to_all_that_are_copied_to() {
+    let acl = |a, b| record(2, What::Attribute("acl".into()), T + 2_000, &[(A, a), (B, b)]);
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied)]);
+    let differ = [(A, has(1, T)), (B, has(2, T - 100_000))];
+    let attribute = |source: &str| Attribute { name: "acl".into(), source: Some(source.into()) };
+    for (written, source) in [(acl(deleted(), deleted()), A), (acl(Said::NotApplied, deleted()), B)] {
+        let attributes = vec![attribute(source)];
+        let copy = Decision::Copy { source: A.into(), targets: names(&[B]), attributes };
+        check(&[put.clone(), written], &differ, copy);
+    }
+    // A worker may have been stopped behind the copy: B may have none any more.
+    let same = states(&[(A, has(1, T)), (B, has(1, LATER))]);
+    let unseen = Some(Unseen { since: 7, until: 9 });
+    let decided = |written: Record| {
+        let old = |record: &Record| Record { turn: Some(1), ..record.clone() };
+        let records = [old(&put), old(&written)];
+        decide(Known { records: &records, unseen, hidden: false }, &same, BOUNDS)
+    };
+    let by_a = Decision::Agreed { attributes: vec![attribute(A)] };
+    assert_eq!(decided(acl(deleted(), deleted())), by_a);
+    let only_b = decided(acl(Said::NotApplied, deleted()));
+    assert!(matches!(&only_b, Decision::Park(why) if why.contains("?acl")), "{only_b:?}");
+}

@@ -198,3 +198,28 @@ fn what_was_sent_twice_may_be_there_with_an_etag_that_nobody_was_told() {
     assert!(!matches!(&decided, Decision::Copy { source, .. } if source == B), "{decided:?}");
     check(one(&put), &[(A, opaque("new-2", 2, T)), (B, has(1, T - 100_000))], copy(A, &[B]));
 }
+
+#[test]
+fn what_may_be_a_workers_own_does_not_win_however_late_it_is_there() {
+    let put = record(1, What::Put, T, &[(A, Said::NotApplied), (B, good(2)), (C, Said::NotApplied)]);
+    let unseen = |since| Some(Unseen { since, until: i64::MAX });
+    let decided = |put: &Record, unseen, a, c| {
+        let all = [(A, a), (B, has(2, T)), (C, c)];
+        decide(Known { records: one(put), unseen, hidden: false }, &states(&all), BOUNDS)
+    };
+    let old = || has(1, T - 100_000);
+    assert_eq!(decided(&put, None, has(3, LATER), old()), copy(A, &[B, C]));
+    // A copy that was not stored as it was sent, also where what was there before is known.
+    for c in [old(), State::Absent] {
+        let wrong = decided(&put, unseen(9), has(3, LATER), c);
+        assert!(matches!(wrong, Decision::Park(_)), "{wrong:?}");
+    }
+    // What was there before, of a worker that began before the write and ended after it.
+    let at = |turn, put: Record| Record {
+        turn: Some(turn),
+        intent: Intent { turn: Some(turn - 1), ..put.intent },
+        ..put
+    };
+    let put = strong(at(10, put));
+    assert_eq!(decided(&put, unseen(5), has(1, LATER), State::Absent), copy(B, &[A, C]));
+}
