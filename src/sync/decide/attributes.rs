@@ -184,7 +184,7 @@ impl Case<'_> {
             .collect();
         let is_sure = |backend: &&&String| {
             !self.may_be_overwritten(last)
-                && !(name != TAGGING && self.may_be_copied_over(last, backend))
+                && (name == TAGGING || !self.may_be_copied_over(last, backend))
                 && !others.iter().any(|other| other.may_come(backend))
                 && rivals.iter().all(|rival| took(rival, backend))
         };
