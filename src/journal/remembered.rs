@@ -103,10 +103,15 @@ impl Known {
 
     pub(super) fn add(&mut self, record: &Record) {
         let good = record.replies.iter().filter(|(_, said)| matches!(said, Said::Good { .. }));
-        let good = || good.map(|(endpoint, _)| endpoint.clone()).collect();
+        let good = move || good.map(|(endpoint, _)| endpoint.clone()).collect();
         let newest = match record.intent.what {
             What::Put | What::Delete => {
-                Newest { id: record.id(), commit: record.commit, ended: record.ended, has: good() }
+                let has: Vec<String> = good();
+                // Of one that nobody is known to have taken no client was told: an earlier one is the newest still.
+                if has.is_empty() {
+                    return;
+                }
+                Newest { id: record.id(), commit: record.commit, ended: record.ended, has }
             }
             What::Seen => return self.seen = Some(good()),
             What::Misplaced(_) => return self.misplaced = true,

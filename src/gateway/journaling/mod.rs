@@ -90,7 +90,13 @@ impl Gateway {
     ) -> Option<Known> {
         let known = self.journaling.as_ref()?.known(&route.request.target, home).await?;
         let lags = |backend: &&Arc<Backend>| known.lags(&backend.endpoint());
-        lagging.extend(home.backends.iter().filter(lags).map(|backend| backend.id));
+        let lagging_there: Vec<BackendId> =
+            home.backends.iter().filter(lags).map(|backend| backend.id).collect();
+        lagging.extend(&lagging_there);
+        // What was acknowledged counts for more than what is under way beside it.
+        if home.backends.iter().all(|backend| lagging.contains(&backend.id)) && !lagging_there.is_empty() {
+            *lagging = lagging_there;
+        }
         Some(known)
     }
 }

@@ -129,3 +129,13 @@ fn what_was_asked_before_a_doubt_is_not_all() {
     memory.learn_all(Vec::new(), true, memory.asking(0));
     assert!(memory.is_whole());
 }
+
+#[test]
+fn what_nobody_is_known_to_have_taken_is_not_the_newest() {
+    let taken = record(1, What::Put, Some(1), &["http://a:80"]);
+    for unknown in [record(2, What::Put, Some(2), &[]), record(2, What::Delete, None, &[])] {
+        let known = Known::of(&[taken.clone(), unknown.clone()]);
+        assert!(!known.lags("http://a:80") && known.lags("http://b:80"));
+        assert!(!Known::of(&[unknown]).lags("http://a:80"));
+    }
+}

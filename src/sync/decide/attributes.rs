@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::Case;
+use super::{Case, origins::Origins};
 use crate::{
     journal::{Record, Said, What},
     sync::State,
 };
 
 pub(in crate::sync) const TAGGING: &str = "tagging";
+
+/// The backend from which the object is copied, and where what that holds may come from.
+pub(super) type Copied<'a> = (&'a str, &'a Origins);
 
 /// A sub-resource that a recorded request wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +24,8 @@ pub struct Attribute {
 
 impl Case<'_> {
     /// The sub-resources that were written, by their names, but for those that a later write of the object has
-    /// replaced. `Err` = why one of them cannot be told. Of several backends that could be the source, `first` is.
-    pub(super) fn attributes(&self, first: Option<&str>) -> Result<Vec<Attribute>, String> {
+    /// replaced. `Err` = why one of them cannot be told.
+    pub(super) fn attributes(&self, copied: Option<Copied<'_>>) -> Result<Vec<Attribute>, String> {
         if !self.states.iter().any(|(_, state)| matches!(state, State::Present(_))) {
             return Ok(Vec::new());
         }
@@ -32,7 +35,7 @@ impl Case<'_> {
                 written.entry(name).or_default().push(record);
             }
         }
-        written.into_iter().filter_map(|(name, all)| self.attribute(name, &all, first).transpose()).collect()
+        written.into_iter().filter_map(|(name, all)| self.attribute(name, &all, copied).transpose()).collect()
     }
 
     /// Tags belong to each write of the object. Whoever has not taken the last one may hold the same bytes from an earlier
@@ -76,8 +79,12 @@ impl Case<'_> {
 
     /// Those that have to be looked after when `source` is copied over the targets: of which one of these has the last
     /// word, and all that are no part of a copy. `Err` = nothing tells who has it.
-    pub(super) fn last_words(&self, source: &str, targets: &[String]) -> Result<Vec<Attribute>, String> {
-        let mut attributes = self.attributes(Some(source))?;
+    pub(super) fn last_words(
+        &self,
+        copied: Copied<'_>,
+        targets: &[String],
+    ) -> Result<Vec<Attribute>, String> {
+        let mut attributes = self.attributes(Some(copied))?;
         let is_taken = |name: &str| {
             self.records.iter().any(|record| {
                 matches!(&record.intent.what, What::Attribute(written) if written == name)
@@ -97,7 +104,7 @@ impl Case<'_> {
         &self,
         name: &str,
         all: &[&Record],
-        first: Option<&str>,
+        copied: Option<Copied<'_>>,
     ) -> Result<Option<Attribute>, String> {
         let newest = all.iter().find(|newest| {
             all.iter().all(|other| {
@@ -128,11 +135,37 @@ impl Case<'_> {
         {
             return Err(format!("a gateway died in the middle of a write that may have replaced ?{name}"));
         }
-        let source = match replaced.or(newest) {
-            Some(last) => self.source(name, last, all, first)?,
-            None => None,
+        let Some(last) = replaced.or(newest) else {
+            return Ok(Some(Attribute { name: name.to_owned(), source: None }));
         };
+        if let Some((source, origins)) = copied
+            && self.are_all_after(origins, last)
+        {
+            // What is copied has replaced it, unless something of it came to the source over that.
+            return match all.iter().find(|of| of.may_come(source) && !self.were_over(of, origins)) {
+                Some(_) => {
+                    Err(format!("?{name} may have come late to {source}, which has the newest object"))
+                }
+                None => Ok(None),
+            };
+        }
+        let source = self.source(name, last, all, copied.map(|(source, _)| source))?;
         Ok(Some(Attribute { name: name.to_owned(), source }))
+    }
+
+    /// Whether a content can only be of writes that are later than this.
+    fn are_all_after(&self, origins: &Origins, record: &Record) -> bool {
+        let is_after = |write: &usize| self.is_before(record, self.writes[*write]);
+        !origins.before
+            && (origins.later || !origins.writes.is_empty())
+            && origins.writes.iter().all(is_after)
+    }
+
+    /// Whether nothing that was sent for it could come any more when the first of these writes began.
+    fn were_over(&self, record: &Record, origins: &Origins) -> bool {
+        let slack = self.bounds.settle.saturating_add(self.bounds.clocks);
+        let begun = origins.writes.iter().map(|write| self.writes[*write].intent.begun).min();
+        begun.is_none_or(|begun| record.ended.saturating_add(slack) < begun)
     }
 
     /// Whether a worker may have sent sub-resources of older writes, whose end nobody has seen: nothing tells whether a

@@ -246,7 +246,7 @@ impl Case<'_> {
         }
         Some(match class.holders.first() {
             None => Decision::Delete { targets },
-            Some((source, _)) => match self.last_words(source, &targets) {
+            Some((source, _)) => match self.last_words((source, &class.origins), &targets) {
                 Ok(attributes) => Decision::Copy { source: (*source).to_owned(), targets, attributes },
                 Err(why) => Decision::Park(why),
             },

@@ -121,3 +121,18 @@ fn what_no_copy_has_is_given_to_all_that_are_copied_to() {
     let only_b = decided(acl(Said::NotApplied, deleted()));
     assert!(matches!(&only_b, Decision::Park(why) if why.contains("?acl")), "{only_b:?}");
 }
+
+#[test]
+fn a_sub_resource_that_what_is_copied_has_replaced_is_not_given_to_it() {
+    let tags =
+        |before, a| record(1, What::Attribute("tagging".into()), T - before, &[(A, a), (B, deleted())]);
+    let put = record(2, What::Put, T, &[(A, good(1)), (B, good(1))]);
+    let later = record(3, What::Put, T + 2_000, &[(A, Said::Unknown), (B, Said::NotApplied)]);
+    let differ = [(A, has(2, T + 2_000)), (B, has(1, T))];
+    let unsure = tags(2_000, Said::Unknown);
+    parked(&[unsure, put.clone(), later.clone()], &differ, "?tagging may have come late");
+    // Long ago, or not to A at all.
+    for replaced in [tags(200_000, Said::Unknown), tags(2_000, Said::NotApplied)] {
+        check(&[replaced, put.clone(), later.clone()], &differ, copy(A, &[B]));
+    }
+}
