@@ -64,11 +64,11 @@ impl Slots {
         slot
     }
 
-    /// How many more may be leased while there are so many jobs; some more than there are places, so that nobody waits
-    /// for the journal.
-    pub fn room(&self, jobs: usize) -> usize {
+    /// How many more may be leased while there are so many jobs: for each place so many `ahead`, so that nobody waits for
+    /// the journal.
+    pub fn room(&self, jobs: usize, ahead: usize) -> usize {
         let waiting = self.waiting.load(Relaxed).min(self.at_once.saturating_mul(WAITING));
-        self.at_once.saturating_mul(3).saturating_sub(jobs.saturating_sub(waiting))
+        self.at_once.saturating_mul(ahead.saturating_add(1)).saturating_sub(jobs.saturating_sub(waiting))
     }
 
     /// Returns when an object has left its place to wait.
@@ -111,25 +111,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_leaves_its_place_to_others_and_makes_room_up_to_a_bound() {
         let slots = Slots::new(1, IntGauge::new("running", "Places that are taken.").unwrap());
-        assert_eq!([0, 1, 3, 4].map(|jobs| slots.room(jobs)), [3, 2, 0, 0]);
+        assert_eq!([0, 1, 3, 4].map(|jobs| slots.room(jobs, 2)), [3, 2, 0, 0]);
         let mut first = slots.take().await;
         assert!(slots.take().now_or_never().is_none());
         let mut waits = Box::pin(first.aside(sleep(Duration::from_secs(9))));
         assert!((&mut waits).now_or_never().is_none());
         slots.left().await;
-        assert_eq!(slots.room(3), 1);
+        assert_eq!(slots.room(3, 2), 1);
         let second = slots.take().await;
         sleep(Duration::from_secs(10)).await;
         assert!((&mut waits).now_or_never().is_none(), "the place is taken");
-        assert_eq!(slots.room(3), 0, "it does not wait any more");
+        assert_eq!(slots.room(3, 2), 0, "it does not wait any more");
         drop(second);
         waits.await;
 
         // Also who is dropped while it waits.
         assert!(first.aside(std::future::pending::<()>()).now_or_never().is_none());
-        assert_eq!(slots.room(3), 0);
+        assert_eq!(slots.room(3, 2), 0);
         let many: Vec<_> = (0..2 * WAITING).map(|_| Waiting(&slots)).collect();
         slots.waiting.store(many.len(), Relaxed);
-        assert_eq!((slots.room(WAITING), slots.room(many.len())), (3, 0));
+        assert_eq!((slots.room(WAITING, 2), slots.room(many.len(), 2)), (3, 0));
     }
 }

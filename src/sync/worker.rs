@@ -32,6 +32,13 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(1);
 /// First and longest pause when the journal cannot be asked.
 const JOURNAL_AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Objects that are leased ahead for each that is repaired at once, at least and at most. A lease is put on disk, and costs
+/// the same for many: where objects take little time there are more of them, where they take long the others are left to
+/// other processes.
+const AHEAD: (usize, usize) = (2, 16);
+/// Of a batch of leases: it took little time, or long.
+const QUICK: Duration = Duration::from_millis(100);
+const SLOW: Duration = Duration::from_secs(1);
 /// For leases that the journal has been asked for when the process is to end. Those that come later run out.
 const ASKED: Duration = Duration::from_secs(5);
 /// For repairs that run then.
@@ -73,11 +80,27 @@ pub struct Worker {
     pub once: bool,
 }
 
-/// When to do what next.
+/// When to do what next, and how much of it.
 struct Pace {
     look: Instant,
     adopt: Instant,
     journal_pause: Duration,
+    /// See [`AHEAD`].
+    ahead: usize,
+    leased: Instant,
+}
+
+impl Pace {
+    /// A batch of leases is there, as many as there was room for, or all that were due.
+    fn has_leased(&mut self, is_full: bool) {
+        let since = self.leased.elapsed();
+        self.leased = Instant::now();
+        if is_full && since < QUICK {
+            self.ahead = (self.ahead * 2).min(AHEAD.1);
+        } else if since > SLOW {
+            self.ahead = (self.ahead / 2).max(AHEAD.0);
+        }
+    }
 }
 
 impl Worker {
@@ -94,7 +117,8 @@ impl Worker {
 
     async fn work(&self, slots: &Arc<Slots>, jobs: &mut JoinSet<()>) -> Result<Ended, JournalError> {
         let now = Instant::now();
-        let mut pace = Pace { look: now, adopt: now, journal_pause: JOURNAL_AWAY.0 };
+        let journal_pause = JOURNAL_AWAY.0;
+        let mut pace = Pace { look: now, adopt: now, journal_pause, ahead: AHEAD.0, leased: now };
         let (mut stop, mut paused) = (self.wishes.stop.clone(), self.wishes.paused.clone());
         loop {
             while jobs.try_join_next().is_some() {}
@@ -105,7 +129,7 @@ impl Worker {
             if self.once && is_paused && jobs.is_empty() {
                 return Ok(Ended::Paused);
             }
-            let wants = slots.room(jobs.len()) >= self.concurrency;
+            let wants = slots.room(jobs.len(), pace.ahead) >= self.concurrency.saturating_mul(pace.ahead) / 2;
             let hurries = self.once && jobs.is_empty();
             if !is_paused && wants && (hurries || Instant::now() >= pace.look) {
                 let found = tokio::select! {
@@ -135,7 +159,7 @@ impl Worker {
         pace: &mut Pace,
     ) -> Result<Option<usize>, JournalError> {
         let shop = &self.shop;
-        let room = slots.room(jobs.len());
+        let room = slots.room(jobs.len(), pace.ahead);
         let asked = Asked::now();
         let leased = async {
             if Instant::now() >= pace.adopt {
@@ -160,6 +184,7 @@ impl Worker {
         shop.well();
         pace.journal_pause = JOURNAL_AWAY.0;
         let found = leases.len();
+        pace.has_leased(found == room);
         pace.look = Instant::now() + if found < room { IDLE } else { Duration::ZERO };
         for (lease, case) in leases {
             let job = Job::new(shop.clone(), lease, case, asked);

@@ -175,12 +175,14 @@ async fn client(world: Arc<World>, slots: Slots, keys: Vec<Vec<u8>>, _done: crat
 
 async fn make_trouble(world: Arc<World>, slots: Slots, mut workers: Vec<usize>, is_safe: Arc<Mutex<bool>>) {
     let sim = world.sim.clone();
+    // In most histories of a kind, so that what takes several of them happens.
+    let kind = sim.range(0, 4);
     for _ in 0..sim.range(0, 6) {
         sim.pause(10, 3_000).await;
         if !world.faults.load(Relaxed) {
             return;
         }
-        match sim.range(0, 4) {
+        match if sim.chance(500) { kind } else { sim.range(0, 4) } {
             0 => {
                 world.take_down(sim.range(0, world.backends.len() as i64 - 1) as usize, sim.range(10, 4_000))
             }

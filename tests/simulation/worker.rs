@@ -246,7 +246,7 @@ pub async fn work(world: Arc<World>, actor: Actor) {
     let wanted = if world.is_moving() { Wanted::Misplaced } else { Wanted::Diverged };
     let lease_settle = if ignored { Duration::ZERO } else { world.settle };
     loop {
-        world.sim.pause(10, 500).await;
+        world.sim.pause(10, world.rest).await;
         let asked = world.sim.now();
         let hold = Duration::from_millis(HOLD as u64);
         let leases = world.journal.lease(&name, wanted, 1, hold, lease_settle).await.unwrap();

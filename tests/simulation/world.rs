@@ -156,6 +156,8 @@ pub struct World {
     pace: Pace,
     /// How often a worker stands still around a change, of 1000 times.
     stalls: i64,
+    /// For how long workers rest between looks at the journal, at most.
+    pub rest: i64,
     /// Whether what clients write beside objects is no part of a copy.
     pub is_apart: bool,
     /// How often a backend stores something else than it was sent, or is not all that belongs to it, of 1000 copies.
@@ -221,6 +223,7 @@ impl World {
             lateness: sim.pick(&[50, 50, 250]),
             pace: sim.pick(&[Pace::Quick, Pace::Quick, Pace::Slow, Pace::Uneven]),
             stalls: sim.pick(&[30, 30, 200]),
+            rest: sim.pick(&[500, 500, 20]),
             is_apart: sim.chance(300),
             spoils: sim.pick(&[0, 0, 100]),
             stores: Mutex::new(stores),
