@@ -27,6 +27,10 @@ use crate::{
 
 /// Lines that wait to be written.
 const WAITING_MOST: usize = 10_000;
+/// Lines are written together that come within so long, and are not much longer than this: to wake the thread for each of
+/// them costs a repair more than the line.
+const GATHERING: Duration = Duration::from_millis(10);
+const CHUNK: usize = 64 << 10;
 const SUMMARY: Duration = Duration::from_secs(10);
 /// For the journal to be counted at the end.
 pub const COUNTING: Duration = Duration::from_secs(2);
@@ -190,9 +194,17 @@ fn span(seconds: u64) -> String {
 /// Where stdout cannot be written to nobody reads: the lines are dropped.
 fn write(lines: &Receiver<Vec<u8>>, totals: &Totals) {
     while let Ok(line) = lines.recv() {
+        thread::sleep(GATHERING);
+        let (mut text, mut count) = (line, 1);
+        while text.len() < CHUNK
+            && let Ok(line) = lines.try_recv()
+        {
+            text.extend(line);
+            count += 1;
+        }
         let mut out = stdout().lock();
-        out.write_all(&line).and_then(|()| out.flush()).unwrap_or_default();
-        totals.unwritten.send_modify(|lines| *lines -= 1);
+        out.write_all(&text).and_then(|()| out.flush()).unwrap_or_default();
+        totals.unwritten.send_modify(|lines| *lines -= count);
     }
 }
 
