@@ -261,7 +261,21 @@ impl Case<'_> {
         let is_held = || classes.iter().any(|class| class.origins.writes.contains(&write));
         origins.before
             || origins.writes.iter().any(is_older)
-            || (self.may_have_overtaken(class, late, write) && !is_held())
+            || (!is_held()
+                && (self.may_have_overtaken(class, late, write) || self.may_be_hidden(class, write)))
+    }
+
+    /// Whether a write that a backend took, and of which nothing is left, may be later than a content: nothing tells their
+    /// order, neither a backend that took it and holds this now, nor a DELETE after it.
+    fn may_be_hidden(&self, class: &Class, write: usize) -> bool {
+        let took = |backend: &str| matches!(self.writes[write].said(backend), Said::Good { .. });
+        let is_unordered = |other: &usize| !self.order.before(write, *other);
+        let is_deleted =
+            |other: usize| self.is_delete(other) && self.is_taken(other) && self.order.before(write, other);
+        self.is_taken(write)
+            && class.origins.writes.iter().any(is_unordered)
+            && !class.holders.iter().any(|(backend, _)| took(backend))
+            && !(0..self.writes.len()).any(is_deleted)
     }
 
     /// Whether what all backends hold is certainly older than a write, or came late. If it may be a later one, they are

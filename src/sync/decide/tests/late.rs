@@ -223,3 +223,17 @@ fn what_may_be_a_workers_own_does_not_win_however_late_it_is_there() {
     let put = strong(at(10, put));
     assert_eq!(decided(&put, unseen(5), has(1, LATER), State::Absent), copy(B, &[A, C]));
 }
+
+#[test]
+fn what_may_have_been_deleted_is_not_replaced_by_what_was_there_before() {
+    let put = by_gateway(2, strong(record(1, What::Put, T, &[(A, good(2)), (B, Said::NotApplied)])));
+    let delete = strong(record(2, What::Delete, T + 3_000, &[(A, Said::Unknown), (B, Said::NotApplied)]));
+    for modified in [T - 100_000, T - 1_000, T, T + 1_000] {
+        parked(&[put.clone(), delete.clone()], &[(A, State::Absent), (B, has(1, modified))], "took a newer");
+    }
+    // Nor by what may be older: nothing tells which of two came last to the one that took both.
+    let earlier = strong(record(1, What::Put, T - 900, &[(A, good(1)), (B, good(1))]));
+    let absent = [(A, State::Absent), (B, has(1, T))];
+    parked(&[earlier.clone(), put.clone(), delete.clone()], &absent, "took a newer");
+    check(&[earlier, put, delete], &[(A, has(1, T)), (B, has(1, T))], agreed());
+}
