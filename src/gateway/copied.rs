@@ -25,7 +25,7 @@ impl Gateway {
         let (bucket, key) = (source.bucket.clone(), source.key.clone());
         let object = Object { cluster: home.name.clone(), bucket: bucket.clone(), key: key.clone() };
         let name = write::object_name(&Target::Object { bucket, key })?;
-        let lagging = self.mirror.order().lagging(&name);
+        let lagging: Vec<BackendId> = self.mirror.order().lagging(&name).all().collect();
         (!lagging.is_empty() || journaling.may_have_records(&object)).then_some(Doubt { lagging })
     }
 }

@@ -161,9 +161,7 @@ impl Gateway {
             Err(cause) => return self.unsendable(session, context, cause).await,
         };
         let clusters = route.clusters_to_read();
-        let object = write::object_name(&route.request.target);
-        let mut lagging = object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default();
-        let known = self.ask_journal(&route, &clusters[0], &mut lagging).await;
+        let (lagging, known) = self.lagging(&route, &clusters[0]).await;
         let read = read::Read {
             upstream: &self.upstream,
             header: &header,

@@ -44,7 +44,7 @@ use self::{
 };
 pub use self::{
     latch::Latch,
-    order::{MISSED_MOST, Object, Order},
+    order::{Lagging, MISSED_MOST, Object, Order},
     reply::{Judge, Reply},
     rest::Rest,
     verdict::{Decision, Kind, Rule},

@@ -9,6 +9,7 @@
 //! | `follow.rs` | keeps what is remembered as the journal is |
 
 mod follow;
+mod lagging;
 pub mod outcome;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use http::Method;
 use tokio::{sync::watch, time::timeout};
 
 use self::outcome::{Parts, outcome};
-use super::{Gateway, route::Route};
+use super::{Gateway, route::Route, write};
 use crate::{
     config::{Consistency, JournalConfig},
     journal::{
@@ -81,23 +82,20 @@ pub struct Begun {
 }
 
 impl Gateway {
-    /// What the journal says of an object that is about to be read; who lacks its newest version is `lagging`.
-    pub(super) async fn ask_journal(
-        &self,
-        route: &Route,
-        home: &Cluster,
-        lagging: &mut Vec<BackendId>,
-    ) -> Option<Known> {
-        let known = self.journaling.as_ref()?.known(&route.request.target, home).await?;
+    /// The backends that lack the newest version of an object that is about to be read, and what the journal says of it.
+    pub(super) async fn lagging(&self, route: &Route, home: &Cluster) -> (Vec<BackendId>, Option<Known>) {
+        let object = write::object_name(&route.request.target);
+        let known = match &self.journaling {
+            Some(journaling) => journaling.known(&route.request.target, home).await,
+            None => None,
+        };
+        // After the journal: a write may have ended meanwhile.
+        let own = object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default();
+        let Some(known) = known else { return (own.all().collect(), None) };
         let lags = |backend: &&Arc<Backend>| known.lags(&backend.endpoint());
-        let lagging_there: Vec<BackendId> =
-            home.backends.iter().filter(lags).map(|backend| backend.id).collect();
-        lagging.extend(&lagging_there);
-        // What was acknowledged counts for more than what is under way beside it.
-        if home.backends.iter().all(|backend| lagging.contains(&backend.id)) && !lagging_there.is_empty() {
-            *lagging = lagging_there;
-        }
-        Some(known)
+        let recorded = home.backends.iter().filter(lags).map(|backend| backend.id).collect();
+        let backends: Vec<BackendId> = home.backends.iter().map(|backend| backend.id).collect();
+        (lagging::joined(&backends, &own, recorded), Some(known))
     }
 }
 
