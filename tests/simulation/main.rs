@@ -121,7 +121,6 @@ fn broken_rules_are_seen() {
         (0, Mutation::Guessed),
         (0, Mutation::TombstonesIgnored),
         (0, Mutation::UnknownsTrusted),
-        (0, Mutation::DeathsUnheard),
         (MOVING, Mutation::Unchecked),
         (MOVING, Mutation::NoSettle),
         (MOVING, Mutation::SettledForgotten),

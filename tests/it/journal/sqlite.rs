@@ -235,6 +235,12 @@ fn a_file_of_the_first_version_is_brought_to_this_one() {
     run(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
+        let later = folder.path().join("later");
+        let gateway = at(&later).enrol("host").await.unwrap();
+        at(&later).apply(&host(gateway), vec![diverged(id(1, 1), &object("k"))], SETTLE).await.unwrap();
+        let payload = "SELECT payload FROM records";
+        let payload: Vec<u8> =
+            Connection::open(&later).unwrap().query_row(payload, [], |row| row.get(0)).unwrap();
         let first = Connection::open(&path).unwrap();
         first.execute_batch(include_str!("../../../src/journal/schema/sqlite-001.sql")).unwrap();
         first
@@ -243,17 +249,17 @@ fn a_file_of_the_first_version_is_brought_to_this_one() {
                 INSERT INTO gateways (name, seen, gone) VALUES ('host', 1, 0);
                 INSERT INTO objects (id, digest, cluster, bucket, key, standing, diverged, due, calm, replaced,
                     attempts, since, reason, records, appended)
-                VALUES (1, zeroblob(32), 'c', x'62', x'6b', 0, 1, 1, 1, 0, 0, 1, '', 1, 1);
-                INSERT INTO records VALUES (1, 1, 1, 1, x'7b7d')",
+                VALUES (1, zeroblob(32), 'c', x'62', x'6b', 0, 1, 1, 1, 0, 0, 1, '', 1, 1)",
             )
             .unwrap();
+        first.execute("INSERT INTO records VALUES (1, 1, 1, 1, ?1)", [payload]).unwrap();
         drop(first);
         let journal = at(&path);
         assert_eq!(journal.alive(&host(1)).await.unwrap(), Some(0));
         let [(_, known)] = &journal.unresolved(None, 9).await.unwrap().objects[..] else {
             panic!("it has one")
         };
-        assert!(known.lags("http://a:80"), "its records are asked");
+        assert!(known.lags("http://b:80") && !known.lags("http://a:80"), "its records are asked");
         journal.leave(&host(1), SETTLE).await.unwrap();
         assert_eq!(at(&path).alive(&host(1)).await.unwrap(), Some(1));
     });
