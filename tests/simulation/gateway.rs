@@ -19,7 +19,8 @@ use akubra::journal::{
 
 use crate::{
     exec::{Actor, Latch, START, Sender, lock},
-    world::{Mutation, SILENT, World},
+    mutation::Mutation,
+    world::{SILENT, World},
 };
 
 /// Of the clock that the queue is given.

@@ -14,8 +14,9 @@ use akubra::{
 use crate::{
     exec::{Rng, Sim, channel, lock},
     gateway::Gateway,
+    mutation::Mutation,
     worker,
-    world::{Effect, LANDED, Mutation, SETTLE, SPOILT, World, Write, object_on},
+    world::{Effect, LANDED, SETTLE, SPOILT, World, Write, object_on},
 };
 
 type Slots = Arc<Vec<Mutex<Option<Arc<Gateway>>>>>;

@@ -8,6 +8,8 @@
 mod exec;
 mod gateway;
 mod history;
+mod mutation;
+mod wire;
 mod worker;
 mod world;
 
@@ -20,7 +22,7 @@ use std::{
 };
 
 use history::MOVING;
-use world::Mutation;
+use mutation::Mutation;
 
 const HISTORIES: u64 = 100_000;
 /// Besides, of objects on their way home.

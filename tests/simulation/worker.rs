@@ -10,7 +10,7 @@ use std::{
 };
 
 use akubra::{
-    journal::{Case, Journal, Later, Lease, Object, Record, Said, Standing, Wanted, What},
+    journal::{Case, Journal, Later, Lease, Object, Record, Standing, Wanted},
     sync::{
         Copied, Gate, Held, Md5, State, StoreError, Stores,
         misplaced::{Elsewhere, Move, Moved, Sent, found_on},
@@ -22,7 +22,9 @@ use futures_util::future::{Either, select};
 
 use crate::{
     exec::{Actor, Sim, lock},
-    world::{Answer, BOUND, Effect, Mutation, SPOILT, World, digest},
+    mutation::{Mutation, misread},
+    wire::Answer,
+    world::{BOUND, Effect, SPOILT, World, digest},
 };
 
 /// Less than what is sent before may take to arrive.
@@ -305,24 +307,6 @@ async fn repair(
         journal.drop_object(&lease.object, "").await.unwrap();
     }
     outcome
-}
-
-/// What a worker takes the records for.
-fn misread(mutation: Mutation, case: &Case) -> Case {
-    let mut known = case.clone();
-    for record in &mut known.records {
-        let replies = record.replies.iter_mut().map(|(_, said)| said);
-        match mutation {
-            Mutation::TombstonesIgnored if record.intent.what == What::Delete => {
-                replies.for_each(|said| *said = Said::NotApplied);
-            }
-            Mutation::UnknownsTrusted => {
-                replies.filter(|said| **said == Said::Unknown).for_each(|said| *said = Said::NotApplied);
-            }
-            _ => {}
-        }
-    }
-    known
 }
 
 async fn bring_home(world: &Arc<World>, lease: &Lease, case: &Case, repair: &Repair<'_>) -> Outcome {

@@ -1,8 +1,6 @@
-//! Backends, what lies between them and those who ask, and what clients wanted: all that no crash takes away.
+//! Backends, and what clients wanted: all that no crash takes away.
 //!
-//! A backend is one linear store with a clock of its own. What is sent to it may be lost, its answer may be, it may
-//! arrive late, though never `settle` after it was sent, and it may say that it is broken although it did what it was
-//! asked. So may the journal.
+//! A backend is one linear store with a clock of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +20,11 @@ use akubra::{
 };
 use md5::Digest;
 
-use crate::exec::{Actor, Latch, Sim, WORLD, lock};
+use crate::{
+    exec::{Sim, lock},
+    mutation::Mutation,
+    wire::Pace,
+};
 
 pub const SETTLE: i64 = 2_000;
 /// Who gave no sign of life for so long is taken for dead.
@@ -32,61 +34,8 @@ const SKEW: i64 = 450;
 /// What is not late has arrived by then.
 pub const LANDED: i64 = 50;
 
-/// What is slow, and not late, has arrived by then.
-const SLOW: i64 = 400;
-/// And this, where few things are.
-const SLOWEST: i64 = 1_500;
-
 /// What a backend stores that stores something else than it was sent.
 pub const SPOILT: &str = "spoilt";
-
-/// A rule that is broken on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutation {
-    None,
-    /// Copies and deletions go to whatever the backend holds by now, and whatever the journal knows by now.
-    Unchecked,
-    /// Nobody waits for what may still arrive.
-    NoSettle,
-    /// Writes that all took are never recorded.
-    SettledForgotten,
-    /// DELETEs are never recorded.
-    DeletesForgotten,
-    /// A worker goes on when its lease has run out, whatever the backend holds by now, and the next does not wait for it.
-    LeaseIgnored,
-    /// Whoever ends does not tell that another write to the object is under way.
-    OthersUntold,
-    /// Writes to objects with records begin unseen.
-    KnownUnseen,
-    /// A gateway forgets which objects have records.
-    MemoryLost,
-    /// Writes begin before their intents are on disk.
-    NobodyWaits,
-    /// What the journal did not take is not told again.
-    BatchesLost,
-    /// A gateway that was taken for dead goes on as if it had not been.
-    DeathsUnheard,
-    /// A gateway begins writes before those of its dead predecessor are records.
-    HeirsTooEarly,
-    /// That something was changed is not told, unless its outcome is unknown.
-    ChangesUntold,
-    /// Clocks are taken to be the same everywhere.
-    ClocksTrusted,
-    /// Where nothing tells which is newer it is left as it is.
-    Guessed,
-    /// Workers pass over DELETEs.
-    TombstonesIgnored,
-    /// Workers take what nobody knows for what was not done.
-    UnknownsTrusted,
-    /// What is elsewhere is deleted whatever home holds.
-    HomeUnseen,
-    /// What was copied home of a misplaced object is not waited for.
-    CopiesUnawaited,
-    /// What was copied home of a misplaced object is not looked back at.
-    CopiesForgotten,
-    /// That an object is misplaced is not said again when its other records are resolved.
-    SightingsForgotten,
-}
 
 /// What is asked of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,12 +60,12 @@ struct Content {
     modified: i64,
 }
 
-struct Store {
+pub struct Store {
     skew: i64,
     /// Its ETags are not the MD5 of the content.
     opaque: bool,
     conditional: bool,
-    down_until: i64,
+    pub down_until: i64,
     contents: BTreeMap<Vec<u8>, Content>,
     stored: u64,
 }
@@ -151,9 +100,9 @@ pub struct World {
     /// Whether what was sent may arrive after what was sent later.
     pub is_late: bool,
     /// How often it does, of 1000 times.
-    lateness: i64,
+    pub lateness: i64,
     /// Whether what is not late takes its time, too.
-    pace: Pace,
+    pub pace: Pace,
     /// How often a worker stands still around a change, of 1000 times.
     stalls: i64,
     /// For how long workers rest between looks at the journal, at most.
@@ -162,32 +111,12 @@ pub struct World {
     pub is_apart: bool,
     /// How often a backend stores something else than it was sent, or is not all that belongs to it, of 1000 copies.
     spoils: i64,
-    stores: Mutex<Vec<Store>>,
+    pub stores: Mutex<Vec<Store>>,
     pub faults: AtomicBool,
     pub writes: Mutex<Vec<Write>>,
     /// Keys of objects that a worker knew to be misplaced.
     pub sighted: Mutex<BTreeSet<Vec<u8>>>,
     events: AtomicI64,
-}
-
-/// How long what is neither lost nor late takes to arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    Quick,
-    Slow,
-    /// Quick, but for some that are slower than all others.
-    Uneven,
-}
-
-/// What came of a request.
-pub enum Answer<T> {
-    Done(T),
-    /// It did not get there.
-    Away,
-    /// It says that something went wrong; what it was asked to do may have been done.
-    Broken,
-    /// Nobody knows.
-    Lost,
 }
 
 impl World {
@@ -377,106 +306,6 @@ impl World {
                 Some(etag)
             }
         }
-    }
-
-    /// Sends a request before this returns; who drops what is returned does not take it back.
-    pub fn exchange<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
-        self: &Arc<Self>,
-        at: usize,
-        effect: F,
-    ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
-        self.exchange_with(self.lateness, None, at, effect)
-    }
-
-    /// [`Self::exchange`] of who is about to stand still: so may what lies between, and be late every other time.
-    pub fn exchange_stalling<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
-        self: &Arc<Self>,
-        at: usize,
-        effect: F,
-    ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
-        self.exchange_with(500, None, at, effect)
-    }
-
-    /// [`Self::exchange`] with a backend that takes its time, and answers, as long as it is waited for.
-    pub fn exchange_dragging<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
-        self: &Arc<Self>,
-        actor: Actor,
-        at: usize,
-        effect: F,
-    ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
-        self.exchange_with(0, Some(actor), at, effect)
-    }
-
-    fn exchange_with<T: Send + 'static, F: FnOnce(&World) -> T + Send + 'static>(
-        self: &Arc<Self>,
-        lateness: i64,
-        dragged: Option<Actor>,
-        at: usize,
-        effect: F,
-    ) -> impl Future<Output = Answer<T>> + Send + use<T, F> + 'static {
-        let sim = self.sim.clone();
-        let is_down = lock(&self.stores)[at].down_until > sim.now() && self.faults.load(Relaxed);
-        let (is_lost, is_late) = (self.is_faulty(80), self.is_late && self.is_faulty(lateness));
-        let patience = if is_lost || is_late { sim.range(5, 1500) } else { 60_000 };
-        let patience = if self.is_late { patience } else { patience.max(LANDED) };
-        let arrives = match self.pace {
-            _ if is_late => sim.range(1, SETTLE - 10),
-            Pace::Slow if self.is_late => sim.range(1, SLOW),
-            Pace::Uneven if self.is_late && sim.chance(200) => sim.range(1, SLOWEST),
-            _ => sim.range(1, 40),
-        };
-        let never = is_lost && sim.chance(500);
-        let is_broken = !is_lost && !is_late && self.is_faulty(20);
-        let done = Arc::new((Latch::default(), Mutex::new(None)));
-        let (world, told) = (self.clone(), done.clone());
-        let waits = Waits(Arc::default());
-        let given_up = waits.0.clone();
-        if !is_down && !never {
-            sim.clone().spawn(WORLD, async move {
-                match dragged.filter(|_| !is_lost) {
-                    Some(actor) => world.drag(actor, &given_up).await,
-                    None => world.sim.sleep(arrives).await,
-                }
-                let answer = effect(&world);
-                world.sim.pause(0, 20).await;
-                if !is_lost {
-                    *lock(&told.1) = Some(answer);
-                    told.0.set();
-                }
-            });
-        }
-        async move {
-            let _waits = waits;
-            if is_down {
-                sim.pause(1, 5).await;
-                return Answer::Away;
-            }
-            match sim.within(patience, done.0.wait()).await {
-                Some(()) if is_broken => Answer::Broken,
-                Some(()) => lock(&done.1).take().map_or(Answer::Lost, Answer::Done),
-                None => Answer::Lost,
-            }
-        }
-    }
-
-    /// For long, but not for longer than `settle` once nobody waits, or who does stands still.
-    async fn drag(&self, actor: Actor, given_up: &Latch) {
-        const STEP: i64 = 50;
-        for _ in 0..self.sim.range(SETTLE, 4 * SETTLE) / STEP {
-            if given_up.is_set() || self.sim.is_stalled(actor) {
-                return self.sim.pause(0, SETTLE - 2 * STEP).await;
-            }
-            self.sim.sleep(STEP).await;
-        }
-    }
-}
-
-/// Who waits for an answer.
-struct Waits(Arc<Latch>);
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.0.set();
     }
 }
 

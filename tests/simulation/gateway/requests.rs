@@ -21,7 +21,9 @@ use http::StatusCode;
 use super::Gateway;
 use crate::{
     exec::{Latch, Sender, channel, lock},
-    world::{Answer, Effect, Mutation, World, object, object_on},
+    mutation::Mutation,
+    wire::Answer,
+    world::{Effect, World, object, object_on},
 };
 
 /// A write that has begun; dropped, nobody knows what became of it.
