@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `outcome.rs` | from replies to what the journal is told of a write |
 //! | `follow.rs` | keeps what is remembered as the journal is |
+//! | `lagging.rs` | who is asked last for an object |
 
 mod follow;
 mod lagging;
