@@ -1,7 +1,8 @@
 //! A backend that cannot be asked, or refuses, several times in a row is left alone for a while.
 //!
 //! Then one object at a time tries it again; the others of its clusters wait without anybody being asked. Pauses double
-//! up to a bound while that fails. Pure: the time is given.
+//! up to a bound while that fails. Where the one had no need to try, all may, up to the first failure. Pure: the time is
+//! given.
 
 use std::time::{Duration, Instant};
 

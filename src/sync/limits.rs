@@ -7,7 +7,8 @@
 //! A refusal may be about one object, which is for a human then, or about the account, and then it would be about all of
 //! them. It is taken to be about the object only if the last that was heard of the backend was good. Else it counts as
 //! a failure: of an account that is refused, whatever it asks or does, the backend is left alone, and objects wait.
-//! Questions, reading and changing are looked at apart ([`Kind`]), since an account may have the right to one only.
+//! Questions, reading and changing are looked at apart ([`Kind`]), since an account may have the right to one only. What
+//! the object that was to try one had no need of is open to all again ([`Pass::end`]), until it fails once more.
 
 use std::{
     collections::HashMap,

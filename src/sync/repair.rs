@@ -2,7 +2,8 @@
 //!
 //! Only what is seen after the last change counts: a record is forgotten when a round of questions found all backends
 //! in agreement. What is copied goes under conditions (the source as it was seen, the target as it was seen), and behind
-//! a [`Gate`] that closes when the lease is lost or another write to the object is in the journal.
+//! a [`Gate`] that closes when the lease is lost or another write to the object is in the journal. What was sent on the way
+//! is noted ([`Attempt`]), however it ends: who did not see all agree behind it has to tell the journal.
 
 use std::{
     collections::HashMap,

@@ -168,8 +168,7 @@ impl Copy<'_> {
         error::pass(self.gate, self.target).await
     }
 
-    /// What the target has taken is not what was sent: it is not left there, where it can be told from what others have
-    /// written since.
+    /// What the target has taken is not what was sent: left there, nothing would tell it from what others have written.
     async fn take_away(&self, etag: &str) -> Result<(), StoreError> {
         match self.stores.state_of(self.target, self.object).await {
             State::Present(now) if now.etag == etag => {
@@ -180,7 +179,8 @@ impl Copy<'_> {
         }
     }
 
-    async fn is_wrong(&self, etag: Option<&str>, why: String) -> StoreError {
+    /// Why a copy that is not right came to nothing, once that was seen to.
+    async fn wrong(&self, etag: Option<&str>, why: String) -> StoreError {
         let url = self.target.url();
         let taken_away = match etag {
             Some(etag) => self.take_away(etag).await,
@@ -238,7 +238,7 @@ impl Copy<'_> {
             && plain.is_some()
         {
             let why = format!("it answered the ETag {etag}, the MD5 is {expected}");
-            return Err(self.is_wrong(Some(etag), why).await);
+            return Err(self.wrong(Some(etag), why).await);
         }
         let now = match self.stores.state_of(self.target, self.object).await {
             State::Present(now) if etag.as_ref().is_none_or(|etag| *etag == now.etag) => now,
@@ -254,7 +254,7 @@ impl Copy<'_> {
         let is_same = now.etag == expected || source::md5(self.target, self.object, &now).await? == md5;
         if now.length != self.held.length || !is_same {
             return Err(self
-                .is_wrong(etag.as_deref(), "what it holds is not what was copied there".into())
+                .wrong(etag.as_deref(), "what it holds is not what was copied there".into())
                 .await);
         }
         Ok(Copied { version: version.or(now.version), etag: now.etag, md5 })

@@ -14,6 +14,16 @@ fn object(key: &str) -> Object {
     Object { cluster: "main".into(), bucket: b"bucket".into(), key: key.into() }
 }
 
+/// Three times as many as are repaired at once.
+async fn with_slow_objects() -> World {
+    let world = World::new();
+    world.stores.slow.store(2_000, Relaxed);
+    for number in 0..12 {
+        world.missed_by_b(&format!("key{number}")).await;
+    }
+    world
+}
+
 #[tokio::test(start_paused = true)]
 async fn all_that_is_due_is_repaired_and_not_too_much_at_once() {
     let world = World::new();
@@ -116,11 +126,7 @@ async fn a_lost_lease_ends_the_repair_before_it_changes_anything() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_lets_repairs_end_and_gives_the_rest_back() {
-    let world = World::new();
-    world.stores.slow.store(2_000, Relaxed);
-    for number in 0..12 {
-        world.missed_by_b(&format!("key{number}")).await;
-    }
+    let world = with_slow_objects().await;
     let running = tokio::spawn(world.worker(false).run());
     sleep(Duration::from_secs(1)).await;
     world.stop.send_replace(true);
@@ -181,11 +187,7 @@ async fn a_paused_worker_takes_nothing_and_goes_on_when_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_lets_end_what_runs_and_gives_back_what_was_only_leased() {
-    let world = World::new();
-    world.stores.slow.store(2_000, Relaxed);
-    for number in 0..12 {
-        world.missed_by_b(&format!("key{number}")).await;
-    }
+    let world = with_slow_objects().await;
     let running = tokio::spawn(world.worker(false).run());
     sleep(Duration::from_secs(1)).await;
     assert!(world.journal.counts().await.unwrap().leased > 4, "more are leased than are repaired at once");

@@ -41,6 +41,32 @@ fn tags_and_acl_go_along() {
     });
 }
 
+#[test]
+fn what_has_replaced_a_copy_does_not_get_its_acl() {
+    run(async {
+        for is_replaced in [true, false] {
+            let (a, b) = crate::fixture::pair().await;
+            a.holds("/bucket/k", "body");
+            let stores = stores(&[&a, &b], Settings { copy_acl: true, ..Settings::default() });
+            a.will_once_on("GET", shows("<Tagging><TagSet/></Tagging>"));
+            a.will_once_on("GET", Behaviour::good());
+            a.will_once_on("GET", Behaviour::answers(Answer::new(200).body("<AccessControlPolicy/>")));
+            if is_replaced {
+                // There is nothing yet.
+                b.will_once_on("HEAD", Behaviour::good());
+                let other = Answer::new(200).header("ETag", "\"other\"");
+                let other = other.header("Last-Modified", "Fri, 24 May 2013 00:00:01 GMT").body("other");
+                b.will_once_on("HEAD", Behaviour::answers(other));
+            }
+            // For the one change of the copy itself, and one more.
+            let gate = Turnstile(std::sync::atomic::AtomicUsize::new(if is_replaced { 2 } else { 1 }));
+            let error = copy(&stores, "k", &a, &b, &gate).await.unwrap_err();
+            assert!(matches!(behind_the_copy(error), StoreError::Changed(_)));
+            assert_eq!(puts(&b).len(), 1);
+        }
+    });
+}
+
 /// As Ceph's gateway drops those of uploads in parts, and then answers with nothing at all.
 #[test]
 fn tags_that_a_target_has_dropped_are_set() {
