@@ -81,7 +81,7 @@ pub fn by_id(tables: &Transaction<'_>, id: i64) -> Result<(Case, Option<Unreadab
 }
 
 pub fn show(tables: &Transaction<'_>, digest: &[u8; 32]) -> Result<Option<Case>> {
-    let sql = format!("SELECT {COLUMNS} FROM objects WHERE digest = ?1");
+    let sql = format!("SELECT {COLUMNS} FROM objects WHERE {}", its_digest!());
     let found = tables.prepare_cached(&sql)?.query_row([digest], found).optional()?;
     Ok(found.map(|found| complete(tables, found)).transpose()?.map(|(case, _)| case))
 }
@@ -94,7 +94,10 @@ pub fn list(
     after: &[u8],
     most: usize,
 ) -> Result<(Vec<Case>, Option<[u8; 32]>)> {
-    let sql = format!("SELECT {COLUMNS} FROM objects WHERE digest > ?1 ORDER BY digest LIMIT ?2");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM objects WHERE prefix >= substr(?1, 1, 6) AND digest > ?1
+        ORDER BY prefix, digest LIMIT ?2"
+    );
     let mut statement = tables.prepare_cached(&sql)?;
     let rows = statement.query_map(params![after, PAGE], found)?;
     let rows = rows.collect::<Result<Vec<Found>>>()?;
@@ -149,7 +152,8 @@ fn number(row: &Row<'_>, column: usize) -> Result<u64> {
 pub fn unresolved(tables: &Transaction<'_>, after: &[u8], most: usize) -> Result<Unresolved> {
     let mark = newest(tables)?;
     let sql =
-        "SELECT id, cluster, bucket, key, known FROM objects WHERE digest > ?1 ORDER BY digest LIMIT ?2";
+        "SELECT id, cluster, bucket, key, known FROM objects WHERE prefix >= substr(?1, 1, 6) AND digest > ?1
+        ORDER BY prefix, digest LIMIT ?2";
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query(params![after, i64::try_from(most).unwrap_or(i64::MAX)])?;
     let mut objects = Vec::new();
@@ -162,7 +166,7 @@ pub fn unresolved(tables: &Transaction<'_>, after: &[u8], most: usize) -> Result
 }
 
 pub fn known(tables: &Transaction<'_>, object: &Object) -> Result<Option<Known>> {
-    let sql = "SELECT id, known FROM objects WHERE digest = ?1";
+    let sql = concat!("SELECT id, known FROM objects WHERE ", its_digest!());
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query([object.digest()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -184,7 +188,8 @@ pub fn news(tables: &Transaction<'_>, mark: Mark) -> Result<News> {
         return Ok(News::Reload);
     }
     let sql = "SELECT DISTINCT e.digest, e.cluster, e.bucket, e.key, o.id, o.known FROM events e
-        LEFT JOIN objects o ON o.digest = e.digest WHERE e.id > ?1 ORDER BY e.digest";
+        LEFT JOIN objects o ON o.prefix = substr(e.digest, 1, 6) AND o.digest = e.digest
+        WHERE e.id > ?1 ORDER BY e.digest";
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query([mark.0])?;
     let mut changed = Vec::new();

@@ -100,8 +100,11 @@ struct Leased {
 }
 
 fn leased(tables: &Transaction<'_>, lease: &Lease, now: i64) -> Result<Option<Leased>> {
-    let sql = "SELECT id, calm, replaced, records > ?5 FROM objects
-        WHERE digest = ?1 AND token = ?2 AND worker = ?3 AND held > ?4";
+    let sql = concat!(
+        "SELECT id, calm, replaced, records > ?5 FROM objects WHERE ",
+        its_digest!(),
+        " AND token = ?2 AND worker = ?3 AND held > ?4"
+    );
     let values = params![lease.object.digest(), lease.token, lease.worker, now, RECORDS_MOST as i64];
     let leased = tables.prepare_cached(sql)?.query_row(values, |row| {
         Ok(Leased { id: row.get(0)?, calm: row.get(1)?, replaced: row.get(2)?, has_too_many: row.get(3)? })
@@ -213,19 +216,23 @@ pub fn set_aside(
 }
 
 pub fn retry(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<bool> {
-    let sql = "UPDATE objects SET
+    let sql = concat!(
+        "UPDATE objects SET
             due = CASE WHEN token IS NOT NULL AND due > ?2 THEN due ELSE max(?2, calm) END,
             worker = CASE WHEN token IS NOT NULL AND due > ?2 THEN worker END,
             token = CASE WHEN token IS NOT NULL AND due > ?2 THEN token END,
             held = CASE WHEN token IS NOT NULL AND due > ?2 THEN held END,
             unseen_since = CASE WHEN token IS NULL OR due > ?2 THEN unseen_since ELSE coalesce(unseen_since, token) END,
             unseen_until = CASE WHEN token IS NULL OR due > ?2 THEN unseen_until END,
-            standing = 0, attempts = 0, reason = '' WHERE digest = ?1";
+            standing = 0, attempts = 0, reason = '' WHERE ",
+        its_digest!()
+    );
     Ok(tables.prepare_cached(sql)?.execute(params![object.digest(), now])? > 0)
 }
 
 pub fn drop_object(tables: &Transaction<'_>, object: &Object, reason: &str, now: i64) -> Result<bool> {
-    let sql = "SELECT id FROM objects WHERE digest = ?1 AND NOT (token IS NOT NULL AND due > ?2)";
+    let sql =
+        concat!("SELECT id FROM objects WHERE ", its_digest!(), " AND NOT (token IS NOT NULL AND due > ?2)");
     let free = tables.prepare_cached(sql)?.query_row(params![object.digest(), now], |row| row.get(0));
     let Some(id) = free.optional()? else { return Ok(false) };
     if under_way(tables, &object.digest())? > 0 {

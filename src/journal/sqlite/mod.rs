@@ -6,6 +6,14 @@
 //! arrive when its machine has stopped. Resolutions and what is given back survive the processes, and are found out anew
 //! after a crash of the machine.
 
+/// What a statement says of the object whose digest is its first value. `prefix` is what the index has, see the third
+/// version of the tables.
+macro_rules! its_digest {
+    () => {
+        "prefix = substr(?1, 1, 6) AND digest = ?1"
+    };
+}
+
 mod cases;
 mod checkpoint;
 mod dropped;
@@ -194,7 +202,7 @@ impl Journal for Sqlite {
         after: Option<&Object>,
         most: usize,
     ) -> Result<Vec<Case>, JournalError> {
-        let mut after = after.map_or(Vec::new(), |object| object.digest().to_vec());
+        let mut after = behind(after);
         let mut cases = Vec::new();
         while cases.len() < most {
             let (filter, from, rest) = (filter.clone(), after, most - cases.len());
@@ -242,7 +250,7 @@ impl Journal for Sqlite {
     }
 
     async fn unresolved(&self, after: Option<&Object>, most: usize) -> Result<Unresolved, JournalError> {
-        let (after, most) = (after.map_or(Vec::new(), |object| object.digest().to_vec()), most.min(PAGE));
+        let (after, most) = (behind(after), most.min(PAGE));
         self.read(move |tables| cases::unresolved(tables, &after, most)).await
     }
 
@@ -259,4 +267,10 @@ impl Journal for Sqlite {
             }
         }
     }
+}
+
+/// What all digests that come after an object's are greater than. Of an empty value SQLite's `substr` makes NULL, which is
+/// before nothing.
+fn behind(object: Option<&Object>) -> Vec<u8> {
+    object.map_or(vec![0], |object| object.digest().to_vec())
 }

@@ -16,13 +16,17 @@ use super::{JournalError, checkpoint};
 /// What stands in the file's header (`file` shows it): "akbJ".
 const APPLICATION: i64 = 0x616b_624a;
 /// The first makes version 1, and so on.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../schema/sqlite-001.sql"), include_str!("../schema/sqlite-002.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../schema/sqlite-001.sql"),
+    include_str!("../schema/sqlite-002.sql"),
+    include_str!("../schema/sqlite-003.sql"),
+];
 /// How long the locks of other processes are waited for.
 pub const BUSY: Duration = Duration::from_secs(5);
 /// Between two looks whether a lock is free.
 const NAP: Duration = Duration::from_millis(2);
-/// The cache of a connection, in KiB (negative, as the pragma has it); and more statements than there are.
+/// The cache of a connection, in KiB (negative, as the pragma has it); and more statements than there are. A larger cache
+/// has a price: SQLite looks through all of it at the end of a transaction in which an index page was split.
 const CACHE: i64 = -16 * 1024;
 const STATEMENTS: usize = 64;
 /// What the write-ahead log may keep of the disk once it was larger.

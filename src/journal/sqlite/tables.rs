@@ -72,8 +72,11 @@ fn is_under_way(tables: &Transaction<'_>, (WriteId { gateway, number }, digest):
 
 /// Whether a settled write must be kept as a record.
 fn is_contested(tables: &Transaction<'_>, (WriteId { gateway, number }, digest): &Part) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM objects WHERE digest = ?1)
-        OR EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number <> ?3))";
+    let sql = concat!(
+        "SELECT EXISTS (SELECT 1 FROM objects WHERE ",
+        its_digest!(),
+        ") OR EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number <> ?3))"
+    );
     tables.prepare_cached(sql)?.query_row(params![digest, gateway, number], |row| row.get(0))
 }
 
@@ -96,8 +99,11 @@ pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> 
     }
     let mut unknown = Vec::new();
     for (record, payload) in &orphans {
-        let sql = "SELECT EXISTS (SELECT 1 FROM objects JOIN records ON records.object = objects.id
-            WHERE digest = ?1 AND gateway = ?2 AND number = ?3)";
+        let sql = concat!(
+            "SELECT EXISTS (SELECT 1 FROM objects JOIN records ON records.object = objects.id WHERE ",
+            its_digest!(),
+            " AND gateway = ?2 AND number = ?3)"
+        );
         let write = params![record.intent.object.digest(), gateway, record.id().number];
         if !tables.prepare_cached(sql)?.query_row(write, |row| row.get(0))? {
             unknown.push((record, payload));
@@ -107,8 +113,11 @@ pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> 
     add(tables, unknown.iter().map(|(record, _)| *record), turn, now, settle)?;
     for (record, payload) in unknown {
         // What cannot be read stays as it was found, in place of what stands for it.
-        let sql = "UPDATE records SET payload = ?4
-            WHERE object = (SELECT id FROM objects WHERE digest = ?1) AND gateway = ?2 AND number = ?3";
+        let sql = concat!(
+            "UPDATE records SET payload = ?4 WHERE object = (SELECT id FROM objects WHERE ",
+            its_digest!(),
+            ") AND gateway = ?2 AND number = ?3"
+        );
         let Some(payload) = payload else { continue };
         let write = params![record.intent.object.digest(), gateway, record.id().number, payload];
         tables.prepare_cached(sql)?.execute(write)?;
@@ -164,9 +173,11 @@ fn add<'a>(
 }
 
 fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
-    let sql =
+    let sql = concat!(
         "SELECT id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records, appended, known
-        FROM objects WHERE digest = ?1";
+        FROM objects WHERE ",
+        its_digest!()
+    );
     let row = tables.prepare_cached(sql)?.query_row([object.digest()], |row| {
         let kept = row.get_ref(10)?.as_blob_or_null()?;
         Ok(Row {
