@@ -246,9 +246,7 @@ async fn again(
     if let Some(path) = &retry.path {
         let named = Named { cluster: retry.filter.cluster.clone(), path: path.clone() };
         let object = object(config, journal, &named).await?;
-        journal.retry(&object).await?;
-        writeln!(out, "{} is tried again", names::name(&object))?;
-        return Ok(());
+        return again_one(journal, &object, out).await;
     }
     let filter = filter(config, &retry.filter)?;
     let (mut after, mut count, mut done) = (None, 0u64, Done::default());
@@ -268,6 +266,15 @@ async fn again(
     Ok(())
 }
 
+async fn again_one(journal: &dyn Journal, object: &Object, out: &mut impl Write) -> anyhow::Result<()> {
+    let name = names::name(object);
+    if !journal.retry(object).await? {
+        bail!("{name} has just been resolved: there is nothing to try again");
+    }
+    writeln!(out, "{name} is tried again")?;
+    Ok(())
+}
+
 async fn forget(
     config: &Config,
     journal: &dyn Journal,
@@ -278,10 +285,23 @@ async fn forget(
         bail!("--reason is empty; say why nothing has to be repaired");
     }
     let object = object(config, journal, &drop.named).await?;
-    if !journal.drop_object(&object, &drop.reason).await? {
-        bail!("{} cannot be dropped now: it is being written or repaired; try again", names::name(&object));
+    forget_one(journal, &object, &drop.reason, out).await
+}
+
+async fn forget_one(
+    journal: &dyn Journal,
+    object: &Object,
+    reason: &str,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let name = names::name(object);
+    if !journal.drop_object(object, reason).await? {
+        match journal.show(object).await? {
+            Some(_) => bail!("{name} cannot be dropped now: it is being written or repaired; try again"),
+            None => bail!("{name} has just been resolved: there is nothing to drop"),
+        }
     }
-    writeln!(out, "{} is forgotten", names::name(&object))?;
+    writeln!(out, "{name} is forgotten")?;
     Ok(())
 }
 
@@ -311,5 +331,26 @@ impl std::ops::Drop for Done {
         if self.is_watched && self.objects > 0 {
             eprintln!();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Memory, system_clock};
+
+    #[tokio::test]
+    async fn what_has_gone_meanwhile_is_neither_tried_again_nor_dropped() {
+        let journal = Memory::new(system_clock());
+        let gone = names::object("c", "/b/k").unwrap();
+        let mut out = Vec::new();
+        let outcomes = [
+            again_one(&journal, &gone, &mut out).await,
+            forget_one(&journal, &gone, "it is right", &mut out).await,
+        ];
+        for outcome in outcomes {
+            assert!(outcome.unwrap_err().to_string().starts_with("c:/b/k has just been resolved"));
+        }
+        assert!(out.is_empty());
     }
 }
