@@ -37,7 +37,7 @@ use crate::{
     },
     mirror::Mirror,
     technical::maintenance::{Change, Maintained, Switch, SwitchError},
-    telemetry::{Logs, export::tell_limits, metrics::METRICS},
+    telemetry::{Logs, export::tell_limits, metrics::METRICS, report::Report},
     topology::{Backend, Identities, Topology},
     upstream::{Upstream, resolve::Resolver},
 };
@@ -67,6 +67,8 @@ pub struct Reloader {
     identities: Identities,
     store: SharedStore,
     changes: Arc<ArcSwap<Changes>>,
+    /// With the file of changes.
+    trouble: Report,
     /// Snapshots that requests may still have, and their backends.
     former: Vec<(Weak<Snapshot>, Vec<Arc<Backend>>)>,
     orders: mpsc::Receiver<Order>,
@@ -130,9 +132,20 @@ impl Reloader {
         let store = SharedStore::new(store);
         let (queue, orders) = mpsc::channel(QUEUE);
         let handle = Arc::new(Orders { current: parts.current.clone(), changes: changes.clone(), queue });
-        let former = Vec::new();
         METRICS.reloads.in_force_since.set(Utc::now().timestamp());
-        (Reloader { file, parts, identities, store, changes, former, orders, calls, serves: false }, handle)
+        let reloader = Reloader {
+            file,
+            parts,
+            identities,
+            store,
+            changes,
+            trouble: Report::new("reload"),
+            former: Vec::new(),
+            orders,
+            calls,
+            serves: false,
+        };
+        (reloader, handle)
     }
 
     /// Makes changes for as long as it is polled.
@@ -293,7 +306,7 @@ impl Reloader {
                 self.put(snapshot.config.clone(), snapshot.postponed.clone()).await;
                 log::info!("changes at run time that another process made are in force");
             }
-            Err(error) => log::error!("changes at run time are as before: {error}"),
+            Err(error) => self.trouble.error(format_args!("changes at run time are as before: {error}")),
         }
     }
 
