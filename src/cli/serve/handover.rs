@@ -34,7 +34,7 @@ const VERSION: u32 = 1;
 const GETTING_READY: Duration = Duration::from_secs(30);
 /// For a successor to accept. Long for what is done at once: a predecessor that gives up on one that was only held up goes
 /// on beside it.
-const TAKING: Duration = Duration::from_secs(30);
+const TAKING: Duration = Duration::from_secs(15);
 /// For everything else that one side says at once.
 const AT_ONCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(20);
