@@ -51,7 +51,7 @@ pub fn table(cases: &[Case], out: &mut impl Write) -> anyhow::Result<()> {
                 standing(case).to_owned(),
                 format!("since {}", time(case.since)),
                 format!("due {due}"),
-                format!("{} tries", case.attempts),
+                if case.attempts == 1 { "1 try".to_owned() } else { format!("{} tries", case.attempts) },
                 name(&case.object),
             ]
         })
@@ -313,7 +313,7 @@ mod tests {
             assert!(text.contains("c:/b/k%1B%5B2J%0A%FF"), "{text}");
         }
         assert_eq!(table.lines().count(), 2);
-        assert!(table.starts_with("parked  since 1970-01-01T00:00:00Z  due -  1 tries  c:/b/k"), "{table}");
+        assert!(table.starts_with("parked  since 1970-01-01T00:00:00Z  due -  1 try  c:/b/k"), "{table}");
         assert!(shown.contains("    http://a:1       took it, etag e\\n\n"), "{shown}");
         assert!(shown.contains("    http://longer:1  did not take it\n"), "{shown}");
     }
