@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use chrono::Utc;
 use clap::{Args, Subcommand};
 use tokio::{
     runtime,
@@ -246,9 +247,7 @@ async fn again(
     if let Some(path) = &retry.path {
         let named = Named { cluster: retry.filter.cluster.clone(), path: path.clone() };
         let object = object(config, journal, &named).await?;
-        journal.retry(&object).await?;
-        writeln!(out, "{} is tried again", names::name(&object))?;
-        return Ok(());
+        return again_one(journal, &object, out).await;
     }
     let filter = filter(config, &retry.filter)?;
     let (mut after, mut count, mut done) = (None, 0u64, Done::default());
@@ -268,6 +267,20 @@ async fn again(
     Ok(())
 }
 
+async fn again_one(journal: &dyn Journal, object: &Object, out: &mut impl Write) -> anyhow::Result<()> {
+    let name = names::name(object);
+    if !journal.retry(object).await? {
+        bail!("{name} has just been resolved: there is nothing to try again");
+    }
+    // What was sent may still arrive, or a worker has it.
+    let due = journal.show(object).await?.map_or(0, |case| case.due);
+    match due > Utc::now().timestamp_millis() {
+        true => writeln!(out, "{name} is tried again, not before {}", text::time(due))?,
+        false => writeln!(out, "{name} is tried again")?,
+    }
+    Ok(())
+}
+
 async fn forget(
     config: &Config,
     journal: &dyn Journal,
@@ -278,10 +291,23 @@ async fn forget(
         bail!("--reason is empty; say why nothing has to be repaired");
     }
     let object = object(config, journal, &drop.named).await?;
-    if !journal.drop_object(&object, &drop.reason).await? {
-        bail!("{} cannot be dropped now: it is being written or repaired; try again", names::name(&object));
+    forget_one(journal, &object, &drop.reason, out).await
+}
+
+async fn forget_one(
+    journal: &dyn Journal,
+    object: &Object,
+    reason: &str,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let name = names::name(object);
+    if !journal.drop_object(object, reason).await? {
+        match journal.show(object).await? {
+            Some(_) => bail!("{name} cannot be dropped now: it is being written or repaired; try again"),
+            None => bail!("{name} has just been resolved: there is nothing to drop"),
+        }
     }
-    writeln!(out, "{} is forgotten", names::name(&object))?;
+    writeln!(out, "{name} is forgotten")?;
     Ok(())
 }
 
@@ -310,6 +336,64 @@ impl std::ops::Drop for Done {
     fn drop(&mut self) {
         if self.is_watched && self.objects > 0 {
             eprintln!();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Change, Enrolled, Intent, Memory, Record, What, WriteId, system_clock};
+
+    /// An empty journal, and a gateway that writes there.
+    pub async fn journal() -> (Memory, Enrolled) {
+        let journal = Memory::new(system_clock());
+        let gateway = Enrolled { number: journal.enrol("g").await.unwrap(), name: "g".into(), deaths: 0 };
+        (journal, gateway)
+    }
+
+    /// A write to an object, of which nobody knows what came of it.
+    pub async fn lost(journal: &Memory, gateway: &Enrolled, number: i64, object: &Object, settle: Duration) {
+        let intent = Intent {
+            id: WriteId { gateway: gateway.number, number },
+            object: object.clone(),
+            what: What::Put,
+            region: "r".into(),
+            req_id: "q".into(),
+            length: None,
+            begun: 0,
+            strong: false,
+            turn: None,
+        };
+        let changes = vec![Change::Diverged(Record::orphaned(intent, 0))];
+        journal.apply(gateway, changes, settle).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_gone_meanwhile_is_neither_tried_again_nor_dropped() {
+        let (journal, _) = journal().await;
+        let gone = names::object("c", "/b/k").unwrap();
+        let mut out = Vec::new();
+        let outcomes = [
+            again_one(&journal, &gone, &mut out).await,
+            forget_one(&journal, &gone, "it is right", &mut out).await,
+        ];
+        for outcome in outcomes {
+            assert!(outcome.unwrap_err().to_string().starts_with("c:/b/k has just been resolved"));
+        }
+        assert!(out.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_has_one_tried_again_hears_when() {
+        for (settle, waits) in [(Duration::ZERO, false), (Duration::from_secs(3600), true)] {
+            let (journal, gateway) = journal().await;
+            let object = names::object("c", "/b/k").unwrap();
+            lost(&journal, &gateway, 1, &object, settle).await;
+            let mut out = Vec::new();
+            again_one(&journal, &object, &mut out).await.unwrap();
+            let told = String::from_utf8(out).unwrap();
+            assert_eq!(told.starts_with("c:/b/k is tried again, not before "), waits, "{told}");
         }
     }
 }

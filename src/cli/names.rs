@@ -10,14 +10,14 @@ use crate::{
         Object,
         survey::{Backend, Cluster},
     },
-    s3::target::{RawTarget, bucket_and_key},
+    s3::target::RawTarget,
     topology::Topology,
 };
 
 /// Everything but what RFC 3986 calls unreserved, and the slash.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// `/bucket/key`, or `/bucket` where the key is empty.
+/// `/bucket/key`, or `/bucket` where the key is empty; `/` for the service itself, which a client may ask to write, too.
 pub fn path(object: &Object) -> String {
     let bucket = percent_encode(&object.bucket, ESCAPED);
     match object.key.is_empty() {
@@ -31,18 +31,17 @@ pub fn name(object: &Object) -> String {
     format!("{}:{}", printable(&object.cluster), path(object))
 }
 
-/// The other way.
+/// The other way. What is named is in the journal already: unlike a client's path it is taken as it is written, so that
+/// the slashes of a bucket or a key that begins or ends with some are not taken for others.
 pub fn object(cluster: &str, path: &str) -> anyhow::Result<Object> {
     if !path.starts_with('/') || path.contains(['?', '#']) {
         return Err(anyhow!("{path:?} is no path; write /bucket/key, percent-encoded: \"?\" is %3F"));
     }
     let raw = RawTarget::parse(path.as_bytes()).map_err(|error| anyhow!("{path:?}: {error}"))?;
     let decoded = raw.decoded_path().map_err(|error| anyhow!("{path:?}: {error}"))?;
-    let (bucket, key) = bucket_and_key(&decoded);
-    if bucket.is_empty() {
-        return Err(anyhow!("{path:?} names no bucket; write /bucket/key"));
-    }
-    Ok(Object { cluster: cluster.to_owned(), bucket: bucket.to_vec(), key: key.unwrap_or_default().to_vec() })
+    let mut parts = decoded.splitn(3, |&byte| byte == b'/').skip(1).map(<[u8]>::to_vec);
+    let (bucket, key) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    Ok(Object { cluster: cluster.to_owned(), bucket, key })
 }
 
 /// The clusters of all regions, each once, as the journal's numbers are told of them.
@@ -75,13 +74,17 @@ mod tests {
 
     #[test]
     fn every_object_has_a_name_that_leads_back_to_it() {
-        for key in [b"key".as_slice(), b"a b/\xff\n\x1b[2J?#%41", b"//x/", "\u{e9}".as_bytes(), b""] {
-            let named = Object { cluster: "c".into(), bucket: b"buck.et".into(), key: key.into() };
+        let keys =
+            [b"key".as_slice(), b"a b/\xff\n\x1b[2J?#%41", b"//x/", "\u{e9}".as_bytes(), b"", b"/", b"//"];
+        // Without a bucket: a write on the service.
+        let buckets = [b"buck.et".as_slice(), b""];
+        for (bucket, key) in buckets.iter().flat_map(|bucket| keys.map(|key| (bucket, key))) {
+            let named = Object { cluster: "c".into(), bucket: bucket.to_vec(), key: key.into() };
             let name = path(&named);
             assert!(name.bytes().all(|byte| byte.is_ascii_graphic()), "{name}");
             assert_eq!(object("c", &name).unwrap(), named);
         }
-        for wrong in ["bucket", "/", "/b/k?x", "/b/k%"] {
+        for wrong in ["", "bucket", "/b/k?x", "/b/k%"] {
             assert!(object("c", wrong).is_err(), "{wrong}");
         }
         assert_eq!(printable("\u{1b}[2J\"\n\u{202e}"), "\\u{1b}[2J\"\\n\\u{202e}");

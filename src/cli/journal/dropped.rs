@@ -63,8 +63,13 @@ fn line(dropped: &Dropped, out: &mut impl Write) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::journal::{Change, Enrolled, Intent, Memory, Object, Record, What, WriteId, system_clock};
+    use std::time::Duration;
+
+    use super::{
+        super::tests::{journal, lost},
+        *,
+    };
+    use crate::journal::{Memory, Object};
 
     async fn printed(journal: &Memory, limit: usize, json: bool) -> String {
         let mut out = Vec::new();
@@ -74,24 +79,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_are_first_and_no_more_than_asked_for() {
-        let journal = Memory::new(system_clock());
-        let gateway = Enrolled { number: journal.enrol("g").await.unwrap(), name: "g".into(), deaths: 0 };
+        let (journal, gateway) = journal().await;
         for number in 0..3 {
             let key = format!("k{number}\u{9b}").into_bytes();
             let object = Object { cluster: "c".into(), bucket: b"b".into(), key };
-            let intent = Intent {
-                id: WriteId { gateway: gateway.number, number },
-                object: object.clone(),
-                what: What::Put,
-                region: "r".into(),
-                req_id: "q".into(),
-                length: None,
-                begun: 0,
-                strong: false,
-                turn: None,
-            };
-            let changes = vec![Change::Diverged(Record::orphaned(intent, 0))];
-            journal.apply(&gateway, changes, std::time::Duration::ZERO).await.unwrap();
+            lost(&journal, &gateway, number, &object, Duration::ZERO).await;
             assert!(journal.drop_object(&object, &format!("ticket {number}\u{9b}2J\u{202e}")).await.unwrap());
         }
         let two = printed(&journal, 2, false).await;

@@ -13,8 +13,10 @@ use crate::{
 
 #[derive(Args)]
 pub struct Filters {
+    /// Where they stand: to be repaired, waiting for a human, tried too often
     #[arg(long, value_enum)]
     standing: Option<Stands>,
+    /// The objects' cluster
     #[arg(long)]
     pub cluster: Option<String>,
     /// Percent-encoded

@@ -32,6 +32,9 @@ fn what(record: &Record) -> String {
         What::Delete => "delete".to_owned(),
         What::Attribute(name) => format!("write of ?{}", printable(name)),
         What::Version(request) => format!("{} of a version", printable(request)),
+        What::Bucket(request) if record.intent.object.bucket.is_empty() => {
+            format!("{} of the service", printable(request))
+        }
         What::Bucket(request) => format!("{} of the bucket", printable(request)),
         What::Seen => "a read found that a backend lacks it".to_owned(),
         What::Misplaced(cluster) => format!("a read found it on cluster {}", printable(cluster)),
@@ -46,9 +49,9 @@ pub fn table(cases: &[Case], out: &mut impl Write) -> anyhow::Result<()> {
             let due = if case.standing == Standing::Open { time(case.due) } else { "-".to_owned() };
             [
                 standing(case).to_owned(),
-                time(case.since),
-                due,
-                format!("{} tries", case.attempts),
+                format!("since {}", time(case.since)),
+                format!("due {due}"),
+                if case.attempts == 1 { "1 try".to_owned() } else { format!("{} tries", case.attempts) },
                 name(&case.object),
             ]
         })
@@ -171,7 +174,11 @@ fn value(case: &Case) -> Value {
 
 pub fn record_value(record: &Record) -> Value {
     let intent = &record.intent;
-    let replies = record.replies.iter().map(|(backend, said)| (backend.clone(), json!(said)));
+    // A list: one that was sent the write twice has said two things.
+    let mut replies = BTreeMap::<&str, Vec<&Said>>::new();
+    for (backend, said) in &record.replies {
+        replies.entry(backend).or_default().push(said);
+    }
     json!({
         "gateway": intent.id.gateway,
         "number": intent.id.number,
@@ -185,7 +192,7 @@ pub fn record_value(record: &Record) -> Value {
         "strong": intent.strong,
         "turn": intent.turn,
         "ended_turn": record.turn,
-        "replies": replies.collect::<serde_json::Map<_, _>>(),
+        "replies": replies,
     })
 }
 
@@ -306,6 +313,7 @@ mod tests {
             assert!(text.contains("c:/b/k%1B%5B2J%0A%FF"), "{text}");
         }
         assert_eq!(table.lines().count(), 2);
+        assert!(table.starts_with("parked  since 1970-01-01T00:00:00Z  due -  1 try  c:/b/k"), "{table}");
         assert!(shown.contains("    http://a:1       took it, etag e\\n\n"), "{shown}");
         assert!(shown.contains("    http://longer:1  did not take it\n"), "{shown}");
     }
@@ -349,7 +357,7 @@ mod tests {
         let shown: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(shown["reason"], hostile);
         assert_eq!(shown["held"][hostile]["metadata"][hostile], hostile);
-        assert_eq!(shown["records"][0]["replies"][hostile]["good"]["etag"], hostile);
+        assert_eq!(shown["records"][0]["replies"][hostile][0]["good"]["etag"], hostile);
         let counts: Value = serde_json::from_str(&counts).unwrap();
         assert_eq!(counts["behind"][hostile], 1);
     }
@@ -370,6 +378,21 @@ mod tests {
         assert_eq!(lines.lines().count(), 1);
         let line: Value = serde_json::from_str(&lines).unwrap();
         assert_eq!((&line["path"], &line["standing"]), (&"/b/k%1B%5B2J%0A%FF".into(), &"parked".into()));
-        assert_eq!(line["records"][0]["replies"]["http://longer:1"], "not_applied");
+        assert_eq!(line["records"][0]["replies"]["http://longer:1"], json!(["not_applied"]));
+    }
+
+    #[test]
+    fn a_backend_that_was_sent_the_write_twice_has_both_its_answers() {
+        let mut case = case();
+        case.records[0].replies.push(("http://a:1".into(), Said::Unknown));
+        let line: Value = serde_json::from_str(&printed(|out| lines(&[case.clone()], out))).unwrap();
+        let said = json!([{"good": {"etag": "e\n", "version": null}}, "unknown"]);
+        assert_eq!(
+            line["records"][0]["replies"],
+            json!({"http://a:1": said, "http://longer:1": ["not_applied"]})
+        );
+        let shown = printed(|out| shown(&case, &[], out));
+        assert!(shown.contains("http://a:1       took it, etag e\\n\n"), "{shown}");
+        assert!(shown.contains("http://a:1       nobody knows\n"), "{shown}");
     }
 }

@@ -102,12 +102,19 @@ pub fn keep_what_needs_a_takeover(running: &Config, new: &mut Config) -> Vec<&'s
     new.logging = running.logging.clone();
     new.logging.mainlog.level = level;
     new.server = Arc::clone(&running.server);
-    new.journal = running.journal.clone();
-    if new.journal.is_none() {
-        // It comes with the journal.
-        new.regions.iter_mut().for_each(|region| region.consistency = Consistency::None);
+    if new.journal.is_some() != running.journal.is_some() {
+        keep_consistencies(running, new);
     }
+    new.journal = running.journal.clone();
     different
+}
+
+/// They come and go with the journal.
+fn keep_consistencies(running: &Config, new: &mut Config) {
+    for region in &mut new.regions {
+        let known = running.regions.iter().find(|known| known.name == region.name);
+        region.consistency = known.map_or(Consistency::None, |known| known.consistency);
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +151,15 @@ mod tests {
             changed(&running, &new).iter().all(|key| *key != "Regions"),
             "nobody would be told of writes"
         );
+        // The other way: it goes on to be told, as it was, until it goes.
+        let running = {
+            new.journal = Some(config("Listen: ':1'\nJournal: {}\n").journal.unwrap());
+            new.regions[0].consistency = Consistency::Strong;
+            new
+        };
+        let mut new = config("Listen: ':1'\nthreads: 1\nLogging: {Synclog: {stderr: true}}\n");
+        assert_eq!(keep_what_needs_a_takeover(&running, &mut new), ["Journal"]);
+        assert!(new.journal.is_some() && new.regions[0].consistency == Consistency::Strong);
         assert!(keep_what_needs_a_takeover(&running, &mut running.clone()).is_empty());
         assert!(changed(&running, &running.clone()).is_empty());
     }

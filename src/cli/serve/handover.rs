@@ -32,6 +32,9 @@ use super::socket::{FileId, bind_unix};
 const VERSION: u32 = 1;
 /// For a successor to become ready: its first lookup of names is the longest part.
 const GETTING_READY: Duration = Duration::from_secs(30);
+/// For a successor to accept. Long for what is done at once: a predecessor that gives up on one that was only held up goes
+/// on beside it.
+const TAKING: Duration = Duration::from_secs(15);
 /// For everything else that one side says at once.
 const AT_ONCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(20);
@@ -61,7 +64,7 @@ impl Successor {
     pub async fn hand_over(mut self) -> anyhow::Result<u32> {
         let said = timeout(AT_ONCE, say(&mut self.stream, YOURS)).await;
         said.context("the successor does not read")?.context("the successor has gone")?;
-        hear(&mut self.stream, TAKEN, AT_ONCE).await.context("the successor does not take the sockets")?;
+        hear(&mut self.stream, TAKEN, TAKING).await.context("the successor does not take the sockets")?;
         Ok(self.pid)
     }
 }
@@ -184,7 +187,10 @@ impl Predecessor {
     pub async fn taken(mut self) {
         // It may be gone, and serving matters more than telling.
         if !matches!(timeout(AT_ONCE, say(&mut self.stream, TAKEN)).await, Ok(Ok(()))) {
-            log::warn!("the predecessor did not hear that its sockets are taken");
+            let pid = self.pid;
+            log::error!(
+                "process {pid} did not hear that its sockets are taken: if it still runs, two serve; end it"
+            );
         }
     }
 
@@ -300,6 +306,24 @@ mod tests {
             format!("{:#}", offer(&path, &sockets, SOON).await.unwrap_err())
         });
         assert!(error.starts_with("the successor is not ready: it says nothing for 30s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_is_held_up_when_it_should_begin_is_waited_for() {
+        let (_folder, path) = place();
+        let (reader, _writer) = pipe();
+        let expecting = Expecting::bind(&path).unwrap();
+        let sockets = [("in".to_owned(), reader.as_fd())];
+        let succeed = async {
+            let mut predecessor = expecting.predecessor().await.unwrap();
+            predecessor.ready().await.unwrap();
+            tokio::time::pause();
+            sleep(TAKING - AT_ONCE).await;
+            predecessor.taken().await;
+        };
+        let precede = async { offer(&path, &sockets, SOON).await.unwrap().hand_over().await };
+        let ((), handed) = tokio::join!(succeed, precede);
+        handed.unwrap();
     }
 
     #[tokio::test]

@@ -37,7 +37,7 @@ use crate::{
     },
     mirror::Mirror,
     technical::maintenance::{Change, Maintained, Switch, SwitchError},
-    telemetry::{Logs, export::tell_limits, metrics::METRICS},
+    telemetry::{Logs, export::tell_limits, metrics::METRICS, report::Report},
     topology::{Backend, Identities, Topology},
     upstream::{Upstream, resolve::Resolver},
 };
@@ -67,6 +67,8 @@ pub struct Reloader {
     identities: Identities,
     store: SharedStore,
     changes: Arc<ArcSwap<Changes>>,
+    /// With the file of changes.
+    trouble: Report,
     /// Snapshots that requests may still have, and their backends.
     former: Vec<(Weak<Snapshot>, Vec<Arc<Backend>>)>,
     orders: mpsc::Receiver<Order>,
@@ -130,9 +132,20 @@ impl Reloader {
         let store = SharedStore::new(store);
         let (queue, orders) = mpsc::channel(QUEUE);
         let handle = Arc::new(Orders { current: parts.current.clone(), changes: changes.clone(), queue });
-        let former = Vec::new();
         METRICS.reloads.in_force_since.set(Utc::now().timestamp());
-        (Reloader { file, parts, identities, store, changes, former, orders, calls, serves: false }, handle)
+        let reloader = Reloader {
+            file,
+            parts,
+            identities,
+            store,
+            changes,
+            trouble: Report::new("reload"),
+            former: Vec::new(),
+            orders,
+            calls,
+            serves: false,
+        };
+        (reloader, handle)
     }
 
     /// Makes changes for as long as it is polled.
@@ -189,7 +202,8 @@ impl Reloader {
         if let Some(level) = config.logging.mainlog.level {
             self.parts.logs.set_main_level(level);
         }
-        self.put(Arc::new(config), postponed.clone()).await;
+        let changes = Changes::clone(&self.changes.load());
+        self.put(Arc::new(config), changes, postponed.clone()).await;
         METRICS.reloads.made.inc();
         let what = if changed.is_empty() { "nothing is different".to_owned() } else { changed.join(", ") };
         log::info!("SIGHUP: {} was read again: {what}", file.display());
@@ -198,14 +212,16 @@ impl Reloader {
         }
     }
 
-    /// Puts a configuration in place, with what is changed at run time.
-    async fn put(&mut self, config: Arc<Config>, postponed: Vec<&'static str>) {
-        let mut changes = Changes::clone(&self.changes.load());
-        drop_what_is_configured(&mut changes, &config);
-        let topology = topology(&config, &mut self.identities, &changes);
+    /// Puts a configuration in place, with what is changed at run time: both at one moment, so that nobody is told of a
+    /// change that is not in force yet.
+    async fn put(&mut self, config: Arc<Config>, changes: Changes, postponed: Vec<&'static str>) {
+        let mut different = changes.clone();
+        drop_what_is_configured(&mut different, &config);
+        let topology = topology(&config, &mut self.identities, &different);
         self.hold(&config, &topology).await;
         let snapshot = Snapshot { postponed, ..Snapshot::new(config.clone(), Arc::new(topology)) };
         let before = self.parts.current.replace(snapshot);
+        self.changes.store(Arc::new(changes));
         self.former.push((Arc::downgrade(&before), before.topology.backends.clone()));
         METRICS.reloads.in_force_since.set(Utc::now().timestamp());
         tell_limits(&config);
@@ -266,8 +282,7 @@ impl Reloader {
             };
         });
         let kept = kept.await.map_err(|error| SwitchError::NotKept(error.to_string()))?;
-        self.changes.store(Arc::new(kept));
-        self.put(snapshot.config.clone(), snapshot.postponed.clone()).await;
+        self.put(snapshot.config.clone(), kept, snapshot.postponed.clone()).await;
         let state = if maintenance { "under maintenance" } else { "not under maintenance any more" };
         log::warn!("{}: {state}, as was asked of this process: {reason:?}", backend.url);
         Ok(maintained(&backend, maintenance, &snapshot.config, &self.changes.load()))
@@ -288,12 +303,11 @@ impl Reloader {
                 if changes == **self.changes.load() {
                     return;
                 }
-                self.changes.store(Arc::new(changes));
                 let snapshot = self.parts.current.pin();
-                self.put(snapshot.config.clone(), snapshot.postponed.clone()).await;
+                self.put(snapshot.config.clone(), changes, snapshot.postponed.clone()).await;
                 log::info!("changes at run time that another process made are in force");
             }
-            Err(error) => log::error!("changes at run time are as before: {error}"),
+            Err(error) => self.trouble.error(format_args!("changes at run time are as before: {error}")),
         }
     }
 

@@ -130,8 +130,13 @@ impl Store {
 
     /// What it says; nothing if there is no file.
     pub fn read(&mut self) -> Result<Changes, StoreError> {
-        self.seen = self.look();
-        self.parse()
+        let found = self.look();
+        let read = self.parse();
+        // One that could not be read, for want of descriptors maybe, can be at another time.
+        if !matches!(read, Err(StoreError { problem: Problem::Io(_), .. })) {
+            self.seen = found;
+        }
+        read
     }
 
     fn parse(&self) -> Result<Changes, StoreError> {
@@ -228,6 +233,19 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, [FILE]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_read_later_and_what_is_wrong_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, path) = (Store::at(dir.path()), dir.path().join(FILE));
+        assert_eq!(store.read().unwrap(), Changes::default());
+        fs::create_dir(&path).unwrap();
+        assert!(store.read_if_new().is_err() && store.read_if_new().is_err());
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, "{").unwrap();
+        assert!(store.read_if_new().is_err());
+        assert_eq!(store.read_if_new().unwrap(), None);
     }
 
     #[test]

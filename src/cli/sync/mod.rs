@@ -164,7 +164,7 @@ async fn work(
 ) -> anyhow::Result<()> {
     tell_closed(&places);
     let (stop, stopped) = watch::channel(false);
-    let (paused, is_paused) = watch::channel(pause::file(&config).exists());
+    let (paused, is_paused) = watch::channel(pause::is_set(&config));
     let (_ended, ended) = watch::channel(false);
     listen_to_signals(stop, main.clone())?;
     // Whoever ends when nothing is due runs beside the service, which has the address.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::{sync::watch, time::interval};
 
 use crate::{config::Config, telemetry::metrics::SyncMetrics};
@@ -20,15 +20,33 @@ pub fn file(config: &Config) -> PathBuf {
 
 /// Pauses all sync processes that have this state directory, or lets them go on.
 pub fn set(config: &Config, paused: bool) -> anyhow::Result<()> {
-    let file = file(config);
+    let (directory, file) = (config.state_directory.display(), file(config));
     let done = match paused {
-        true => fs::create_dir_all(&config.state_directory).and_then(|()| fs::File::create(&file).map(drop)),
-        false => fs::remove_file(&file).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        }),
+        true => fs::File::create(&file).map(drop),
+        false => fs::remove_file(&file).or_else(|error| missing(&error).then_some(()).ok_or(error)),
     };
-    done.with_context(|| format!("{}", file.display()))
+    match done {
+        // Made here, it might belong to the wrong user, and the service could not write there.
+        Err(error) if missing(&error) => {
+            bail!(
+                "there is no StateDirectory {directory} yet: start the gateway, or make it for the service's user"
+            )
+        }
+        done => done.with_context(|| format!("{}", file.display())),
+    }
+}
+
+fn missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// Whether to begin paused. Who cannot look does not know that nobody said so.
+pub fn is_set(config: &Config) -> bool {
+    let file = file(config);
+    file.try_exists().unwrap_or_else(|error| {
+        log::warn!("{}: {error}: paused, until it can be looked at", file.display());
+        true
+    })
 }
 
 /// Looks at the file for ever, and tells what changes. What cannot be looked at changes nothing.
@@ -52,5 +70,44 @@ fn tell(file: &Path, paused: &watch::Sender<bool>, is_there: bool, metrics: &Syn
         }
         (true, false) => log::info!("resumed"),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(state_directory: PathBuf) -> Config {
+        let text = "Listen: ':1'\nClusters: {c: {Backends: [http://a, http://b]}}\n\
+                    Regions: {r: {Clusters: [{Cluster: c, Weight: 1}], Default: true}}\n";
+        Config { state_directory, ..Config::parse(text, &|_| None).unwrap() }
+    }
+
+    #[test]
+    fn a_pause_lasts_until_it_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path().into());
+        for paused in [false, true, true, false, false] {
+            set(&config, paused).unwrap();
+            assert_eq!(is_set(&config), paused);
+        }
+    }
+
+    #[test]
+    fn the_directory_is_left_to_whoever_it_shall_belong_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path().join("state"));
+        let error = set(&config, true).unwrap_err().to_string();
+        assert!(error.contains("there is no StateDirectory"), "{error}");
+        assert!(!config.state_directory.exists() && !is_set(&config));
+        set(&config, false).unwrap();
+    }
+
+    #[test]
+    fn who_cannot_look_begins_paused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(is_set(&config(file)));
     }
 }

@@ -15,13 +15,14 @@ use std::{
     },
 };
 
+use pingora_prometheus::prometheus::IntCounter;
 use rusqlite::{Connection, ErrorCode, hooks::Wal, wal::CheckpointMode};
 
 use super::{
     JournalError,
     open::{open, told},
 };
-use crate::journal::trouble::NowAndThen;
+use crate::{journal::trouble::NowAndThen, telemetry::metrics::JournalMetrics};
 
 /// Pages of the log that are gathered before they go into the file: the more there are, the more pages of the file are
 /// written once for several changes.
@@ -46,13 +47,13 @@ struct Shared {
     stage: Mutex<Stage>,
     /// Held while the thread copies.
     copying: Mutex<()>,
+    failed: IntCounter,
     trouble: NowAndThen,
 }
 
 /// From now on the log goes into the file beside the commits of this connection, as long as it is open.
 pub fn beside(connection: &mut Connection, path: &Path) -> Result<(), JournalError> {
-    let stage = Mutex::new(Stage::Gathering);
-    let shared = Arc::new(Shared { stage, copying: Mutex::default(), trouble: NowAndThen::default() });
+    let shared = Arc::new(Shared::counting(JournalMetrics::of_process().checkpoints_failed));
     let (wake, woken) = sync_channel(1);
     let (copying, theirs) = (open(path)?, shared.clone());
     std::thread::Builder::new()
@@ -96,6 +97,11 @@ fn committed(wal: &mut Wal, pages: c_int, shared: &Shared, wake: &SyncSender<()>
 }
 
 impl Shared {
+    fn counting(failed: IntCounter) -> Shared {
+        let stage = Mutex::new(Stage::Gathering);
+        Shared { stage, copying: Mutex::default(), failed, trouble: NowAndThen::default() }
+    }
+
     fn stage(&self) -> Stage {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,7 +115,24 @@ impl Shared {
         // Another process copies.
         let error = error.filter(|error| error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy));
         if let Some(error) = error {
+            self.failed.inc();
             self.trouble.error(format_args!("journal: its write-ahead log cannot go into the file: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::{Error, ffi};
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_cannot_be_copied_is_counted_and_one_that_another_process_copies_is_not() {
+        let shared = Shared::counting(IntCounter::new("failed", "of this test").unwrap());
+        for (outcome, counted) in [(None, 0), (Some(ffi::SQLITE_BUSY), 0), (Some(ffi::SQLITE_FULL), 1)] {
+            shared.tell(outcome.map(|code| Error::SqliteFailure(ffi::Error::new(code), None)));
+            assert_eq!(shared.failed.get(), counted, "{outcome:?}");
         }
     }
 }

@@ -204,16 +204,18 @@ impl Span<'_> {
         }
     }
 
-    /// Of these backends only: what is counted of one that is gone is nobody's any more.
+    /// What goes on is that of these backends; what has diverged since the start was also of some that are gone, and is
+    /// among the events.
     pub fn writes(&self, backends: &[Backend]) -> Writes {
         let sum = |count: fn(&Backend) -> u64| backends.iter().map(count).sum();
+        let all = self.now.backends.values();
         let clients = &self.now.clients;
         Writes {
             unfinished: clients.unfinished_writes,
             missed: clients.missed_writes,
             background_requests: sum(|backend| backend.background_requests),
             background_bytes: sum(|backend| backend.background_bytes),
-            divergences: sum(|backend| backend.divergences),
+            divergences: all.map(|backend| backend.divergences).sum(),
             misplacements: clients.misplacements,
         }
     }
@@ -320,6 +322,9 @@ mod tests {
         assert_eq!(backend.errors, [Failures { phase: "dial", cause: "closed", count: 4, recent: 4 }]);
         let writes = span.writes(&[backend]);
         assert_eq!((writes.divergences, writes.background_requests), (4, 2));
+        // After a reload without it.
+        let writes = span.writes(&[]);
+        assert_eq!((writes.divergences, writes.background_requests), (4, 0));
     }
 
     #[test]

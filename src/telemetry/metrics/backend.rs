@@ -138,7 +138,7 @@ impl Connections {
             ),
             maintenance: f.gauges(
                 "akubra_backend_maintenance",
-                "Whether a backend is in MaintainedBackends.",
+                "1 while a backend is under maintenance, by the configuration or by a change at run time.",
                 &["backend"],
             ),
         }

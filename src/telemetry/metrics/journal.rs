@@ -22,6 +22,7 @@ pub struct JournalMetrics {
     pub dropped: IntCounter,
     pub replaced: IntCounter,
     pub log_bytes: IntGauge,
+    pub checkpoints_failed: IntCounter,
     pub remembered: IntGauge,
     pub whole: IntGauge,
     pub asked_in_time: IntCounter,
@@ -90,6 +91,10 @@ impl JournalMetrics {
             log_bytes: f.gauge(
                 "akubra_journal_log_bytes",
                 "Size of the write-ahead log beside the journal's file; 0 with PostgreSQL.",
+            ),
+            checkpoints_failed: f.counter(
+                "akubra_journal_checkpoint_failures_total",
+                "Times that the write-ahead log could not be copied into the journal's file.",
             ),
             remembered: f.gauge(
                 "akubra_journal_remembered_objects",

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_a_rule_decides_has_no_excuse() {
-        let replies = r#""replies":{"http://a:1":"unknown"}"#;
+        let replies = r#""replies":{"http://a:1":["unknown"]}"#;
         let told = |reason: &str, record: &str| {
             let line = format!(r#"{{"path":"/b/k","reason":"{reason}","records":[{{"begun":1,{record}}}]}}"#);
             excuse(&Case::of(&line)).is_some()
