@@ -16,7 +16,7 @@ use super::{
     write::{self, Plan, Recorder},
 };
 use crate::{
-    mirror::{BrokenOff, Job, Kind, Outcome, Rest},
+    mirror::{BrokenOff, Job, Kind, Outcome, Reply, Rest},
     s3::S3Error,
     topology::Backend,
     upstream::Head,
@@ -72,15 +72,17 @@ impl Gateway {
             Ok(outcome) => {
                 context.good = outcome.rest.replies().filter(|reply| reply.kind == Kind::Good).count();
                 let applied = outcome.rest.replies().any(|reply| reply.kind != Kind::NotApplied);
-                if let (true, Some(object)) = (applied, &object) {
-                    left_out.iter().for_each(|backend| self.mirror.order().note(object, backend.id, false));
+                if let (true, Some(object), Some(number)) = (applied, &object, outcome.rest.committed()) {
+                    let order = self.mirror.order();
+                    left_out.iter().for_each(|backend| order.missed(object, backend.id, number));
                 }
                 self.answer_write(session, context, outcome, recorder).await
             }
             Err(BrokenOff { error, replies }) => {
-                // Nobody has seen the end of the request. But who has answered may have done it all the same.
+                // Nobody has seen the end of the request. But who has answered, or begun to, may have done it all the same.
+                let has_acted = |reply: &Reply| reply.status.is_some() || reply.kind != Kind::NotApplied;
                 let recording = async {
-                    match replies.iter().any(|reply| reply.status.is_some()) {
+                    match replies.iter().any(has_acted) {
                         true => recorder.write(&replies, None).await,
                         false => recorder.begun.take().map(Begun::nothing_was_sent).unwrap_or_default(),
                     }

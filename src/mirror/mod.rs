@@ -150,7 +150,6 @@ impl Mirror {
             answers: Vec::new(),
             length,
             received: 0,
-            committed: None,
         };
         run.until_decided(body).await
     }
@@ -188,7 +187,8 @@ impl Mirror {
                 Sub { backend, cluster, queue, progress, future: Some(future), refusal_noted: false }
             })
             .collect();
-        Subs { all, order: self.order.clone(), upstream: self.upstream.clone(), object: job.object }
+        let (order, upstream) = (self.order.clone(), self.upstream.clone());
+        Subs { all, order, upstream, object: job.object, committed: None }
     }
 }
 
@@ -205,7 +205,6 @@ struct Run<'a> {
     /// Length of the body, if it is known beforehand.
     length: Option<u64>,
     received: u64,
-    committed: Option<i64>,
 }
 
 impl Run<'_> {
@@ -309,18 +308,6 @@ impl Run<'_> {
 
     fn commit(&mut self) -> Option<Decision> {
         self.subs.commit(&self.replies);
-        let live: Vec<_> = self.subs.live().collect();
-        match &self.subs.object {
-            None => live.iter().for_each(|sub| sub.queue.commit(None)),
-            Some(object) => {
-                let places = live.iter().map(|sub| (sub.backend.id, sub.progress.aborted.clone()));
-                let (number, tickets) = self.mirror.order.enter(object, places.collect());
-                self.committed = Some(number);
-                for (sub, ticket) in live.iter().zip(tickets) {
-                    sub.queue.commit(Some(ticket));
-                }
-            }
-        }
         self.verdict.on(Event::BodyEnded)
     }
 
@@ -366,7 +353,6 @@ impl Run<'_> {
             background: self.mirror.background.clone(),
             config: self.config,
             stop: self.mirror.stop.clone(),
-            committed: self.committed,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a sub-request came to, in the form that the verdict judges and the synclog records.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
@@ -60,6 +60,21 @@ impl Reply {
         }
     }
 
+    /// Of a backend that has taken the request, as far as the head of its answer tells.
+    pub fn taken(backend: Arc<Backend>, cluster: usize, head: &ResponseHeader) -> Reply {
+        let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let encryption = head.headers.get("x-amz-server-side-encryption");
+        let encrypted = encryption.is_some_and(|value| value.as_bytes().starts_with(b"aws:kms"))
+            || head.headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
+        Reply {
+            status: Some(head.status),
+            etag: text("etag"),
+            comparable: !encrypted,
+            version: text("x-amz-version-id"),
+            ..Reply::without_answer(backend, cluster, Kind::Good, String::new())
+        }
+    }
+
     /// Whether the backend turned the request down with a 3xx or 4xx. Where all do, nobody has missed anything.
     pub(super) fn is_refusal(&self) -> bool {
         self.kind == Kind::NotApplied
@@ -96,10 +111,10 @@ pub(super) struct Progress {
     pub detached: AtomicBool,
     /// Set by a later write to the same object that has lost patience with this one.
     pub aborted: Arc<Latch>,
-    /// The client's body has ended: from now on a failure is a missed write.
-    committed: AtomicBool,
+    /// The number of the write, once the client's body has ended: from now on a failure is a missed write.
+    committed: OnceLock<i64>,
     /// The backend has said that the write took effect, though not yet all that it has to say.
-    settled: AtomicBool,
+    settled: OnceLock<Reply>,
 }
 
 impl Progress {
@@ -109,25 +124,29 @@ impl Progress {
         self.may_apply.store(true, Relaxed);
     }
 
-    pub fn commit(&self) {
-        self.committed.store(true, Relaxed);
+    /// The write has taken its place among those to its object.
+    pub fn commit(&self, number: i64) {
+        self.committed.get_or_init(|| number);
     }
 
-    pub fn is_committed(&self) -> bool {
-        self.committed.load(Relaxed)
+    /// Its number among the writes to objects; `None` = its body has not ended, or it is to none.
+    pub fn committed(&self) -> Option<i64> {
+        self.committed.get().copied()
     }
 
-    pub fn settle(&self) {
-        self.settled.store(true, Relaxed);
+    /// The backend has said that much.
+    pub fn settle(&self, reply: Reply) {
+        self.settled.get_or_init(|| reply);
     }
 
-    pub fn is_settled(&self) -> bool {
-        self.settled.load(Relaxed)
+    /// The good reply, without what is in the answer's body.
+    pub fn settled(&self) -> Option<&Reply> {
+        self.settled.get()
     }
 
     /// What a sub-request that is cut off now came to.
     pub fn kind(&self) -> Kind {
-        match (self.is_settled(), self.may_apply.load(Relaxed)) {
+        match (self.settled().is_some(), self.may_apply.load(Relaxed)) {
             (true, _) => Kind::Good,
             (false, true) => Kind::Unknown,
             (false, false) => Kind::NotApplied,
@@ -138,11 +157,13 @@ impl Progress {
 impl End {
     /// A sub-request that ended without an answer.
     pub fn without_answer(backend: Arc<Backend>, cluster: usize, kind: Kind, error: String) -> End {
-        End {
-            reply: Reply::without_answer(backend, cluster, kind, error),
-            seen: Seen { kind, answered: false, absent: false, broken: false, refused: false },
-            answer: None,
-        }
+        End::cut_off(Reply::without_answer(backend, cluster, kind, error))
+    }
+
+    /// A sub-request that was cut off when `reply` was all that had come of it.
+    pub fn cut_off(reply: Reply) -> End {
+        let seen = Seen { kind: reply.kind, answered: false, absent: false, broken: false, refused: false };
+        End { reply, seen, answer: None }
     }
 
     /// A failed exchange; `maybe_applied` if an earlier try may have reached the backend whole.
@@ -166,30 +187,16 @@ impl End {
         // What looks like a success and is none must not be passed on.
         let deceptive = head.status.is_success() && kind != Kind::Good && (early || broken);
         let refused = head.status.is_client_error() && kind == Kind::NotApplied;
-        let encryption = head.headers.get("x-amz-server-side-encryption");
-        let encrypted = encryption.is_some_and(|value| value.as_bytes().starts_with(b"aws:kms"))
-            || head.headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
-        let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let result = match &body {
             Body::Whole(bytes) if judge.reads_body() => Some(bytes.clone()),
             _ => None,
         };
         // Copies and completed uploads are told of in the body.
         let told = || result.as_deref().filter(|_| judge == Judge::StatusAndBody).and_then(xml::etag);
-        let etag = text("etag").or_else(told);
+        let mut reply = Reply::taken(backend, cluster, &head);
+        reply.etag = reply.etag.or_else(told);
         End {
-            reply: Reply {
-                backend,
-                cluster,
-                kind,
-                status: Some(head.status),
-                etag,
-                comparable: !encrypted,
-                version: text("x-amz-version-id"),
-                result,
-                sent_twice: false,
-                error,
-            },
+            reply: Reply { kind, result, error, ..reply },
             seen: Seen { kind, answered: !deceptive, absent, broken, refused },
             answer: Some((head, body)),
         }
