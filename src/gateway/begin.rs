@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::Config,
     journal::Refused,
-    s3::{Operation, S3Error, delete_objects::doomed},
+    s3::{S3Error, delete_objects::doomed},
     upstream::Framing,
 };
 
@@ -120,10 +120,7 @@ impl Gateway {
 
     /// Whether the journal must know what stands in the body of a request before that begins: it is about many objects.
     fn names_many(&self, route: &Route, method: &Method) -> bool {
-        self.journaling.is_some()
-            && method == Method::POST
-            && route.request.operation == Operation::BucketWrite
-            && route.request.sub_resource.as_deref() == Some("delete")
+        self.journaling.is_some() && write::is_delete_of_many(&route.request, method)
     }
 }
 

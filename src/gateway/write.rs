@@ -86,9 +86,17 @@ fn judge(request: &S3Request, method: &Method) -> Judge {
     match request.operation {
         Operation::Delete => Judge::Delete,
         Operation::Copy { .. } | Operation::Multipart(Multipart::Complete) => Judge::StatusAndBody,
-        Operation::BucketWrite if method == Method::POST => Judge::StatusAndErrors,
+        Operation::BucketWrite if is_delete_of_many(request, method) => Judge::StatusAndSurvivors,
+        Operation::BucketWrite if method == Method::POST => Judge::StatusAndBody,
         _ => Judge::Status,
     }
+}
+
+/// DeleteObjects, whose body names them.
+pub fn is_delete_of_many(request: &S3Request, method: &Method) -> bool {
+    method == Method::POST
+        && request.operation == Operation::BucketWrite
+        && request.sub_resource.as_deref() == Some("delete")
 }
 
 /// What must not be sent twice takes a fresh connection: on a pooled one that turns out to be dead nobody knows

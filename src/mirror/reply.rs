@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     s3::{
+        delete_objects::survivors,
         error::{body_is_error, error_code},
         xml,
     },
@@ -99,8 +100,9 @@ pub enum Judge {
     /// 2xx whose body is not an `<Error>`: CopyObject and CompleteMultipartUpload send the status before they
     /// know the outcome.
     StatusAndBody,
-    /// 2xx whose body names no `<Error>`: DeleteObjects answers 200 and lists the keys that it could not delete.
-    StatusAndErrors,
+    /// 2xx whose body says that nothing is left, or is empty: DeleteObjects answers 200 and lists the keys that it could
+    /// not delete.
+    StatusAndSurvivors,
 }
 
 /// How far a sub-request has come, for whoever has to end it from outside.
@@ -206,7 +208,7 @@ impl End {
 impl Judge {
     /// Whether the answer's body is part of the judgement.
     pub fn reads_body(self) -> bool {
-        matches!(self, Judge::StatusAndBody | Judge::StatusAndErrors)
+        matches!(self, Judge::StatusAndBody | Judge::StatusAndSurvivors)
     }
 }
 
@@ -243,12 +245,14 @@ fn judged(status: StatusCode, body: &Body, judge: Judge, early: bool) -> Judged 
     }
     match (judge, body) {
         (Judge::Status | Judge::Delete, _) => good(false),
-        (Judge::StatusAndBody, _) if body_is_error(bytes) => {
+        (Judge::StatusAndBody | Judge::StatusAndSurvivors, _) if body_is_error(bytes) => {
             bad(format!("answered {status} with the error {}", error_code(bytes).unwrap_or("unknown")))
         }
-        (Judge::StatusAndErrors, _) if bytes.windows(7).any(|window| window == b"<Error>") => {
-            bad(format!("answered {status} with errors for some keys"))
-        }
+        (Judge::StatusAndSurvivors, Body::Whole(bytes)) if !bytes.is_empty() => match survivors(bytes) {
+            Some(survivors) if survivors.is_empty() => good(false),
+            Some(_) => bad(format!("answered {status} with errors for some keys")),
+            None => unknown(format!("answered {status} with something that is no list of keys")),
+        },
         (_, Body::Whole(_)) => good(false),
         (_, Body::Broken(_, failure)) => unknown(format!("answered {status}, but {failure}")),
         (_, Body::Long(..)) => unknown(format!("answered {status} with more than can be judged")),
@@ -264,6 +268,9 @@ mod tests {
     fn what_makes_an_answer_good() {
         const ERROR: &[u8] = b"<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code></Error>";
         const NO_KEY: &[u8] = b"<Error><Code>NoSuchKey</Code></Error>";
+        const KEPT: &[u8] = b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>";
+        const KEPT_AS_OTHERS_WRITE_IT: &[u8] =
+            b"<x:DeleteResult xmlns:x='y'><x:Error><x:Key>a</x:Key></x:Error></x:DeleteResult>";
         const NO_BUCKET: &[u8] = b"<Error><Code>NoSuchBucket</Code></Error>";
         use Judge::*;
         use Kind::*;
@@ -272,7 +279,7 @@ mod tests {
             (204, b"", Delete, false, Good, false),
             (200, b"", Status, true, Unknown, false),
             (204, b"", Delete, true, Unknown, false),
-            (200, b"<DeleteResult/>", StatusAndErrors, true, Unknown, false),
+            (200, b"<DeleteResult/>", StatusAndSurvivors, true, Unknown, false),
             (403, ERROR, Status, true, NotApplied, false),
             (403, ERROR, Status, false, NotApplied, false),
             (307, b"", Status, false, NotApplied, false),
@@ -282,15 +289,14 @@ mod tests {
             (404, b"", Delete, false, NotApplied, false),
             (200, ERROR, StatusAndBody, false, NotApplied, false),
             (200, ERROR, Status, false, Good, false),
-            (
-                200,
-                b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>",
-                StatusAndErrors,
-                false,
-                NotApplied,
-                false,
-            ),
-            (200, b"<DeleteResult><Deleted/></DeleteResult>", StatusAndErrors, false, Good, false),
+            (200, KEPT, StatusAndSurvivors, false, NotApplied, false),
+            (200, KEPT_AS_OTHERS_WRITE_IT, StatusAndSurvivors, false, NotApplied, false),
+            (200, b"<DeleteResult><Error/></DeleteResult>", StatusAndSurvivors, false, Unknown, false),
+            (200, b"<DeleteResult><Deleted/></DeleteResult>", StatusAndSurvivors, false, Good, false),
+            (200, b"", StatusAndSurvivors, false, Good, false),
+            (200, ERROR, StatusAndSurvivors, false, NotApplied, false),
+            (200, b"<html/>", StatusAndSurvivors, false, Unknown, false),
+            (200, b"<DeleteResult>", StatusAndSurvivors, false, Unknown, false),
         ];
         for (status, body, judge, early, kind, absent) in cases {
             let body = Body::Whole(Bytes::from_static(body));
@@ -308,7 +314,7 @@ mod tests {
         for (judge, kind) in [
             (Judge::Status, Kind::Good),
             (Judge::StatusAndBody, Kind::Unknown),
-            (Judge::StatusAndErrors, Kind::Unknown),
+            (Judge::StatusAndSurvivors, Kind::Unknown),
         ] {
             let body = Body::Broken(Bytes::from_static(b" "), failure.clone());
             assert_eq!(judged(StatusCode::OK, &body, judge, false).kind, kind, "{judge:?}");
