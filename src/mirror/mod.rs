@@ -43,6 +43,7 @@ use self::{
     verdict::{Event, Verdict},
 };
 pub use self::{
+    body::LARGEST_PIECE,
     latch::Latch,
     order::{Lagging, MISSED_MOST, Object, Order},
     reply::{Judge, Reply},
@@ -64,7 +65,7 @@ const PIECES_MOST: usize = 64;
 pub trait Source: Send {
     type Error: Send;
 
-    /// The next piece, at most [`LARGEST_PIECE`](body::LARGEST_PIECE) bytes, but for one that is the whole body; `None`
+    /// The next piece, at most [`LARGEST_PIECE`] bytes, but for one that is the whole body; `None`
     /// at the proper end. May be cancelled.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
 }
