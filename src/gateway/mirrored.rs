@@ -11,6 +11,7 @@ use super::{
     begin::Beginning,
     body::{BodyError, ClientBody},
     context::Context,
+    copied::Doubt,
     journaling::Begun,
     route::Route,
     write::{self, Plan, Recorder},
@@ -40,10 +41,17 @@ impl Gateway {
         };
         let request = session.req_header();
         let usable = |backend: &Backend| self.upstream.is_usable(backend);
-        let plan: Plan =
+        let mut plan: Plan =
             write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
-        let doubt = self.doubt(&route, &plan.clusters[0]);
+        let doubt = self.doubt(&route, &plan.clusters[0]).await;
+        plan.leave_out(doubt.as_ref().map_or(&[], Doubt::left_out));
+        if plan.targets.is_empty() {
+            let why = "the backend of the upload does not have the newest version of the copy's source yet";
+            let body_read = session.downstream_session.is_body_done();
+            let refusal = S3Error::service_unavailable(why);
+            return self.responder(session, context).refuse(&refusal, body_read).await;
+        }
         let beginning = self.begin_write(session, context, &route, &plan, gathered).await?;
         let Some(Beginning { begun, gathered }) = beginning else { return Ok(()) };
         context.asked = plan.targets.len();

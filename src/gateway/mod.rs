@@ -161,7 +161,7 @@ impl Gateway {
             Err(cause) => return self.unsendable(session, context, cause).await,
         };
         let clusters = route.clusters_to_read();
-        let (lagging, known) = self.lagging(&route, &clusters[0]).await;
+        let (lagging, known) = self.lagging(&route.request.target, &clusters[0]).await;
         let read = read::Read {
             upstream: &self.upstream,
             header: &header,
