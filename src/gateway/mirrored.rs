@@ -12,6 +12,7 @@ use super::{
     body::{BodyError, ClientBody},
     context::Context,
     copied::Doubt,
+    cut_off,
     journaling::Begun,
     route::Route,
     write::{self, Plan, Recorder},
@@ -31,7 +32,12 @@ impl Gateway {
         context: &mut Context,
         mut route: Route,
     ) -> Result<()> {
-        let Some(gathered) = self.gather(session, context, &mut route).await? else { return Ok(()) };
+        let gathered = tokio::select! {
+            biased;
+            () = self.activity.stop.wait() => return cut_off(context),
+            gathered = self.gather(session, context, &mut route) => gathered?,
+        };
+        let Some(gathered) = gathered else { return Ok(()) };
         let config = context.snapshot.config.clone();
         let method = session.req_header().method.clone();
         let header = self.header(session, context, method, route.framing)?;

@@ -186,3 +186,19 @@ fn an_upload_that_a_backend_has_begun_to_acknowledge_before_its_end_is_recorded_
         gateway.stop().await;
     });
 }
+
+#[test]
+fn the_end_of_the_process_does_not_wait_for_a_body_that_is_read_first() {
+    run(async {
+        let (a, b) = pair().await;
+        let mut gateway = over(&[&a, &b], "strong").set("grace_period_seconds", 1).start().await;
+        let mut client = gateway.client().await;
+        client.head("DELETE", "/bucket/key", &[("Content-Length", "5"), ("Expect", "100-continue")]).await;
+        // It is told to go on.
+        client.read_at_least(1).await;
+        let logs = gateway.stop_in_sync().await;
+        assert!(!logs.main.contains("did not end within"), "{}", logs.main);
+        assert_eq!(logs.access[0]["error"], "cut off: the gateway is stopping");
+        assert!(a.requests().is_empty() && b.requests().is_empty());
+    });
+}
