@@ -45,13 +45,8 @@ impl Gateway {
             Ok(head) => head.observed_by(context.observer()),
             Err(cause) => return self.unsendable(session, context, cause).await,
         };
-        let request = session.req_header();
-        let usable = |backend: &Backend| self.upstream.is_usable(backend);
-        let mut plan: Plan =
-            write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
+        let (plan, doubt) = self.plan(session, &route).await;
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
-        let doubt = self.doubt(&route, &plan.clusters[0]).await;
-        plan.leave_out(doubt.as_ref().map_or(&[], Doubt::left_out));
         if plan.targets.is_empty() {
             let why = "the backend of the upload does not have the newest version of the copy's source yet";
             let body_read = session.downstream_session.is_body_done();
@@ -104,6 +99,16 @@ impl Gateway {
                 tokio::join!(self.broken_off(session, context, error), recording).0
             }
         }
+    }
+
+    /// Where a write goes: not to backends that have an older version of what it copies.
+    async fn plan(&self, session: &Session, route: &Route) -> (Plan, Option<Doubt>) {
+        let request = session.req_header();
+        let usable = |backend: &Backend| self.upstream.is_usable(backend);
+        let mut plan = write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
+        let doubt = self.doubt(route, &plan.clusters[0]).await;
+        plan.leave_out(doubt.as_ref().map_or(&[], Doubt::left_out));
+        (plan, doubt)
     }
 
     /// Ends a request whose body did not end properly.
