@@ -1,7 +1,7 @@
-//! Copies of what backends may not agree on. Each backend copies what it has itself, and where that is older no answer tells:
-//! a client that moves an object would lose its newest version. So backends that lack that take no part in the copy. Where
-//! it is not known who does, or only the tags may be older, one backend's copy counts. In both cases the journal hears
-//! that the others have none: they are brought to it, tags included.
+//! Copies of what backends may not agree on. Each backend copies what it has itself, and where that is older no answer
+//! tells: a client that moves an object would lose its newest version. So backends that lack that take no part in the
+//! copy. Where it is not known who does, or only the tags may be older, one backend's copy counts. In both cases the
+//! journal hears that the others have none: they are brought to it, tags included.
 
 use super::{Gateway, route::Route, write};
 use crate::{
@@ -20,8 +20,8 @@ pub struct Doubt {
 }
 
 impl Gateway {
-    /// Whether the source of a copy, or of a part of one, within one cluster, is in doubt. Without a journal nobody could do
-    /// anything about it.
+    /// Whether the source of a copy, or of a part of one, within one cluster, is in doubt. Without a journal nobody could
+    /// do anything about it.
     pub(super) async fn doubt(&self, route: &Route, home: &Cluster) -> Option<Doubt> {
         let journaling = self.journaling.as_ref()?;
         let source = route.request.copy_source.as_ref()?;

@@ -34,8 +34,8 @@ impl Gateway {
     ) -> Result<()> {
         let gathered = tokio::select! {
             biased;
-            () = self.activity.stop.wait() => return cut_off(context),
             gathered = self.gather(session, context, &mut route) => gathered?,
+            () = self.activity.stop.wait() => return cut_off(context),
         };
         let Some(gathered) = gathered else { return Ok(()) };
         let config = context.snapshot.config.clone();
@@ -88,7 +88,8 @@ impl Gateway {
                 self.answer_write(session, context, outcome, recorder).await
             }
             Err(BrokenOff { error, replies }) => {
-                // Nobody has seen the end of the request. But who has answered, or begun to, may have done it all the same.
+                // Nobody has seen the end of the request. But who has answered, or begun to, may have done it all the
+                // same.
                 let has_acted = |reply: &Reply| reply.status.is_some() || reply.kind != Kind::NotApplied;
                 let recording = async {
                     match replies.iter().any(has_acted) {

@@ -65,8 +65,8 @@ const PIECES_MOST: usize = 64;
 pub trait Source: Send {
     type Error: Send;
 
-    /// The next piece, at most [`LARGEST_PIECE`] bytes, but for one that is the whole body; `None`
-    /// at the proper end. May be cancelled.
+    /// The next piece, at most [`LARGEST_PIECE`] bytes, but for one that is the whole body; `None` at the proper end.
+    /// May be cancelled.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
 }
 
