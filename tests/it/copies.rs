@@ -124,13 +124,15 @@ fn no_part_is_copied_of_an_older_version() {
         for backend in [&a, &b] {
             backend.is_whole();
         }
-        let mut gateway = one_cluster(&[&a, &b]).start().await;
+        let gateway = one_cluster(&[&a, &b]).with_metrics().start().await;
         let begun = gateway.request("POST", "/bucket/copy?uploads", &[], b"").await.text();
         let id = begun.split("UploadId>").nth(1).unwrap().trim_end_matches("</");
         let part = format!("/bucket/copy?partNumber=1&uploadId={id}");
         // The one that the upload is on.
         let (misses, has) = if a.requests().is_empty() { (&b, &a) } else { (&a, &b) };
         diverge(&gateway, misses, has).await;
+        copy(&gateway, &part).await.assert_error(503, "ServiceUnavailable");
+        let mut gateway = restarted(gateway).await;
         copy(&gateway, &part).await.assert_error(503, "ServiceUnavailable");
         assert!(misses.requests().iter().all(|request| request.target != part));
         repaired(&gateway).await;
