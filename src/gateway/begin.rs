@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::Config,
     journal::Refused,
-    s3::{Operation, S3Error, delete_objects::doomed},
+    s3::{S3Error, delete_objects::doomed},
     upstream::Framing,
 };
 
@@ -62,11 +62,11 @@ impl Gateway {
         context.bytes_in = body.received;
         let gathered = match gathered {
             Ok(gathered) if !whole => return Ok(Some(gathered)),
-            Ok(gathered) => gathered.in_one_piece(),
+            Ok(gathered) if gathered.whole().is_some() => gathered,
+            Ok(_) => {
+                return self.responder(session, context).refuse(&too_large, false).await.map(|()| None);
+            }
             Err(error) => return self.broken_off(session, context, error).await.map(|()| None),
-        };
-        let Some(gathered) = gathered else {
-            return self.responder(session, context).refuse(&too_large, false).await.map(|()| None);
         };
         // The end of chunks is a piece of its own: the head might leave before it.
         if gathered.received > 0 {
@@ -113,17 +113,14 @@ impl Gateway {
         let method = &session.req_header().method;
         let mut writing = Writing::new(route, method, &context.id, &plan.clusters);
         if self.names_many(route, method) {
-            writing.doomed = gathered.whole().and_then(|body| doomed(&body)).unwrap_or_default();
+            writing.doomed = gathered.whole().and_then(doomed).unwrap_or_default();
         }
         journaling.begin(&writing).await.map(Some)
     }
 
     /// Whether the journal must know what stands in the body of a request before that begins: it is about many objects.
     fn names_many(&self, route: &Route, method: &Method) -> bool {
-        self.journaling.is_some()
-            && method == Method::POST
-            && route.request.operation == Operation::BucketWrite
-            && route.request.sub_resource.as_deref() == Some("delete")
+        self.journaling.is_some() && write::is_delete_of_many(&route.request, method)
     }
 }
 

@@ -18,8 +18,11 @@ impl Gateway {
         absent: &[Arc<Backend>],
         known: Option<&Known>,
     ) {
+        let request = &recorder.route.request;
         match cluster {
             0 if absent.is_empty() => {}
+            // Versions have other names on each backend, and a sub-resource may be what is missing.
+            0 if request.version_id.is_some() || request.sub_resource.is_some() => {}
             // A write that is under way, or was while the backends were asked, explains it.
             0 if self.is_being_written(recorder) => {}
             0 => {
@@ -28,7 +31,7 @@ impl Gateway {
                 }
                 recorder.read(absent, &backend).await;
             }
-            _ if recorder.route.request.operation != Operation::Read => {}
+            _ if request.operation != Operation::Read => {}
             elsewhere => {
                 let found_on = &recorder.clusters[elsewhere].name;
                 if let Some(journaling) = &self.journaling {

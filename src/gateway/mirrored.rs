@@ -11,12 +11,14 @@ use super::{
     begin::Beginning,
     body::{BodyError, ClientBody},
     context::Context,
+    copied::Doubt,
+    cut_off,
     journaling::Begun,
     route::Route,
     write::{self, Plan, Recorder},
 };
 use crate::{
-    mirror::{BrokenOff, Job, Kind, Outcome, Rest},
+    mirror::{BrokenOff, Job, Kind, Outcome, Reply, Rest},
     s3::S3Error,
     topology::Backend,
     upstream::Head,
@@ -30,7 +32,12 @@ impl Gateway {
         context: &mut Context,
         mut route: Route,
     ) -> Result<()> {
-        let Some(gathered) = self.gather(session, context, &mut route).await? else { return Ok(()) };
+        let gathered = tokio::select! {
+            biased;
+            gathered = self.gather(session, context, &mut route) => gathered?,
+            () = self.activity.stop.wait() => return cut_off(context),
+        };
+        let Some(gathered) = gathered else { return Ok(()) };
         let config = context.snapshot.config.clone();
         let method = session.req_header().method.clone();
         let header = self.header(session, context, method, route.framing)?;
@@ -38,12 +45,14 @@ impl Gateway {
             Ok(head) => head.observed_by(context.observer()),
             Err(cause) => return self.unsendable(session, context, cause).await,
         };
-        let request = session.req_header();
-        let usable = |backend: &Backend| self.upstream.is_usable(backend);
-        let plan: Plan =
-            write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
+        let (plan, doubt) = self.plan(session, &route).await;
         context.cluster = plan.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",");
-        let doubt = self.doubt(&route, &plan.clusters[0]);
+        if plan.targets.is_empty() {
+            let why = "the backend of the upload does not have the newest version of the copy's source yet";
+            let body_read = session.downstream_session.is_body_done();
+            let refusal = S3Error::service_unavailable(why);
+            return self.responder(session, context).refuse(&refusal, body_read).await;
+        }
         let beginning = self.begin_write(session, context, &route, &plan, gathered).await?;
         let Some(Beginning { begun, gathered }) = beginning else { return Ok(()) };
         context.asked = plan.targets.len();
@@ -72,15 +81,18 @@ impl Gateway {
             Ok(outcome) => {
                 context.good = outcome.rest.replies().filter(|reply| reply.kind == Kind::Good).count();
                 let applied = outcome.rest.replies().any(|reply| reply.kind != Kind::NotApplied);
-                if let (true, Some(object)) = (applied, &object) {
-                    left_out.iter().for_each(|backend| self.mirror.order().note(object, backend.id, false));
+                if let (true, Some(object), Some(number)) = (applied, &object, outcome.rest.committed()) {
+                    let order = self.mirror.order();
+                    left_out.iter().for_each(|backend| order.missed(object, backend.id, number));
                 }
                 self.answer_write(session, context, outcome, recorder).await
             }
             Err(BrokenOff { error, replies }) => {
-                // Nobody has seen the end of the request. But who has answered may have done it all the same.
+                // Nobody has seen the end of the request. But who has answered, or begun to, may have done it all the
+                // same.
+                let has_acted = |reply: &Reply| reply.status.is_some() || reply.kind != Kind::NotApplied;
                 let recording = async {
-                    match replies.iter().any(|reply| reply.status.is_some()) {
+                    match replies.iter().any(has_acted) {
                         true => recorder.write(&replies, None).await,
                         false => recorder.begun.take().map(Begun::nothing_was_sent).unwrap_or_default(),
                     }
@@ -88,6 +100,16 @@ impl Gateway {
                 tokio::join!(self.broken_off(session, context, error), recording).0
             }
         }
+    }
+
+    /// Where a write goes: not to backends that have an older version of what it copies.
+    async fn plan(&self, session: &Session, route: &Route) -> (Plan, Option<Doubt>) {
+        let request = session.req_header();
+        let usable = |backend: &Backend| self.upstream.is_usable(backend);
+        let mut plan = write::plan(&route.request, &request.method, &request.headers, &route.region, usable);
+        let doubt = self.doubt(route, &plan.clusters[0]).await;
+        plan.leave_out(doubt.as_ref().map_or(&[], Doubt::left_out));
+        (plan, doubt)
     }
 
     /// Ends a request whose body did not end properly.

@@ -144,8 +144,7 @@ impl Gateway {
             () = self.activity.stop.wait() => {}
             outcome = self.search(session, context, route) => return outcome,
         }
-        context.error = "cut off: the gateway is stopping".to_owned();
-        Error::e_explain(ErrorType::InternalError, "the gateway is stopping")
+        cut_off(context)
     }
 
     /// One backend after another, home first.
@@ -161,7 +160,7 @@ impl Gateway {
             Err(cause) => return self.unsendable(session, context, cause).await,
         };
         let clusters = route.clusters_to_read();
-        let (lagging, known) = self.lagging(&route, &clusters[0]).await;
+        let (lagging, known) = self.lagging(&route.request.target, &clusters[0]).await;
         let read = read::Read {
             upstream: &self.upstream,
             header: &header,
@@ -248,6 +247,12 @@ impl Gateway {
             doubt: None,
         }
     }
+}
+
+/// Ends a request that the process may not wait for any more.
+fn cut_off(context: &mut Context) -> Result<()> {
+    context.error = "cut off: the gateway is stopping".to_owned();
+    Error::e_explain(ErrorType::InternalError, "the gateway is stopping")
 }
 
 fn prepare(session: &mut Session, config: &Config) -> Result<()> {

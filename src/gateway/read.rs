@@ -98,8 +98,8 @@ impl Read<'_> {
             if state.is_answered_by_up_to_date(backend) {
                 break;
             }
-            // At its connection limit a backend is passed over while there is another.
-            let patience = match at + 1 < backends.len() {
+            // At its connection limit a backend is passed over while there is another that can stand in for it.
+            let patience = match backends.get(at + 1).is_some_and(|next| state.can_stand_in(next, backend)) {
                 true => Duration::ZERO,
                 false => self.upstream.dial_timeout(),
             };
@@ -250,6 +250,11 @@ impl State {
     /// may have been a DELETE, has nothing to add.
     fn is_answered_by_up_to_date(&self, next: &Backend) -> bool {
         self.absent_here && self.lagging.contains(&next.id)
+    }
+
+    /// Whether the next backend has what this one has: not if it alone missed the object's last write.
+    fn can_stand_in(&self, next: &Backend, backend: &Backend) -> bool {
+        !self.lagging.contains(&next.id) || self.lagging.contains(&backend.id)
     }
 
     fn found(self, cluster: usize, answer: Answer) -> Found {

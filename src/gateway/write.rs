@@ -18,7 +18,7 @@ use crate::{
     s3::{Multipart, Operation, S3Request, Target},
     synclog::{Record, SyncLog, record::Outcome},
     telemetry::metrics::ReplyOutcome,
-    topology::{Backend, Cluster, Region},
+    topology::{Backend, BackendId, Cluster, Region},
     upstream::{Framing, Reuse, Upstream},
 };
 
@@ -36,8 +36,17 @@ pub struct Plan {
     pub whole_object: bool,
     /// Whether replies that differ are a divergence: not of reads, nor of parts of an upload.
     pub recorded: bool,
-    /// Backends that did not take part although they should have: a completed multipart upload's others.
+    /// Backends that do not take part although they should: a completed multipart upload's others, and those that have
+    /// an older version of what is copied.
     pub left_out: Vec<Arc<Backend>>,
+}
+
+impl Plan {
+    /// Does without these backends.
+    pub fn leave_out(&mut self, backends: &[BackendId]) {
+        let is_out = |(_, backend): &mut (usize, Arc<Backend>)| backends.contains(&backend.id);
+        self.left_out.extend(self.targets.extract_if(.., is_out).map(|(_, backend)| backend));
+    }
 }
 
 /// Plans a write. `usable` says whether a backend can be asked at all.
@@ -86,9 +95,17 @@ fn judge(request: &S3Request, method: &Method) -> Judge {
     match request.operation {
         Operation::Delete => Judge::Delete,
         Operation::Copy { .. } | Operation::Multipart(Multipart::Complete) => Judge::StatusAndBody,
-        Operation::BucketWrite if method == Method::POST => Judge::StatusAndErrors,
+        Operation::BucketWrite if is_delete_of_many(request, method) => Judge::StatusAndSurvivors,
+        Operation::BucketWrite if method == Method::POST => Judge::StatusAndBody,
         _ => Judge::Status,
     }
+}
+
+/// DeleteObjects, whose body names them.
+pub fn is_delete_of_many(request: &S3Request, method: &Method) -> bool {
+    method == Method::POST
+        && request.operation == Operation::BucketWrite
+        && request.sub_resource.as_deref() == Some("delete")
 }
 
 /// What must not be sent twice takes a fresh connection: on a pooled one that turns out to be dead nobody knows
@@ -195,9 +212,16 @@ impl Recorder {
             return;
         };
         for backend in &self.left_out {
-            let error = format!("{}: the multipart upload went to one backend only", backend.url);
+            let error = format!("{}: {}", backend.url, self.why_left_out());
             let reply = Reply::without_answer(backend.clone(), taken_by.cluster, Kind::NotApplied, error);
             self.diverged(&reply, good).await;
+        }
+    }
+
+    fn why_left_out(&self) -> &'static str {
+        match self.route.request.operation {
+            Operation::Copy { .. } => "it has an older version of the copy's source",
+            _ => "the multipart upload went to one backend only",
         }
     }
 

@@ -43,6 +43,7 @@ use self::{
     verdict::{Event, Verdict},
 };
 pub use self::{
+    body::LARGEST_PIECE,
     latch::Latch,
     order::{Lagging, MISSED_MOST, Object, Order},
     reply::{Judge, Reply},
@@ -64,8 +65,8 @@ const PIECES_MOST: usize = 64;
 pub trait Source: Send {
     type Error: Send;
 
-    /// The next piece, at most [`LARGEST_PIECE`](body::LARGEST_PIECE) bytes, but for one that is the whole body; `None`
-    /// at the proper end. May be cancelled.
+    /// The next piece, at most [`LARGEST_PIECE`] bytes, but for one that is the whole body; `None` at the proper end.
+    /// May be cancelled.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
 }
 
@@ -150,7 +151,6 @@ impl Mirror {
             answers: Vec::new(),
             length,
             received: 0,
-            committed: None,
         };
         run.until_decided(body).await
     }
@@ -188,7 +188,8 @@ impl Mirror {
                 Sub { backend, cluster, queue, progress, future: Some(future), refusal_noted: false }
             })
             .collect();
-        Subs { all, order: self.order.clone(), upstream: self.upstream.clone(), object: job.object }
+        let (order, upstream) = (self.order.clone(), self.upstream.clone());
+        Subs { all, order, upstream, object: job.object, committed: None }
     }
 }
 
@@ -205,7 +206,6 @@ struct Run<'a> {
     /// Length of the body, if it is known beforehand.
     length: Option<u64>,
     received: u64,
-    committed: Option<i64>,
 }
 
 impl Run<'_> {
@@ -309,18 +309,6 @@ impl Run<'_> {
 
     fn commit(&mut self) -> Option<Decision> {
         self.subs.commit(&self.replies);
-        let live: Vec<_> = self.subs.live().collect();
-        match &self.subs.object {
-            None => live.iter().for_each(|sub| sub.queue.commit(None)),
-            Some(object) => {
-                let places = live.iter().map(|sub| (sub.backend.id, sub.progress.aborted.clone()));
-                let (number, tickets) = self.mirror.order.enter(object, places.collect());
-                self.committed = Some(number);
-                for (sub, ticket) in live.iter().zip(tickets) {
-                    sub.queue.commit(Some(ticket));
-                }
-            }
-        }
         self.verdict.on(Event::BodyEnded)
     }
 
@@ -366,7 +354,6 @@ impl Run<'_> {
             background: self.mirror.background.clone(),
             config: self.config,
             stop: self.mirror.stop.clone(),
-            committed: self.committed,
         }
     }
 }

@@ -48,7 +48,8 @@ pub struct Order {
 struct Shard {
     /// Per object, the last write in line on each backend.
     unfinished: HashMap<Object, Vec<(BackendId, Arc<Place>)>>,
-    missed: HashMap<Object, Vec<BackendId>>,
+    /// Per object, the backends that missed writes, with the number of the last one.
+    missed: HashMap<Object, Vec<(BackendId, i64)>>,
     missed_in_order: VecDeque<Object>,
 }
 
@@ -128,21 +129,15 @@ impl Order {
         line.iter().find(|(id, _)| *id == backend).map(|(_, place)| Earlier(place.clone()))
     }
 
-    /// Remembers whether a backend has the object's last write.
-    pub fn note(&self, object: &Object, backend: BackendId, has_it: bool) {
-        if has_it && self.entries.load(Relaxed) == 0 {
+    /// A backend has taken the write with this number: what it missed before that does not matter any more, what it
+    /// missed since does. A write may end late, after later ones.
+    pub fn took(&self, object: &Object, backend: BackendId, number: i64) {
+        if self.entries.load(Relaxed) == 0 {
             return;
         }
         let mut shard = self.shard(object);
-        match has_it {
-            true => self.forget(&mut shard, object, backend),
-            false => self.remember(&mut shard, object, backend),
-        }
-    }
-
-    fn forget(&self, shard: &mut Shard, object: &Object, backend: BackendId) {
         let Some(missed) = shard.missed.get_mut(object) else { return };
-        missed.retain(|id| *id != backend);
+        missed.retain(|(id, last)| *id != backend || *last > number);
         if missed.is_empty() {
             shard.missed.remove(object);
             shard.missed_in_order.retain(|other| other != object);
@@ -151,15 +146,19 @@ impl Order {
         }
     }
 
-    fn remember(&self, shard: &mut Shard, object: &Object, backend: BackendId) {
+    /// A backend has missed the write with this number.
+    pub fn missed(&self, object: &Object, backend: BackendId, number: i64) {
+        let mut guard = self.shard(object);
+        let shard = &mut *guard;
         let missed = shard.missed.entry(object.clone()).or_default();
         if missed.is_empty() {
             shard.missed_in_order.push_back(object.clone());
             self.entries.fetch_add(1, Relaxed);
             METRICS.missed_writes.inc();
         }
-        if !missed.contains(&backend) {
-            missed.push(backend);
+        match missed.iter_mut().find(|(id, _)| *id == backend) {
+            Some((_, last)) => *last = number.max(*last),
+            None => missed.push((backend, number)),
         }
         if shard.missed_in_order.len() > MISSED_MOST / SHARDS
             && let Some(oldest) = shard.missed_in_order.pop_front()
@@ -178,7 +177,7 @@ impl Order {
         }
         let shard = self.shard(object);
         let unfinished = shard.unfinished.get(object).into_iter().flatten().map(|(id, _)| *id);
-        let missed = shard.missed.get(object).into_iter().flatten().copied();
+        let missed = shard.missed.get(object).into_iter().flatten().map(|(id, _)| *id);
         Lagging { unfinished: unfinished.collect(), missed: missed.collect() }
     }
 

@@ -1,7 +1,7 @@
 //! What a sub-request came to, in the form that the verdict judges and the synclog records.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     s3::{
+        delete_objects::survivors,
         error::{body_is_error, error_code},
         xml,
     },
@@ -60,6 +61,21 @@ impl Reply {
         }
     }
 
+    /// Of a backend that has taken the request, as far as the head of its answer tells.
+    pub fn taken(backend: Arc<Backend>, cluster: usize, head: &ResponseHeader) -> Reply {
+        let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let encryption = head.headers.get("x-amz-server-side-encryption");
+        let encrypted = encryption.is_some_and(|value| value.as_bytes().starts_with(b"aws:kms"))
+            || head.headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
+        Reply {
+            status: Some(head.status),
+            etag: text("etag"),
+            comparable: !encrypted,
+            version: text("x-amz-version-id"),
+            ..Reply::without_answer(backend, cluster, Kind::Good, String::new())
+        }
+    }
+
     /// Whether the backend turned the request down with a 3xx or 4xx. Where all do, nobody has missed anything.
     pub(super) fn is_refusal(&self) -> bool {
         self.kind == Kind::NotApplied
@@ -84,8 +100,9 @@ pub enum Judge {
     /// 2xx whose body is not an `<Error>`: CopyObject and CompleteMultipartUpload send the status before they
     /// know the outcome.
     StatusAndBody,
-    /// 2xx whose body names no `<Error>`: DeleteObjects answers 200 and lists the keys that it could not delete.
-    StatusAndErrors,
+    /// 2xx whose body says that nothing is left, or is empty: DeleteObjects answers 200 and lists the keys that it could
+    /// not delete.
+    StatusAndSurvivors,
 }
 
 /// How far a sub-request has come, for whoever has to end it from outside.
@@ -96,10 +113,10 @@ pub(super) struct Progress {
     pub detached: AtomicBool,
     /// Set by a later write to the same object that has lost patience with this one.
     pub aborted: Arc<Latch>,
-    /// The client's body has ended: from now on a failure is a missed write.
-    committed: AtomicBool,
+    /// The number of the write, once the client's body has ended: from now on a failure is a missed write.
+    committed: OnceLock<i64>,
     /// The backend has said that the write took effect, though not yet all that it has to say.
-    settled: AtomicBool,
+    settled: OnceLock<Reply>,
 }
 
 impl Progress {
@@ -109,25 +126,29 @@ impl Progress {
         self.may_apply.store(true, Relaxed);
     }
 
-    pub fn commit(&self) {
-        self.committed.store(true, Relaxed);
+    /// The write has taken its place among those to its object.
+    pub fn commit(&self, number: i64) {
+        self.committed.get_or_init(|| number);
     }
 
-    pub fn is_committed(&self) -> bool {
-        self.committed.load(Relaxed)
+    /// Its number among the writes to objects; `None` = its body has not ended, or it is to none.
+    pub fn committed(&self) -> Option<i64> {
+        self.committed.get().copied()
     }
 
-    pub fn settle(&self) {
-        self.settled.store(true, Relaxed);
+    /// The backend has said that much.
+    pub fn settle(&self, reply: Reply) {
+        self.settled.get_or_init(|| reply);
     }
 
-    pub fn is_settled(&self) -> bool {
-        self.settled.load(Relaxed)
+    /// The good reply, without what is in the answer's body.
+    pub fn settled(&self) -> Option<&Reply> {
+        self.settled.get()
     }
 
     /// What a sub-request that is cut off now came to.
     pub fn kind(&self) -> Kind {
-        match (self.is_settled(), self.may_apply.load(Relaxed)) {
+        match (self.settled().is_some(), self.may_apply.load(Relaxed)) {
             (true, _) => Kind::Good,
             (false, true) => Kind::Unknown,
             (false, false) => Kind::NotApplied,
@@ -138,11 +159,13 @@ impl Progress {
 impl End {
     /// A sub-request that ended without an answer.
     pub fn without_answer(backend: Arc<Backend>, cluster: usize, kind: Kind, error: String) -> End {
-        End {
-            reply: Reply::without_answer(backend, cluster, kind, error),
-            seen: Seen { kind, answered: false, absent: false, broken: false, refused: false },
-            answer: None,
-        }
+        End::cut_off(Reply::without_answer(backend, cluster, kind, error))
+    }
+
+    /// A sub-request that was cut off when `reply` was all that had come of it.
+    pub fn cut_off(reply: Reply) -> End {
+        let seen = Seen { kind: reply.kind, answered: false, absent: false, broken: false, refused: false };
+        End { reply, seen, answer: None }
     }
 
     /// A failed exchange; `maybe_applied` if an earlier try may have reached the backend whole.
@@ -166,30 +189,16 @@ impl End {
         // What looks like a success and is none must not be passed on.
         let deceptive = head.status.is_success() && kind != Kind::Good && (early || broken);
         let refused = head.status.is_client_error() && kind == Kind::NotApplied;
-        let encryption = head.headers.get("x-amz-server-side-encryption");
-        let encrypted = encryption.is_some_and(|value| value.as_bytes().starts_with(b"aws:kms"))
-            || head.headers.contains_key("x-amz-server-side-encryption-customer-algorithm");
-        let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let result = match &body {
             Body::Whole(bytes) if judge.reads_body() => Some(bytes.clone()),
             _ => None,
         };
         // Copies and completed uploads are told of in the body.
         let told = || result.as_deref().filter(|_| judge == Judge::StatusAndBody).and_then(xml::etag);
-        let etag = text("etag").or_else(told);
+        let mut reply = Reply::taken(backend, cluster, &head);
+        reply.etag = reply.etag.or_else(told);
         End {
-            reply: Reply {
-                backend,
-                cluster,
-                kind,
-                status: Some(head.status),
-                etag,
-                comparable: !encrypted,
-                version: text("x-amz-version-id"),
-                result,
-                sent_twice: false,
-                error,
-            },
+            reply: Reply { kind, result, error, ..reply },
             seen: Seen { kind, answered: !deceptive, absent, broken, refused },
             answer: Some((head, body)),
         }
@@ -199,7 +208,7 @@ impl End {
 impl Judge {
     /// Whether the answer's body is part of the judgement.
     pub fn reads_body(self) -> bool {
-        matches!(self, Judge::StatusAndBody | Judge::StatusAndErrors)
+        matches!(self, Judge::StatusAndBody | Judge::StatusAndSurvivors)
     }
 }
 
@@ -236,12 +245,14 @@ fn judged(status: StatusCode, body: &Body, judge: Judge, early: bool) -> Judged 
     }
     match (judge, body) {
         (Judge::Status | Judge::Delete, _) => good(false),
-        (Judge::StatusAndBody, _) if body_is_error(bytes) => {
+        (Judge::StatusAndBody | Judge::StatusAndSurvivors, _) if body_is_error(bytes) => {
             bad(format!("answered {status} with the error {}", error_code(bytes).unwrap_or("unknown")))
         }
-        (Judge::StatusAndErrors, _) if bytes.windows(7).any(|window| window == b"<Error>") => {
-            bad(format!("answered {status} with errors for some keys"))
-        }
+        (Judge::StatusAndSurvivors, Body::Whole(bytes)) if !bytes.is_empty() => match survivors(bytes) {
+            Some(survivors) if survivors.is_empty() => good(false),
+            Some(_) => bad(format!("answered {status} with errors for some keys")),
+            None => unknown(format!("answered {status} with something that is no list of keys")),
+        },
         (_, Body::Whole(_)) => good(false),
         (_, Body::Broken(_, failure)) => unknown(format!("answered {status}, but {failure}")),
         (_, Body::Long(..)) => unknown(format!("answered {status} with more than can be judged")),
@@ -257,6 +268,9 @@ mod tests {
     fn what_makes_an_answer_good() {
         const ERROR: &[u8] = b"<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code></Error>";
         const NO_KEY: &[u8] = b"<Error><Code>NoSuchKey</Code></Error>";
+        const KEPT: &[u8] = b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>";
+        const KEPT_AS_OTHERS_WRITE_IT: &[u8] =
+            b"<x:DeleteResult xmlns:x='y'><x:Error><x:Key>a</x:Key></x:Error></x:DeleteResult>";
         const NO_BUCKET: &[u8] = b"<Error><Code>NoSuchBucket</Code></Error>";
         use Judge::*;
         use Kind::*;
@@ -265,7 +279,7 @@ mod tests {
             (204, b"", Delete, false, Good, false),
             (200, b"", Status, true, Unknown, false),
             (204, b"", Delete, true, Unknown, false),
-            (200, b"<DeleteResult/>", StatusAndErrors, true, Unknown, false),
+            (200, b"<DeleteResult/>", StatusAndSurvivors, true, Unknown, false),
             (403, ERROR, Status, true, NotApplied, false),
             (403, ERROR, Status, false, NotApplied, false),
             (307, b"", Status, false, NotApplied, false),
@@ -275,15 +289,14 @@ mod tests {
             (404, b"", Delete, false, NotApplied, false),
             (200, ERROR, StatusAndBody, false, NotApplied, false),
             (200, ERROR, Status, false, Good, false),
-            (
-                200,
-                b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>",
-                StatusAndErrors,
-                false,
-                NotApplied,
-                false,
-            ),
-            (200, b"<DeleteResult><Deleted/></DeleteResult>", StatusAndErrors, false, Good, false),
+            (200, KEPT, StatusAndSurvivors, false, NotApplied, false),
+            (200, KEPT_AS_OTHERS_WRITE_IT, StatusAndSurvivors, false, NotApplied, false),
+            (200, b"<DeleteResult><Error/></DeleteResult>", StatusAndSurvivors, false, Unknown, false),
+            (200, b"<DeleteResult><Deleted/></DeleteResult>", StatusAndSurvivors, false, Good, false),
+            (200, b"", StatusAndSurvivors, false, Good, false),
+            (200, ERROR, StatusAndSurvivors, false, NotApplied, false),
+            (200, b"<html/>", StatusAndSurvivors, false, Unknown, false),
+            (200, b"<DeleteResult>", StatusAndSurvivors, false, Unknown, false),
         ];
         for (status, body, judge, early, kind, absent) in cases {
             let body = Body::Whole(Bytes::from_static(body));
@@ -301,7 +314,7 @@ mod tests {
         for (judge, kind) in [
             (Judge::Status, Kind::Good),
             (Judge::StatusAndBody, Kind::Unknown),
-            (Judge::StatusAndErrors, Kind::Unknown),
+            (Judge::StatusAndSurvivors, Kind::Unknown),
         ] {
             let body = Body::Broken(Bytes::from_static(b" "), failure.clone());
             assert_eq!(judged(StatusCode::OK, &body, judge, false).kind, kind, "{judge:?}");

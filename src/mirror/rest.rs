@@ -16,14 +16,13 @@ pub struct Rest {
     pub(super) background: Arc<Background>,
     pub(super) config: MirrorConfig,
     pub(super) stop: Arc<Latch>,
-    pub(super) committed: Option<i64>,
 }
 
 impl Rest {
     /// Its number among the writes of objects that this process has committed; `None` if it was not committed, or is of
     /// no object.
     pub fn committed(&self) -> Option<i64> {
-        self.committed
+        self.subs.committed
     }
 
     /// Whether all replies are in.

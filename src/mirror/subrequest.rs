@@ -91,7 +91,7 @@ impl SubRequest {
             biased;
             () = async {
                 aborted.wait().await;
-                if progress.is_settled() {
+                if progress.settled().is_some() {
                     // It took effect before it could be told to give way.
                     std::future::pending::<()>().await;
                 }
@@ -103,7 +103,7 @@ impl SubRequest {
             }
             end = self.until_end(&mut kept) => end,
         };
-        if !self.progress.is_settled() {
+        if self.progress.settled().is_none() {
             self.note(&end.reply);
         }
         // Only now may the next write in line begin.
@@ -129,7 +129,8 @@ impl SubRequest {
         } else {
             if head.status.is_success() && !early {
                 // The write has taken effect: the next one need not wait for the rest of the answer.
-                self.progress.settle();
+                let reply = Reply::taken(backend.clone(), cluster, &head);
+                self.progress.settle(Reply { sent_twice: kept.maybe_applied, ..reply });
                 self.note_good();
                 kept.ticket = None;
             }
@@ -146,20 +147,22 @@ impl SubRequest {
 
     /// Remembers whether the backend has the object's last write.
     fn note(&self, reply: &Reply) {
-        match &self.object {
+        match (&self.object, self.progress.committed()) {
             _ if reply.kind == Kind::Good => self.note_good(),
             // Whether a refusal is a miss depends on the other backends' replies.
-            // Before the body's end there is nothing to miss; see `Run::commit`.
-            Some(object) if !reply.is_refusal() && self.progress.is_committed() => {
-                self.order.note(object, self.backend.id, false)
+            // Before the body's end there is nothing to miss; see `Subs::commit`.
+            (Some(object), Some(number)) if !reply.is_refusal() => {
+                self.order.missed(object, self.backend.id, number)
             }
             _ => {}
         }
     }
 
     fn note_good(&self) {
-        if let (Some(object), true) = (&self.object, self.whole_object) {
-            self.order.note(object, self.backend.id, true);
+        if let (Some(object), Some(number), true) =
+            (&self.object, self.progress.committed(), self.whole_object)
+        {
+            self.order.took(object, self.backend.id, number);
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Subs {
     pub order: Arc<Order>,
     pub upstream: Arc<Upstream>,
     pub object: Option<Object>,
+    /// The number of the write among those to objects, once its body has ended.
+    pub committed: Option<i64>,
 }
 
 /// What happened among the sub-requests.
@@ -90,16 +92,23 @@ impl Subs {
             Cut::Stopping => "the gateway is stopping",
         };
         let sub = &mut self.all[index];
-        let kind: Kind = sub.progress.kind();
-        let good = kind == Kind::Good;
-        if let Some(object) = self.object.as_ref().filter(|_| !good && sub.progress.is_committed()) {
-            self.order.note(object, sub.backend.id, false);
+        let (kind, backend) = (sub.progress.kind(), sub.backend.clone());
+        let end = match sub.progress.settled() {
+            Some(reply) => End::cut_off(reply.clone()),
+            None => {
+                let error = format!("{}: {why}", backend.url);
+                End::without_answer(backend.clone(), sub.cluster, kind, error)
+            }
+        };
+        if let (Some(object), Some(number), false) =
+            (&self.object, sub.progress.committed(), kind == Kind::Good)
+        {
+            self.order.missed(object, backend.id, number);
         }
+        // Only now: its place in line goes with it.
         sub.future = None;
-        self.upstream.cut(sub.backend.id, reason, kind == Kind::Unknown);
-        let backend = sub.backend.clone();
-        let error = if good { String::new() } else { format!("{}: {why}", backend.url) };
-        End::without_answer(backend, sub.cluster, kind, error)
+        self.upstream.cut(backend.id, reason, kind == Kind::Unknown);
+        end
     }
 
     /// Ends a sub-request because its client has broken off the body: that is nobody's fault, and nothing is counted.
@@ -110,28 +119,35 @@ impl Subs {
         Reply::without_answer(sub.backend.clone(), sub.cluster, sub.progress.kind(), error)
     }
 
-    /// The client's body has ended: who failed before has missed the write.
-    pub fn commit(&self, replies: &[Option<Reply>]) {
+    /// The client's body has ended: the gate opens, and who failed before has missed the write.
+    pub fn commit(&mut self, replies: &[Option<Reply>]) {
+        let Some(object) = &self.object else {
+            return self.live().for_each(|sub| sub.queue.commit(None));
+        };
+        let places = self.live().map(|sub| (sub.backend.id, sub.progress.aborted.clone()));
+        let (number, tickets) = self.order.enter(object, places.collect());
         for (sub, reply) in self.all.iter().zip(replies) {
-            match (reply, &self.object) {
-                (None, _) => sub.progress.commit(),
-                (Some(reply), Some(object)) if !reply.is_refusal() => {
-                    self.order.note(object, sub.backend.id, false);
-                }
-                _ => {}
+            match reply {
+                None => sub.progress.commit(number),
+                Some(reply) if !reply.is_refusal() => self.order.missed(object, sub.backend.id, number),
+                Some(_) => {}
             }
         }
+        for (sub, ticket) in self.live().zip(tickets) {
+            sub.queue.commit(Some(ticket));
+        }
+        self.committed = Some(number);
     }
 
     /// Notes who missed the write although it was not theirs to refuse: those that refused while another reply is
     /// good. To be called with all replies so far, whenever one has come.
     pub fn note_refusals(&mut self, replies: &[Option<Reply>]) {
-        let Some(object) = &self.object else { return };
+        let (Some(object), Some(number)) = (&self.object, self.committed) else { return };
         let good = replies.iter().flatten().any(|reply| reply.kind == Kind::Good);
         for (sub, reply) in self.all.iter_mut().zip(replies) {
             if good && !sub.refusal_noted && reply.as_ref().is_some_and(Reply::is_refusal) {
                 sub.refusal_noted = true;
-                self.order.note(object, sub.backend.id, false);
+                self.order.missed(object, sub.backend.id, number);
             }
         }
     }

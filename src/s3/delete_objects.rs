@@ -16,15 +16,16 @@ pub struct Doomed {
 
 /// The objects that a request names; `None` = it is no request that S3 would take.
 pub fn doomed(body: &[u8]) -> Option<Vec<Doomed>> {
-    let doomed =
-        entries(body, b"Object")?.into_iter().map(|entry| Doomed { key: entry.key, version: entry.version });
-    let doomed: Vec<_> = doomed.collect();
+    let (_, objects) = entries(body, b"Object")?;
+    let doomed = |entry: Entry| Doomed { key: entry.key, version: entry.version };
+    let doomed: Vec<_> = objects.into_iter().map(doomed).collect();
     (!doomed.is_empty() && doomed.len() <= MOST).then_some(doomed)
 }
 
 /// What an answer says was not deleted; `None` = it is no such answer.
 pub fn survivors(answer: &[u8]) -> Option<Survivors> {
-    let errors = entries(answer, b"Error")?.into_iter().filter(|error| error.code != "NoSuchKey");
+    let (_, errors) = entries(answer, b"Error").filter(|(root, _)| root == b"DeleteResult")?;
+    let errors = errors.into_iter().filter(|error| error.code != "NoSuchKey");
     // What is not versioned has the version "null".
     let version = |id: Option<String>| id.filter(|id| id != "null");
     Some(Survivors(errors.map(|error| (error.key, version(error.version))).collect()))
@@ -54,9 +55,9 @@ struct Entry {
     code: String,
 }
 
-/// The elements of this name below the root.
-fn entries(xml: &[u8], name: &[u8]) -> Option<Vec<Entry>> {
-    let (mut entries, mut entry) = (Vec::new(), Entry::default());
+/// The name of the root, and the elements of this name below it.
+fn entries(xml: &[u8], name: &[u8]) -> Option<(Vec<u8>, Vec<Entry>)> {
+    let (mut root, mut entries, mut entry) = (Vec::new(), Vec::new(), Entry::default());
     let whole = walk(xml, |path, text| match path {
         [_, parent, child] if parent == name => match &child[..] {
             b"Key" => entry.key = text.into_bytes(),
@@ -65,9 +66,10 @@ fn entries(xml: &[u8], name: &[u8]) -> Option<Vec<Entry>> {
             _ => {}
         },
         [_, own] if own == name => entries.push(std::mem::take(&mut entry)),
+        [own] => root.clone_from(own),
         _ => {}
     });
-    (whole && entries.iter().all(|entry| !entry.key.is_empty())).then_some(entries)
+    (whole && entries.iter().all(|entry| !entry.key.is_empty())).then_some((root, entries))
 }
 
 #[cfg(test)]
@@ -105,7 +107,18 @@ mod tests {
         let found = survivors(answer).unwrap();
         assert!(found.has(b"b", None) && !found.has(b"a", None) && !found.has(b"c", None));
         assert!(survivors(b"<DeleteResult></DeleteResult>").unwrap().is_empty());
-        assert_eq!(survivors(b"<DeleteResult><Error>"), None);
+        let named = b"<x:DeleteResult xmlns:x='y'><x:Error><x:Key>b</x:Key></x:Error></x:DeleteResult>";
+        assert!(survivors(named).unwrap().has(b"b", None));
+        for other in [
+            &b"<DeleteResult><Error>"[..],
+            b"<DeleteResult><Error><Code>InternalError</Code></Error></DeleteResult>",
+            b"<Error><Code>InternalError</Code><Key>b</Key></Error>",
+            b"<Error><Error><Key>b</Key></Error></Error>",
+            b"<html/>",
+            b"",
+        ] {
+            assert_eq!(survivors(other), None, "{}", other.escape_ascii());
+        }
     }
 
     #[test]

@@ -199,7 +199,8 @@ impl Wire {
     /// Sends what is queued and watches for an early answer. An error is reported only when no answer can be
     /// read: a backend that answers, closes and so resets our writes has its answer heard (RFC 9112, 9.6).
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
-        // With nothing left to send, what comes back is the answer's reader's business.
+        // With nothing left to send, what comes back is the answer's reader's business. Nothing is left below either:
+        // Pingora buffers what is written to its listeners' streams, not to its connectors'.
         if self.broken.is_none() && !self.out.is_empty() && self.poll_answering(cx)?.is_ready() {
             return Poll::Ready(Ok(Step::Finished(Sent::Answering)));
         }
@@ -313,7 +314,28 @@ fn unread(window: u64, sent: u64, segment: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use pingora_core::{connectors::TransportConnector, upstreams::peer::BasicPeer};
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_is_with_the_kernel_without_a_flush() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stream = TransportConnector::new(None).new_stream(&BasicPeer::new(&address)).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut wire = Wire::new(stream, BackendMetrics::of(&address));
+        wire.push(Bytes::from_static(b"hello"));
+        // One step: the flush would be the next one.
+        assert_eq!(poll_fn(|cx| wire.poll_send(cx)).await.unwrap(), Step::Progress);
+        let mut taken = [0; 5];
+        let reading = peer.read_exact(&mut taken);
+        tokio::time::timeout(std::time::Duration::from_secs(5), reading).await.unwrap().unwrap();
+        assert_eq!(&taken, b"hello");
+    }
 
     #[test]
     fn what_the_peers_kernel_takes_is_no_sign_of_life() {

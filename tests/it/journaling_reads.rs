@@ -110,3 +110,22 @@ fn what_reads_find_is_recorded_once() {
         assert_ne!(cases[0].records[0].intent.what, cases[1].records[0].intent.what);
     });
 }
+
+#[test]
+fn that_a_version_or_a_sub_resource_is_missing_says_nothing_of_the_object() {
+    run(async {
+        for target in ["/bucket/key?versionId=v1", "/bucket/key?tagging"] {
+            let (a, b) = pair().await;
+            a.will(Behaviour::answers(404));
+            b.will(Behaviour::answers(200));
+            let mut gateway = over(&[&a, &b], "none").start().await;
+            // Which one is asked first is chance.
+            while a.requests().is_empty() {
+                assert_eq!(gateway.get(target).await.status, 200);
+            }
+            let journal = Peek::of(&gateway);
+            gateway.stop_in_sync().await;
+            assert!(journal.cases().await.is_empty(), "{target}");
+        }
+    });
+}

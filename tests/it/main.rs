@@ -7,6 +7,7 @@
 mod alerts;
 mod answers;
 mod connections;
+mod copies;
 mod crash;
 mod e2e;
 mod figures;

@@ -167,3 +167,38 @@ fn an_upload_that_a_backend_refused_before_its_end_leaves_nothing_when_its_clien
         assert!(journal.cases().await.is_empty());
     });
 }
+
+#[test]
+fn an_upload_that_a_backend_has_begun_to_acknowledge_before_its_end_is_recorded_when_it_breaks_off() {
+    run(async {
+        let (a, b) = pair().await;
+        let early = Behaviour::answers_early(Answer::new(200).body("later"), AfterEarly::KeepReading);
+        a.will(early.and_hangs(Phase::AfterAnswerHead));
+        // Time enough for the head of the answer.
+        let mut gateway = over(&[&a, &b], "strong").set("ClientReadTimeout", "1s").start().await;
+        let mut client = gateway.client().await;
+        client.head("PUT", "/bucket/key", &[("Content-Length", "100")]).await;
+        client.send(b"he").await;
+        client.reply("PUT").await.assert_error(408, "RequestTimeout");
+        let record = Peek::of(&gateway).records(1).await.remove(0);
+        assert_eq!((record.said(&a.url()), record.said(&b.url())), (&Said::Unknown, &Said::NotApplied));
+        assert_eq!(record_of(&gateway.wait_for_records(2).await, &a)["outcome"], "unknown");
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn the_end_of_the_process_does_not_wait_for_a_body_that_is_read_first() {
+    run(async {
+        let (a, b) = pair().await;
+        let mut gateway = over(&[&a, &b], "strong").set("grace_period_seconds", 1).start().await;
+        let mut client = gateway.client().await;
+        client.head("DELETE", "/bucket/key", &[("Content-Length", "5"), ("Expect", "100-continue")]).await;
+        // It is told to go on.
+        client.read_at_least(1).await;
+        let logs = gateway.stop_in_sync().await;
+        assert!(!logs.main.contains("did not end within"), "{}", logs.main);
+        assert_eq!(logs.access[0]["error"], "cut off: the gateway is stopping");
+        assert!(a.requests().is_empty() && b.requests().is_empty());
+    });
+}

@@ -101,3 +101,26 @@ fn many_writes_to_one_object_end_with_the_last_on_both() {
         }
     });
 }
+
+#[test]
+fn a_write_that_ends_late_does_not_make_up_for_a_later_one_that_was_missed() {
+    run(async {
+        let (a, b) = pair().await;
+        b.will_once(Behaviour::hangs(Phase::AfterBody));
+        let setup = Gateway::over(&[&a, &b]).set("BackgroundRequests", 1).with_metrics();
+        let gateway = setup.start().await;
+        assert_eq!(gateway.put("/bucket/key", b"first").await.status, 200);
+        b.wait_for_request("the first write", Received::is_complete).await;
+        // There is no room to wait for the first one.
+        assert_eq!(gateway.put("/bucket/key", b"second").await.status, 200);
+        assert_eq!(record_of(&gateway.wait_for_records(1).await, &b)["outcome"], "not applied");
+        b.release();
+        gateway
+            .scrape_until("the first write's end", |s| s.value("akubra_unfinished_writes", &[]) == 0.0)
+            .await;
+        assert_eq!(b.stored_bytes("/bucket/key").unwrap(), "first");
+        for _ in 0..20 {
+            assert_eq!(gateway.get("/bucket/key").await.text(), "second");
+        }
+    });
+}

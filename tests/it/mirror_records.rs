@@ -153,3 +153,19 @@ fn every_failed_backend_of_three_has_its_record() {
         assert_eq!(records.len(), 2);
     });
 }
+
+#[test]
+fn what_a_backend_has_said_counts_though_it_is_cut_off_before_it_has_said_all() {
+    run(async {
+        let (a, b) = pair().await;
+        let other = Answer::new(200).header("ETag", "\"0123456789abcdef0123456789abcdef\"").body("more");
+        b.will(Behaviour::answers(other).and_hangs(Phase::AfterAnswerHead));
+        let mut gateway = Gateway::over(&[&a, &b]).set("grace_period_seconds", 1).start().await;
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+        b.wait_for_request("the head of its answer", |request| request.answered == 200).await;
+        let records = gateway.stop().await.records;
+        let record = record_of(&records, &b);
+        assert_eq!((&record["outcome"], &record["status"]), (&"good".into(), &200.into()));
+        assert!(record["error"].as_str().unwrap().contains("ETag"), "{record}");
+    });
+}

@@ -266,3 +266,29 @@ fn a_backend_whose_write_is_unfinished_is_asked_last() {
         a.release();
     });
 }
+
+#[test]
+fn the_backend_that_has_the_last_write_is_waited_for_though_its_connections_are_in_use() {
+    run(async {
+        let (a, b) = pair().await;
+        for backend in [&a, &b] {
+            backend.holds("/bucket/key", "old");
+        }
+        b.will_once(Behaviour::answers(503));
+        let setup = Gateway::over(&[&a, &b]).set("MaxConnsPerBackend", 1).set("DialTimeout", "10s");
+        let gateway = setup.with_metrics().start().await;
+        assert_eq!(gateway.put("/bucket/key", b"new").await.status, 200);
+        gateway.wait_for_records(1).await;
+        a.will_once(Behaviour::hangs(Phase::AfterBody));
+        let mut clients = [gateway.client().await, gateway.client().await];
+        clients[0].head("GET", "/bucket/key", &[]).await;
+        a.wait_for_requests(2).await;
+        clients[1].head("GET", "/bucket/key", &[]).await;
+        gateway.scrape_until("the second read", |s| s.value("akubra_requests_in_flight", &[]) == 2.0).await;
+        a.release();
+        for client in &mut clients {
+            assert_eq!(client.reply("GET").await.text(), "new");
+        }
+        assert_eq!(b.methods(), ["PUT"]);
+    });
+}

@@ -192,34 +192,3 @@ fn without_a_journal_or_credentials_there_is_nothing_to_start_with() {
         gateway.stop().await;
     });
 }
-
-/// Each backend copies what it has itself: the same bytes, with other tags.
-#[test]
-fn a_copy_of_what_backends_do_not_agree_on_is_the_same_on_all() {
-    run(async {
-        let (a, b) = pair().await;
-        let mut gateway = one_cluster(&[&a, &b]).start().await;
-        for backend in [&a, &b] {
-            backend.is_whole();
-        }
-        assert_eq!(gateway.put("/bucket/source", b"hello").await.status, 200);
-        for backend in [&a, &b] {
-            backend.wait_for_object("/bucket/source").await;
-        }
-        b.will_once_on("PUT", Behaviour::answers(503));
-        let tags = b"<Tagging><TagSet><Tag><Key>colour</Key><Value>blue</Value></Tag></TagSet></Tagging>";
-        assert_eq!(gateway.put("/bucket/source?tagging", tags).await.status, 200);
-        wait_for_open(&gateway, 1).await;
-        let source = [("x-amz-copy-source", "/bucket/source")];
-        assert_eq!(gateway.request("PUT", "/bucket/copy", &source, b"").await.status, 200);
-        let copies = [a.wait_for_object("/bucket/copy").await, b.wait_for_object("/bucket/copy").await];
-        assert_eq!(copies.map(|copy| copy.tags), ["colour=blue", ""]);
-        wait_for_open(&gateway, 2).await;
-        repaired(&gateway).await;
-        for path in ["/bucket/source", "/bucket/copy"] {
-            let held = [&a, &b].map(|backend| backend.stored(path).unwrap());
-            assert_eq!(held.map(|held| held.tags), ["colour=blue", "colour=blue"], "{path}");
-        }
-        gateway.stop().await;
-    });
-}

@@ -84,10 +84,10 @@ pub struct Begun {
 
 impl Gateway {
     /// The backends that lack the newest version of an object that is about to be read, and what the journal says of it.
-    pub(super) async fn lagging(&self, route: &Route, home: &Cluster) -> (Vec<BackendId>, Option<Known>) {
-        let object = write::object_name(&route.request.target);
+    pub(super) async fn lagging(&self, target: &Target, home: &Cluster) -> (Vec<BackendId>, Option<Known>) {
+        let object = write::object_name(target);
         let known = match &self.journaling {
-            Some(journaling) => journaling.known(&route.request.target, home).await,
+            Some(journaling) => journaling.known(target, home).await,
             None => None,
         };
         // After the journal: a write may have ended meanwhile.

@@ -261,6 +261,10 @@ mod tests {
         assert_eq!((about(&replies, b"a"), about(&replies, b"b")), (Outcome::Void, Outcome::Settled));
         let replies = [some(0, KEPT_A), some(1, b"<DeleteResult><Err")];
         assert_eq!((about(&replies, b"a"), about(&replies, b"b")), (Outcome::Diverged, Outcome::Diverged));
+        // It has not said of any that it is gone.
+        let replies =
+            [reply(0, 0, Kind::Good, 200, ""), some(1, b"<Error><Code>InternalError</Code></Error>")];
+        assert_eq!((about(&replies, b"a"), about(&replies, b"")), (Outcome::Diverged, Outcome::Diverged));
         let replies = [reply(0, 0, Kind::NotApplied, 403, ""), reply(1, 0, Kind::NotApplied, 0, "")];
         assert_eq!(about(&replies, b"a"), Outcome::Void);
     }

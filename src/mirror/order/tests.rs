@@ -105,18 +105,30 @@ fn nothing_is_left_when_all_tickets_are_gone() {
 #[test]
 fn a_backend_that_missed_the_last_write_lags_until_it_has_a_later_one() {
     let order = Order::new();
-    order.note(&object(), 1, false);
+    order.missed(&object(), 1, 7);
     assert_eq!(order.lagging(&object()).all().collect::<Vec<_>>(), [1]);
-    order.note(&object(), 1, true);
+    order.took(&object(), 1, 8);
     assert!(order.lagging(&object()).is_empty());
     assert_eq!(order.entries.load(Relaxed), 0);
+}
+
+#[test]
+fn an_earlier_write_that_ends_late_does_not_make_up_for_a_later_one_that_was_missed() {
+    let order = Order::new();
+    for number in [8, 3] {
+        order.missed(&object(), 1, number);
+        order.took(&object(), 1, 7);
+        assert_eq!(order.lagging(&object()).missed, [1], "8 is missed, and 7 is before it");
+    }
+    order.took(&object(), 1, 9);
+    assert!(order.lagging(&object()).is_empty());
 }
 
 #[test]
 fn the_table_of_missed_writes_is_bounded() {
     let order = Order::new();
     for n in 0..MISSED_MOST * 2 {
-        order.note(&Object::from(format!("/b/{n}").as_bytes()), 0, false);
+        order.missed(&Object::from(format!("/b/{n}").as_bytes()), 0, 1);
     }
     assert!(order.entries.load(Relaxed) <= MISSED_MOST);
     let last = format!("/b/{}", MISSED_MOST * 2 - 1);
