@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     Copied, Gate, Held, Md5, State, StoreError, Stores,
     backoff::Backoff,
+    decide::TAGGING,
     job::{Shop, Told},
     limits::Limited,
     places::Places,
@@ -42,8 +43,8 @@ pub const EPOCH: i64 = 1_700_000_000_000;
 pub struct Fake {
     objects: Mutex<HashMap<(String, Vec<u8>), Held>>,
     away: Mutex<HashSet<String>>,
-    /// Sub-resources of whatever object, by endpoint.
-    pub attributes: Mutex<HashMap<String, Vec<u8>>>,
+    /// Sub-resources of whatever object, by endpoint and name.
+    attributes: Mutex<HashMap<(String, String), Vec<u8>>>,
     /// Backends that keep sub-resources in words of their own.
     pub careless: Mutex<HashSet<String>>,
     /// How long an answer takes, in milliseconds.
@@ -54,13 +55,15 @@ pub struct Fake {
     /// What may not be asked about, and what may not be worked with: backend and key, which is empty for all.
     pub refused: Mutex<HashSet<(&'static str, &'static str)>>,
     pub denied: Mutex<HashSet<(&'static str, &'static str)>>,
-    /// What copies to a backend come to that nobody hears of.
+    /// Backends whose sub-resources the account may not see.
+    pub shy: Mutex<HashSet<&'static str>>,
+    /// What changes of a backend come to that nobody hears of.
     pub unheard: Mutex<HashMap<&'static str, Unheard>>,
     /// Targets keep no metadata.
     pub keeps_no_metadata: AtomicBool,
 }
 
-/// A copy of unknown outcome.
+/// A change of unknown outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unheard {
     Done,
@@ -92,6 +95,15 @@ impl Fake {
 
     pub fn forget(&self, backend: &str, key: &str) {
         self.objects.lock().unwrap().remove(&(backend.to_owned(), key.as_bytes().to_vec()));
+    }
+
+    pub fn describe(&self, backend: &str, name: &str, text: &str) {
+        self.attributes.lock().unwrap().insert((backend.to_owned(), name.to_owned()), text.into());
+    }
+
+    pub fn described(&self, backend: &str, name: &str) -> Option<String> {
+        let value = self.attributes.lock().unwrap().get(&(backend.to_owned(), name.to_owned())).cloned();
+        value.map(|value| String::from_utf8(value).unwrap())
     }
 
     pub fn set_away(&self, backend: &str, away: bool) {
@@ -142,7 +154,7 @@ impl Stores for Fake {
         match self.answer(backend).await {
             Err(why) => State::Unknown(why),
             Ok(()) if Fake::is_in(&self.refused, backend, object) => {
-                State::Refused(format!("{backend}: 403 to HEAD"))
+                State::Denied(format!("{backend}: 403 to HEAD"))
             }
             Ok(()) => self.get(backend, object).map_or(State::Absent, State::Present),
         }
@@ -156,7 +168,7 @@ impl Stores for Fake {
         &self,
         object: &Object,
         from: (&str, &Held),
-        to: (&str, &State),
+        to: (&str, &State, Instant),
         gate: &dyn Gate,
     ) -> Result<Copied, StoreError> {
         self.answer(from.0).await.map_err(StoreError::Failed)?;
@@ -176,6 +188,8 @@ impl Stores for Fake {
         let unheard = self.unheard.lock().unwrap().remove(to.0);
         if unheard != Some(Unheard::NotDone) {
             self.objects.lock().unwrap().insert((to.0.to_owned(), object.key.clone()), held);
+            // A copy has none of what is no tag.
+            self.attributes.lock().unwrap().retain(|(at, name), _| at != to.0 || name == TAGGING);
         }
         match unheard {
             Some(_) => Err(StoreError::Unknown(format!("{}: no answer", to.0))),
@@ -197,32 +211,37 @@ impl Stores for Fake {
             return Err(StoreError::Failed("called off".into()));
         }
         self.may_work(backend.0, object)?;
-        self.objects.lock().unwrap().remove(&(backend.0.to_owned(), object.key.clone()));
-        Ok(())
+        let unheard = self.unheard.lock().unwrap().remove(backend.0);
+        if unheard != Some(Unheard::NotDone) {
+            self.objects.lock().unwrap().remove(&(backend.0.to_owned(), object.key.clone()));
+        }
+        unheard.map_or(Ok(()), |_| Err(StoreError::Unknown(format!("{}: no answer", backend.0))))
     }
 
-    async fn attribute(&self, backend: &str, _: &Object, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.attributes.lock().unwrap().get(backend).cloned())
+    async fn attribute(&self, backend: &str, _: &Object, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.shy.lock().unwrap().contains(backend) {
+            true => Err(StoreError::Denied { by: backend.into(), why: format!("{backend}: 403 to GET") }),
+            false => Ok(self.described(backend, name).map(String::into_bytes)),
+        }
     }
 
     async fn set_attribute(
         &self,
         backend: &str,
         _: &Object,
-        _: &str,
+        name: &str,
         value: Option<&[u8]>,
     ) -> Result<(), StoreError> {
         self.answer(backend).await.map_err(StoreError::Failed)?;
-        let mut attributes = self.attributes.lock().unwrap();
         let Some(value) = value else {
-            attributes.remove(backend);
+            self.attributes.lock().unwrap().remove(&(backend.to_owned(), name.to_owned()));
             return Ok(());
         };
-        let mut value = value.to_vec();
+        let mut text = String::from_utf8(value.to_vec()).unwrap();
         if self.careless.lock().unwrap().contains(backend) {
-            value.make_ascii_uppercase();
+            text.make_ascii_uppercase();
         }
-        attributes.insert(backend.to_owned(), value);
+        self.describe(backend, name, &text);
         Ok(())
     }
 }
@@ -237,6 +256,7 @@ pub struct World {
     pub wanted: Wanted,
     /// Whether records are of a region that is.
     pub strong: bool,
+    pub copy_acl: bool,
     pub max_attempts: Option<u32>,
     pub concurrency: usize,
     pub per_backend: usize,
@@ -269,6 +289,7 @@ impl World {
             topology: Topology::new(&fixture::config(clusters, regions)),
             wanted: Wanted::Diverged,
             strong: true,
+            copy_acl: false,
             max_attempts: None,
             concurrency: 4,
             per_backend: 3,
@@ -340,7 +361,7 @@ impl World {
             journal: self.journal.clone(),
             stores: Limited::new(self.stores.clone(), names, self.per_backend, &metrics),
             places,
-            rules: Rules { clock_bound: Duration::from_secs(5), settle: SETTLE },
+            rules: Rules { clock_bound: Duration::from_secs(5), settle: SETTLE, copy_acl: self.copy_acl },
             wanted: self.wanted,
             hold: self.hold,
             backoff: Backoff { min: Duration::from_secs(5), max: Duration::from_secs(900) },

@@ -56,16 +56,14 @@ async fn what_home_has_already_is_only_deleted_elsewhere() {
 #[tokio::test(start_paused = true)]
 async fn tags_that_home_does_not_have_stay_with_what_they_belong_to() {
     let world = world().await;
-    let tags = |backend: &str, value: &str| {
-        world.stores.attributes.lock().unwrap().insert(backend.to_owned(), value.into());
-    };
+    let tags = |backend, value| world.stores.describe(backend, "tagging", value);
     world.stores.put(C, "key", "text", EPOCH);
     world.stores.put(A, "key", "text", EPOCH + 50_000);
     tags(C, "tags");
     tags(A, "tags");
     assert_eq!(world.once().await, Ended::Done { left: true });
     assert_eq!(world.outcomes(), ["parked"]);
-    assert!(world.last().why.contains("has other tags than http://b:80"), "{:?}", world.last());
+    assert!(world.last().why.contains("has another ?tagging than http://b:80"), "{:?}", world.last());
     assert_eq!(there_are(&world), [true, true, true]);
     tags(B, "tags");
     let object = world.last().object;

@@ -3,7 +3,10 @@
 use super::{Outcome, Repair, WRITING};
 use crate::{
     journal::Object,
-    sync::{StoreError, copies::Copies, decide::Attribute},
+    sync::{
+        State, StoreError,
+        decide::{self, Attribute, Known},
+    },
 };
 
 /// What the last write to a sub-resource made it, of an object that is about to be copied.
@@ -38,13 +41,11 @@ impl Repair<'_> {
         &self,
         object: &Object,
         last_words: &[LastWord],
-        targets: &[String],
+        target: &str,
     ) -> Result<(), Outcome> {
         for LastWord { name, value } in last_words {
-            for target in targets {
-                if self.attribute(object, target, name).await? != *value {
-                    self.set_attribute(object, target, name, value.as_deref()).await?;
-                }
+            if self.attribute(object, target, name).await? != *value {
+                self.set_attribute(object, target, name, value.as_deref()).await?;
             }
         }
         Ok(())
@@ -74,20 +75,22 @@ impl Repair<'_> {
         Ok(written)
     }
 
-    /// Compares the tags that came with the last write, unless they are `compared` already, or all who may have missed them
-    /// were copied to; returns how many were written. Backends that refuse to tell are left out.
-    pub(super) async fn tags(
+    /// Compares what came with the last write and goes along with a copy, unless it is `compared` already; returns how many
+    /// were written. Backends that refuse to tell are left out.
+    pub(super) async fn along(
         &self,
         object: &Object,
-        tags: Option<Attribute>,
+        known: Known<'_>,
+        states: &[(String, State)],
         compared: &[Attribute],
-        copies: &Copies,
     ) -> Result<usize, Outcome> {
-        let is_compared = |tags: &Attribute| compared.iter().any(|of| of.name == tags.name);
-        match tags.filter(|tags| !is_compared(tags) && !copies.reach_all(self.backends)) {
-            Some(tags) => self.compare(object, &tags, true).await,
-            None => Ok(0),
+        let mut written = 0;
+        for name in self.rules.along().iter().filter(|name| compared.iter().all(|of| of.name != **name)) {
+            if let Some(attribute) = decide::along(known, states, self.rules.bounds(), name) {
+                written += self.compare(object, &attribute, true).await?;
+            }
         }
+        Ok(written)
     }
 
     /// `lenient`: without those that refuse to tell.
@@ -98,7 +101,7 @@ impl Repair<'_> {
             match self.stores.attribute(backend, object, name).await {
                 Ok(value) => values.push((backend, value)),
                 Err(StoreError::Changed(_)) => return Ok(1),
-                Err(StoreError::Refused(_)) if lenient => {}
+                Err(StoreError::Refused(_) | StoreError::Denied { .. }) if lenient => {}
                 Err(error) => {
                     let failed = || Outcome::Failed { why: changed_meanwhile(name) };
                     return Err(self.problem(error).unwrap_or_else(failed));

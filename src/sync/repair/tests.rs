@@ -18,7 +18,7 @@ async fn with_acl() -> World {
     for backend in [A, B] {
         world.stores.put(backend, "key", "text", EPOCH - 60_000);
     }
-    world.stores.attributes.lock().unwrap().insert(A.into(), b"acl".to_vec());
+    world.stores.describe(A, "acl", "acl");
     world.record("key", What::Attribute("acl".into()), &[(A, good()), (B, Said::NotApplied)]).await;
     world
 }
@@ -28,7 +28,7 @@ async fn a_sub_resource_goes_to_a_backend_that_has_not_taken_it() {
     let world = with_acl().await;
     assert_eq!(world.once().await, Ended::Done { left: false });
     assert_eq!((world.outcomes(), world.last().changed), (vec!["resolved"], 1));
-    assert_eq!(world.stores.attributes.lock().unwrap().get(B).map(Vec::as_slice), Some(b"acl".as_slice()));
+    assert_eq!(world.stores.described(B, "acl").as_deref(), Some("acl"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,14 +48,14 @@ async fn with_tags(a: Said, b: Said) -> World {
     for backend in [A, B] {
         world.stores.put(backend, "key", "text", EPOCH - 1_000);
     }
-    world.stores.attributes.lock().unwrap().insert(A.into(), b"new".to_vec());
-    world.stores.attributes.lock().unwrap().insert(B.into(), b"old".to_vec());
+    world.stores.describe(A, "tagging", "new");
+    world.stores.describe(B, "tagging", "old");
     world.record("key", What::Put, &[(A, a), (B, b)]).await;
     world
 }
 
-fn tags_of(world: &World, backend: &str) -> Vec<u8> {
-    world.stores.attributes.lock().unwrap()[backend].clone()
+fn tags_of(world: &World, backend: &str) -> String {
+    world.stores.described(backend, "tagging").unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +63,7 @@ async fn who_missed_a_write_of_the_same_bytes_gets_its_tags() {
     let world = with_tags(good(), Said::NotApplied).await;
     assert_eq!(world.once().await, Ended::Done { left: false });
     assert_eq!((world.outcomes(), world.last().changed), (vec!["resolved"], 1));
-    assert_eq!(tags_of(&world, B), b"new");
+    assert_eq!(tags_of(&world, B), "new");
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +71,7 @@ async fn where_nobody_knows_whose_tags_are_newer_nobody_gets_other_ones() {
     let world = with_tags(Said::NotApplied, Said::Unknown).await;
     world.ahead.store(SETTLE.as_millis() as i64, Relaxed);
     world.once().await;
-    assert_eq!((tags_of(&world, A), tags_of(&world, B)), (b"new".to_vec(), b"old".to_vec()));
+    assert_eq!((tags_of(&world, A), tags_of(&world, B)), ("new".into(), "old".into()));
     assert_eq!(world.outcomes(), ["parked"]);
     assert_eq!(world.last().why, "nothing tells on which backend ?tagging is newer");
 }

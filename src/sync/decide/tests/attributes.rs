@@ -68,7 +68,7 @@ fn what_a_worker_may_have_overwritten_is_nobodys_word() {
     let same = [(A, has(1, T)), (B, has(1, T))];
     let decided = |records: &[Record], since, until| {
         let unseen = Some(Unseen { since, until });
-        decide(Known { records, unseen, hidden: false }, &states(&same), BOUNDS)
+        decide(Known { records, unseen, ..Known::default() }, &states(&same), BOUNDS)
     };
     let is_parked = |decision| matches!(decision, Decision::Park(why) if why.contains("?tagging"));
     let attribute = Attribute { name: "tagging".into(), source: Some(A.into()) };
@@ -87,14 +87,14 @@ fn what_a_worker_may_have_overwritten_is_nobodys_word() {
     assert_eq!(decided(&replaced, 6, 7), agreed());
     let over = |since, until| {
         let unseen = Some(Unseen { since, until });
-        tags_of(Known { records: &[at((5, 6), put(good(1), Said::NotApplied))], unseen, hidden: false })
+        tags_of(Known { records: &[at((5, 6), put(good(1), Said::NotApplied))], unseen, ..Known::default() })
     };
     assert_eq!((over(3, 7), over(6, 7)), (None, Some(A.into())));
 }
 
 /// Who has the right tags, where all hold the same.
 fn tags_of(known: Known<'_>) -> Option<String> {
-    super::super::tags(known, &states(&[(A, has(1, T)), (B, has(1, T))]), BOUNDS)?.source
+    super::super::along(known, &states(&[(A, has(1, T)), (B, has(1, T))]), BOUNDS, TAGGING)?.source
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_no_copy_has_is_given_to_all_that_are_copied_to() {
     let decided = |written: Record| {
         let old = |record: &Record| Record { turn: Some(1), ..record.clone() };
         let records = [old(&put), old(&written)];
-        decide(Known { records: &records, unseen, hidden: false }, &same, BOUNDS)
+        decide(Known { records: &records, unseen, ..Known::default() }, &same, BOUNDS)
     };
     let by_a = Decision::Agreed { attributes: vec![attribute(A)] };
     assert_eq!(decided(acl(deleted(), deleted())), by_a);
