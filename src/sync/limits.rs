@@ -382,4 +382,18 @@ mod tests {
         assert!(matches!(copied, Err(StoreError::Unknown(_))), "{copied:?}");
         assert!(limited.admit(&names).is_err());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_of_no_use_about_objects_says_nothing_of_their_backend() {
+        let stores = Arc::new(Fake::default());
+        let limited = Limited::new(stores.clone(), [A], 1, &SyncMetrics::of_process());
+        let object = |key: &str| Object { cluster: "main".into(), bucket: b"bucket".into(), key: key.into() };
+        stores.unreadable.lock().unwrap().insert((A, "key"));
+        for _ in 0..9 {
+            let state = limited.state(A, &object("key")).await;
+            assert!(matches!(&state, State::Refused(why) if why.contains("metadata")), "{state:?}");
+        }
+        assert!(limited.admit(&[A.into()]).is_ok());
+        assert_eq!(limited.state(A, &object("other")).await, State::Absent);
+    }
 }

@@ -358,4 +358,4 @@ fn worst(known: Option<Outcome>, more: Option<Outcome>) -> Option<Outcome> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

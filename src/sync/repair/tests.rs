@@ -1,12 +1,18 @@
 //! Backends that take what a repair sends and do not keep it as it was.
 
-use std::sync::atomic::Ordering::Relaxed;
+use tokio::time::sleep;
 
-use super::super::{
-    fixture::{A, B, EPOCH, SETTLE, World},
-    worker::Ended,
+use super::{
+    super::{
+        fixture::{A, B, C, EPOCH, SETTLE, Unheard, World},
+        worker::Ended,
+    },
+    *,
 };
-use crate::journal::{Said, What};
+use crate::{
+    journal::{Said, fixture::Behind},
+    topology::fixture,
+};
 
 fn good() -> Said {
     Said::Good { etag: None, version: None }
@@ -74,4 +80,108 @@ async fn where_nobody_knows_whose_tags_are_newer_nobody_gets_other_ones() {
     assert_eq!((tags_of(&world, A), tags_of(&world, B)), ("new".into(), "old".into()));
     assert_eq!(world.outcomes(), ["parked"]);
     assert_eq!(world.last().why, "nothing tells on which backend ?tagging is newer");
+}
+
+/// A cluster of three.
+fn of_three() -> World {
+    World::over(
+        vec![fixture::cluster("main", &["a", "b", "c"])],
+        vec![fixture::region("r", &[("main", 1.0)], &[])],
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_copied_over_gets_its_acl_back_though_another_target_fails() {
+    let world = of_three();
+    world.stores.put(A, "key", "new", EPOCH);
+    for backend in [B, C] {
+        world.stores.put(backend, "key", "old", EPOCH - 60_000);
+    }
+    let etag = world.stores.holds(A, "key").map(|held| held.etag);
+    let took = Said::Good { etag, version: None };
+    world.record("key", What::Put, &[(A, took), (B, Said::NotApplied), (C, Said::NotApplied)]).await;
+    world.stores.describe(B, "acl", "acl");
+    let acl = [(A, Said::NotApplied), (B, good()), (C, Said::NotApplied)];
+    world.record("key", What::Attribute("acl".into()), &acl).await;
+    world.stores.denied.lock().unwrap().insert((C, "key"));
+    world.once().await;
+    assert_eq!(world.stores.holds(B, "key").unwrap().length, 3);
+    for backend in [A, B] {
+        assert_eq!(world.stores.described(backend, "acl").as_deref(), Some("acl"), "{backend}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acl_that_did_not_follow_its_copy_follows_later() {
+    let mut world = World::new();
+    world.copy_acl = true;
+    world.missed_by_b("key").await;
+    world.stores.describe(A, "acl", "acl");
+    world.stores.unheard.lock().unwrap().insert(B, Unheard::Done);
+    world.once().await;
+    assert_eq!((world.outcomes(), world.stores.described(B, "acl")), (vec!["failed"], None));
+    sleep(2 * SETTLE).await;
+    assert_eq!(world.once().await, Ended::Done { left: false });
+    assert_eq!(world.stores.described(B, "acl").as_deref(), Some("acl"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_was_cut_and_of_which_nobody_heard_does_not_win() {
+    let world = World::new();
+    world.missed_by_b("key").await;
+    let whole = world.stores.holds(A, "key");
+    world.ahead.store(SETTLE.as_millis() as i64 * 2, Relaxed);
+    world.stores.unheard.lock().unwrap().insert(B, Unheard::Cut);
+    world.once().await;
+    assert_eq!(world.stores.holds(B, "key").unwrap().etag, "cut");
+    sleep(2 * SETTLE).await;
+    world.once().await;
+    assert_eq!((world.last().outcome, world.stores.holds(A, "key")), ("parked", whole));
+}
+
+#[test]
+fn what_may_still_happen_is_waited_for_whatever_came_after_it() {
+    let unknown = || StoreError::Unknown("no answer".into());
+    let behind = StoreError::Unfinished { etag: None, why: Box::new(unknown()) };
+    let later = Later::failed(Duration::from_secs(5));
+    for error in [unknown(), behind] {
+        let attempt = Attempt::default();
+        attempt.note::<()>(&Err(error));
+        attempt.note(&Ok(()));
+        let waits = Later { pause: SETTLE, calm: true, unseen: true, ..later };
+        assert_eq!(attempt.postponed(later, SETTLE), waits);
+        assert_eq!(attempt.set_aside(None, SETTLE), Some(SETTLE));
+    }
+    let attempt = Attempt::default();
+    attempt.note::<()>(&Err(StoreError::Changed("it changed".into())));
+    assert_eq!((attempt.postponed(later, SETTLE), attempt.set_aside(None, SETTLE)), (later, None));
+    attempt.note(&Ok(()));
+    assert_eq!(attempt.postponed(later, SETTLE), Later { unseen: true, ..later });
+    assert_eq!(attempt.set_aside(None, SETTLE), Some(Duration::ZERO));
+}
+
+/// Open once the journal has shown so many objects.
+pub(in crate::sync) struct After<'a>(pub &'a Behind, pub usize);
+
+#[async_trait]
+impl Gate for After<'_> {
+    async fn may_go_on(&self) -> bool {
+        self.0.shown.load(Relaxed) == self.1
+    }
+}
+
+/// The journal of a world as it is asked by one who counts.
+pub(in crate::sync) fn counted(world: &World) -> Behind {
+    Behind { memory: std::sync::Mutex::new(world.journal.clone()), ..Behind::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_looked_at_behind_the_journals_answer() {
+    let world = World::new();
+    world.missed_by_b("key").await;
+    let case = world.journal.list(&Default::default(), None, 1).await.unwrap().remove(0);
+    let journal = counted(&world);
+    let (gate, seen) = (After(&journal, 1), case.ids());
+    let gate = Undisturbed { journal: &journal, gate: &gate, object: &case.object, seen: &seen };
+    assert!(gate.may_go_on().await);
 }

@@ -82,6 +82,22 @@ fn a_backend_that_knows_no_conditions_is_asked_before_instead() {
     });
 }
 
+#[test]
+fn a_target_that_was_asked_long_ago_is_asked_again() {
+    run(async {
+        for (ago, expected) in [(0, &["PUT"][..]), (2, &["HEAD", "PUT"])] {
+            let (a, b) = misbehaving_pair(&Bytes::from_static(b"body")).await;
+            let stores = stores(&[&a, &b], Settings::default());
+            let source = held(&stores, &a, "k").await;
+            let seen = just_now() - Duration::from_secs(ago);
+            let to = (&*b.url(), &State::Absent, seen);
+            stores.copy(&object("k"), (&a.url(), &source), to, &open()).await.unwrap();
+            let asked: Vec<String> = b.requests().into_iter().map(|request| request.method).collect();
+            assert_eq!(asked, expected);
+        }
+    });
+}
+
 /// As Ceph's gateway has it: the header, quotes and all, is compared with the ETag.
 #[test]
 fn a_backend_that_wants_no_quotes_in_if_match_gets_none() {

@@ -28,6 +28,26 @@ fn a_target_with_the_last_word_about_a_sub_resource_is_heard_before_it_is_overwr
 }
 
 #[test]
+fn the_last_word_of_a_backend_that_is_away_is_waited_for() {
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied), (C, good(1))]);
+    for name in ["tagging", "acl"] {
+        let replies = [(A, Said::NotApplied), (B, Said::NotApplied), (C, deleted())];
+        let written = record(2, What::Attribute(name.into()), T, &replies);
+        let states = [(A, has(1, T)), (B, State::Absent), (C, State::Unknown("c: refused".into()))];
+        check(&[put.clone(), written], &states, Decision::Wait("c: refused".into()));
+    }
+}
+
+#[test]
+fn a_copy_is_from_who_took_the_last_write_of_what_is_copied() {
+    let first = record(1, What::Put, T, &[(A, good(1)), (B, good(1)), (C, good(1))]);
+    let second =
+        record(2, What::Put, T + 9_000, &[(A, Said::NotApplied), (B, good(1)), (C, Said::NotApplied)]);
+    let states = [(A, has(1, T)), (B, has(1, T + 9_000)), (C, State::Absent)];
+    check(&[first, second], &states, copy(B, &[C]));
+}
+
+#[test]
 fn a_sub_resource_is_compared_unless_something_certainly_replaced_it() {
     let tags = record(1, What::Attribute("tagging".into()), T, &[(A, deleted()), (B, Said::NotApplied)]);
     let attribute = Attribute { name: "tagging".into(), source: Some(A.into()) };

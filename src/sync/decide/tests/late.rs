@@ -215,6 +215,10 @@ fn what_may_be_a_workers_own_does_not_win_however_late_it_is_there() {
         let wrong = decided(&put, unseen(9), has(3, LATER), c);
         assert!(matches!(wrong, Decision::Park(_)), "{wrong:?}");
     }
+    // Nor that of a worker which has only just changed something.
+    let all = [(A, has(3, LATER)), (B, has(2, T)), (C, State::Absent)];
+    let changed = Known { changed: true, ..known(one(&put)) };
+    assert!(matches!(decide(changed, &states(&all), BOUNDS), Decision::Park(_)));
     // What was there before, of a worker that began before the write and ended after it.
     let at = |turn, put: Record| Record {
         turn: Some(turn),
