@@ -212,11 +212,11 @@ impl Repair<'_> {
                     Round::Next
                 }
                 Decision::Copy { source, targets, attributes } => {
-                    let last_words = self.keep(object, &source, attributes).await?;
                     if let Some(why) = done.copies.is_in_vain(&states, &source, &targets) {
                         return Err(Outcome::Parked { why });
                     }
-                    self.copy(object, (&states, seen), &source, &targets, &last_words, &mut done).await
+                    let words = self.last_words(object, attributes).await?;
+                    self.bring(object, (&states, seen), &source, targets, &words, &mut done).await?
                 }
                 Decision::Delete { targets } => self.delete(object, &states, &targets).await,
                 Decision::Digest(backends) => self.read(object, &states, &backends, &mut done.digests).await,
@@ -259,6 +259,27 @@ impl Repair<'_> {
         futures_util::future::join_all(states).await
     }
 
+    /// Copies to those first that have no last word about a sub-resource: what comes to nothing there does not cost it. Before
+    /// the others are copied over the source gets what they have.
+    async fn bring(
+        &self,
+        object: &Object,
+        seen: (&[(String, State)], Instant),
+        source: &str,
+        targets: Vec<String>,
+        words: &[LastWord],
+        done: &mut Done,
+    ) -> Result<Round, Outcome> {
+        let has_one = |target: &String| words.iter().any(|word| word.holder == *target);
+        let (last, first): (Vec<String>, Vec<String>) = targets.into_iter().partition(has_one);
+        let copied = self.copy(object, seen, source, &first, words, done).await;
+        if last.is_empty() || matches!(copied, Round::End(_)) {
+            return Ok(copied);
+        }
+        self.give_back(object, words, source).await?;
+        Ok(self.copy(object, seen, source, &last, words, done).await)
+    }
+
     /// To each of the targets, which gets back at once what a copy has none of. What may still arrive of it is looked at
     /// again.
     async fn copy(
@@ -267,7 +288,7 @@ impl Repair<'_> {
         (states, seen): (&[(String, State)], Instant),
         source: &str,
         targets: &[String],
-        last_words: &[LastWord],
+        words: &[LastWord],
         done: &mut Done,
     ) -> Round {
         let Some(State::Present(held)) = state_of(states, source) else { return Round::Next };
@@ -281,7 +302,7 @@ impl Repair<'_> {
                     done.digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
                     done.digests.insert((target.clone(), copied.etag.clone()), copied.md5);
                     done.copies.note(target, &copied.etag, held);
-                    problem = worst(problem, self.give_back(object, last_words, target).await.err());
+                    problem = worst(problem, self.give_back(object, words, target).await.err());
                 }
                 Err(error) => problem = worst(problem, self.problem(error)),
             }

@@ -11,39 +11,35 @@ use crate::{
 
 /// What the last write to a sub-resource made it, of an object that is about to be copied.
 pub(super) struct LastWord {
+    pub holder: String,
     name: String,
     value: Option<Vec<u8>>,
 }
 
 impl Repair<'_> {
-    /// Brings sub-resources to the source of a copy, of which others have the last word: its targets may have, whose own
-    /// the copy overwrites.
-    pub(super) async fn keep(
+    /// What has to be looked after while the object is copied: who has it may be copied over.
+    pub(super) async fn last_words(
         &self,
         object: &Object,
-        source: &str,
         attributes: Vec<Attribute>,
     ) -> Result<Vec<LastWord>, Outcome> {
-        let mut last_words = Vec::new();
-        for Attribute { name, source: last } in attributes {
-            let Some(last) = last else { continue };
-            let value = self.attribute(object, &last, &name).await?;
-            if last != source && self.attribute(object, source, &name).await? != value {
-                self.set_attribute(object, source, &name, value.as_deref()).await?;
-            }
-            last_words.push(LastWord { name, value });
+        let mut words = Vec::new();
+        for Attribute { name, source } in attributes {
+            let Some(holder) = source else { continue };
+            let value = self.attribute(object, &holder, &name).await?;
+            words.push(LastWord { holder, name, value });
         }
-        Ok(last_words)
+        Ok(words)
     }
 
-    /// Sets what a copy has not brought along.
+    /// Sets what a backend has not, because a copy does not bring it along.
     pub(super) async fn give_back(
         &self,
         object: &Object,
-        last_words: &[LastWord],
+        words: &[LastWord],
         target: &str,
     ) -> Result<(), Outcome> {
-        for LastWord { name, value } in last_words {
+        for LastWord { name, value, .. } in words {
             if self.attribute(object, target, name).await? != *value {
                 self.set_attribute(object, target, name, value.as_deref()).await?;
             }
