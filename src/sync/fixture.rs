@@ -2,23 +2,17 @@
 //! shop over both.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicI64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use async_trait::async_trait;
-use md5::{Digest, Md5 as Hasher};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::Instant};
 
+pub use self::fake::{Fake, Unheard};
 use super::{
-    Copied, Gate, Held, Md5, State, StoreError, Stores,
     backoff::Backoff,
     job::{Shop, Told},
     limits::Limited,
@@ -33,199 +27,11 @@ use crate::{
     topology::{Topology, fixture},
 };
 
+mod fake;
+
 pub const SETTLE: Duration = Duration::from_secs(120);
 /// When the tests begin, in milliseconds since 1970.
 pub const EPOCH: i64 = 1_700_000_000_000;
-
-/// Backends in memory, by endpoint.
-#[derive(Default)]
-pub struct Fake {
-    objects: Mutex<HashMap<(String, Vec<u8>), Held>>,
-    away: Mutex<HashSet<String>>,
-    /// Sub-resources of whatever object, by endpoint.
-    pub attributes: Mutex<HashMap<String, Vec<u8>>>,
-    /// Backends that keep sub-resources in words of their own.
-    pub careless: Mutex<HashSet<String>>,
-    /// How long an answer takes, in milliseconds.
-    pub slow: AtomicI64,
-    pub asked: Mutex<HashMap<String, usize>>,
-    at_once: AtomicUsize,
-    pub most_at_once: AtomicUsize,
-    /// What may not be asked about, and what may not be worked with: backend and key, which is empty for all.
-    pub refused: Mutex<HashSet<(&'static str, &'static str)>>,
-    pub denied: Mutex<HashSet<(&'static str, &'static str)>>,
-    /// What copies to a backend come to that nobody hears of.
-    pub unheard: Mutex<HashMap<&'static str, Unheard>>,
-    /// Targets keep no metadata.
-    pub keeps_no_metadata: AtomicBool,
-}
-
-/// A copy of unknown outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unheard {
-    Done,
-    NotDone,
-}
-
-impl Fake {
-    pub fn put(&self, backend: &str, key: &str, text: &str, modified: i64) {
-        let md5: Md5 = Hasher::digest(text).into();
-        let held = Held {
-            etag: md5.iter().map(|byte| format!("{byte:02x}")).collect(),
-            version: None,
-            modified,
-            length: text.len() as u64,
-            object_version: None,
-            md5: Some(md5),
-            metadata: Vec::new(),
-        };
-        self.keep(backend, key, held);
-    }
-
-    pub fn keep(&self, backend: &str, key: &str, held: Held) {
-        self.objects.lock().unwrap().insert((backend.to_owned(), key.as_bytes().to_vec()), held);
-    }
-
-    pub fn holds(&self, backend: &str, key: &str) -> Option<Held> {
-        self.objects.lock().unwrap().get(&(backend.to_owned(), key.as_bytes().to_vec())).cloned()
-    }
-
-    pub fn forget(&self, backend: &str, key: &str) {
-        self.objects.lock().unwrap().remove(&(backend.to_owned(), key.as_bytes().to_vec()));
-    }
-
-    pub fn set_away(&self, backend: &str, away: bool) {
-        let mut all = self.away.lock().unwrap();
-        if away {
-            all.insert(backend.to_owned())
-        } else {
-            all.remove(backend)
-        };
-    }
-
-    pub fn asked(&self, backend: &str) -> usize {
-        self.asked.lock().unwrap().get(backend).copied().unwrap_or(0)
-    }
-
-    async fn answer(&self, backend: &str) -> Result<(), String> {
-        *self.asked.lock().unwrap().entry(backend.to_owned()).or_default() += 1;
-        let at_once = self.at_once.fetch_add(1, Relaxed) + 1;
-        self.most_at_once.fetch_max(at_once, Relaxed);
-        sleep(Duration::from_millis(self.slow.load(Relaxed) as u64 + 1)).await;
-        self.at_once.fetch_sub(1, Relaxed);
-        match self.away.lock().unwrap().contains(backend) {
-            true => Err(format!("{backend}: refused")),
-            false => Ok(()),
-        }
-    }
-
-    fn is_in(set: &Mutex<HashSet<(&'static str, &'static str)>>, backend: &str, object: &Object) -> bool {
-        let fits = |key: &str| key.is_empty() || key.as_bytes() == object.key;
-        set.lock().unwrap().iter().any(|(one, key)| *one == backend && fits(key))
-    }
-
-    fn may_work(&self, backend: &str, object: &Object) -> Result<(), StoreError> {
-        match Fake::is_in(&self.denied, backend, object) {
-            true => Err(StoreError::Denied { by: backend.into(), why: format!("{backend}: 403 to PUT") }),
-            false => Ok(()),
-        }
-    }
-
-    fn get(&self, backend: &str, object: &Object) -> Option<Held> {
-        self.objects.lock().unwrap().get(&(backend.to_owned(), object.key.clone())).cloned()
-    }
-}
-
-#[async_trait]
-impl Stores for Fake {
-    async fn state(&self, backend: &str, object: &Object) -> State {
-        match self.answer(backend).await {
-            Err(why) => State::Unknown(why),
-            Ok(()) if Fake::is_in(&self.refused, backend, object) => {
-                State::Refused(format!("{backend}: 403 to HEAD"))
-            }
-            Ok(()) => self.get(backend, object).map_or(State::Absent, State::Present),
-        }
-    }
-
-    async fn md5(&self, _: &str, _: &Object, held: &Held) -> Result<Md5, StoreError> {
-        held.md5.ok_or_else(|| StoreError::Failed("no bytes".into()))
-    }
-
-    async fn copy(
-        &self,
-        object: &Object,
-        from: (&str, &Held),
-        to: (&str, &State),
-        gate: &dyn Gate,
-    ) -> Result<Copied, StoreError> {
-        self.answer(from.0).await.map_err(StoreError::Failed)?;
-        let over = self.get(to.0, object).map_or(State::Absent, State::Present);
-        if over != *to.1 || self.get(from.0, object).as_ref() != Some(from.1) {
-            return Err(StoreError::Changed("it changed".into()));
-        }
-        if !gate.may_go_on().await {
-            return Err(StoreError::Failed("called off".into()));
-        }
-        self.may_work(to.0, object)?;
-        let mut held = Held { modified: from.1.modified + 60_000, ..from.1.clone() };
-        if self.keeps_no_metadata.load(Relaxed) {
-            held.metadata.clear();
-        }
-        let copied = Copied { etag: held.etag.clone(), version: None, md5: held.md5.unwrap() };
-        let unheard = self.unheard.lock().unwrap().remove(to.0);
-        if unheard != Some(Unheard::NotDone) {
-            self.objects.lock().unwrap().insert((to.0.to_owned(), object.key.clone()), held);
-        }
-        match unheard {
-            Some(_) => Err(StoreError::Unknown(format!("{}: no answer", to.0))),
-            None => Ok(copied),
-        }
-    }
-
-    async fn delete(
-        &self,
-        object: &Object,
-        backend: (&str, &Held),
-        gate: &dyn Gate,
-    ) -> Result<(), StoreError> {
-        self.answer(backend.0).await.map_err(StoreError::Failed)?;
-        if self.get(backend.0, object).as_ref() != Some(backend.1) {
-            return Err(StoreError::Changed("it changed".into()));
-        }
-        if !gate.may_go_on().await {
-            return Err(StoreError::Failed("called off".into()));
-        }
-        self.may_work(backend.0, object)?;
-        self.objects.lock().unwrap().remove(&(backend.0.to_owned(), object.key.clone()));
-        Ok(())
-    }
-
-    async fn attribute(&self, backend: &str, _: &Object, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.attributes.lock().unwrap().get(backend).cloned())
-    }
-
-    async fn set_attribute(
-        &self,
-        backend: &str,
-        _: &Object,
-        _: &str,
-        value: Option<&[u8]>,
-    ) -> Result<(), StoreError> {
-        self.answer(backend).await.map_err(StoreError::Failed)?;
-        let mut attributes = self.attributes.lock().unwrap();
-        let Some(value) = value else {
-            attributes.remove(backend);
-            return Ok(());
-        };
-        let mut value = value.to_vec();
-        if self.careless.lock().unwrap().contains(backend) {
-            value.make_ascii_uppercase();
-        }
-        attributes.insert(backend.to_owned(), value);
-        Ok(())
-    }
-}
 
 /// A journal, backends and what a worker needs besides.
 pub struct World {
@@ -237,6 +43,7 @@ pub struct World {
     pub wanted: Wanted,
     /// Whether records are of a region that is.
     pub strong: bool,
+    pub copy_acl: bool,
     pub max_attempts: Option<u32>,
     pub concurrency: usize,
     pub per_backend: usize,
@@ -269,6 +76,7 @@ impl World {
             topology: Topology::new(&fixture::config(clusters, regions)),
             wanted: Wanted::Diverged,
             strong: true,
+            copy_acl: false,
             max_attempts: None,
             concurrency: 4,
             per_backend: 3,
@@ -340,7 +148,7 @@ impl World {
             journal: self.journal.clone(),
             stores: Limited::new(self.stores.clone(), names, self.per_backend, &metrics),
             places,
-            rules: Rules { clock_bound: Duration::from_secs(5), settle: SETTLE },
+            rules: Rules { clock_bound: Duration::from_secs(5), settle: SETTLE, copy_acl: self.copy_acl },
             wanted: self.wanted,
             hold: self.hold,
             backoff: Backoff { min: Duration::from_secs(5), max: Duration::from_secs(900) },

@@ -117,14 +117,12 @@ enum Word {
 }
 
 impl Word {
-    /// Who has changed something and did not see all backends agree then says so: what was written meanwhile may be
-    /// under it, and what a backend holds may be of it.
-    fn after(self, attempt: &Attempt) -> Word {
+    /// With what is to be said of what was sent before.
+    fn after(self, attempt: &Attempt, settle: Duration) -> Word {
         match self {
-            word if attempt.changed() == 0 => word,
-            Word::Postpone(later) => Word::Postpone(Later { unseen: true, ..later }),
+            Word::Postpone(later) => Word::Postpone(attempt.postponed(later, settle)),
             Word::SetAside(standing, unsettled) => {
-                Word::SetAside(standing, Some(unsettled.unwrap_or_default()))
+                Word::SetAside(standing, attempt.set_aside(unsettled, settle))
             }
             Word::Nothing => Word::Nothing,
         }
@@ -339,7 +337,7 @@ impl Job {
         };
         told.outcome = outcome;
         told.why = why;
-        word.after(&self.attempt)
+        word.after(&self.attempt, shop.rules.settle)
     }
 
     /// One try more that failed: when the next is, or that there is none.

@@ -1,8 +1,8 @@
 //! The backends, not more at once than they can stand.
 //!
 //! Each has so many slots for requests; a copy takes one of both ends. Whoever could not be asked, or left it unknown what
-//! came of a change, several times in a row is left alone ([`Circuit`]); what else a backend answered that is no refusal
-//! says nothing of others' objects.
+//! came of a change, several times in a row is left alone ([`Circuit`]); so is who says of itself that it is busy or not
+//! well, where it is asked what it holds. What else a backend answered that is no refusal says nothing of others' objects.
 //!
 //! A refusal may be about one object, which is for a human then, or about the account, and then it would be about all of
 //! them. It is taken to be about the object only if the last that was heard of the backend was good. Else it counts as
@@ -129,11 +129,11 @@ impl Backend {
                 self.failed(name, Kind::Ask, &why);
                 State::Unknown(why)
             }
-            State::Refused(why) => match self.refused(name, Kind::Ask, object, why) {
+            State::Denied(why) => match self.refused(name, Kind::Ask, object, why) {
                 Ok(why) => State::Refused(why),
                 Err(why) => State::Unknown(why),
             },
-            state => {
+            state @ (State::Absent | State::Present(_) | State::Refused(_)) => {
                 self.answered(name, Kind::Ask);
                 state
             }
@@ -228,10 +228,10 @@ impl Limited {
             }
             Err(StoreError::Denied { by, why }) => match known().find(|(name, ..)| *name == by) {
                 Some((name, kind, backend)) => Err(match backend.refused(name, kind, object, why) {
-                    Ok(why) => StoreError::Refused(why),
+                    Ok(why) => StoreError::Denied { by, why },
                     Err(why) => StoreError::Failed(why),
                 }),
-                None => Err(StoreError::Refused(why)),
+                None => Err(StoreError::Denied { by, why }),
             },
             Err(StoreError::Unfinished { etag, why }) => match self.judged::<T>(object, used, Err(*why)) {
                 Err(why) => Err(StoreError::Unfinished { etag, why: Box::new(why) }),
@@ -280,7 +280,7 @@ impl Stores for Limited {
         &self,
         object: &Object,
         from: (&str, &Held),
-        to: (&str, &State),
+        to: (&str, &State, Instant),
         gate: &dyn Gate,
     ) -> Result<Copied, StoreError> {
         let _slots = self.slots(from.0, to.0).await;
@@ -359,7 +359,7 @@ mod tests {
         for _ in 0..5 {
             assert!(limited.admit(&[A.into(), B.into()]).is_ok());
             stores.unheard.lock().unwrap().insert(B, Unheard::NotDone);
-            let copied = limited.copy(&object, (A, &held), (B, &State::Absent), &Open).await;
+            let copied = limited.copy(&object, (A, &held), (B, &State::Absent, Instant::now()), &Open).await;
             assert!(matches!(copied, Err(StoreError::Unknown(_))), "{copied:?}");
             // It answers questions.
             assert_eq!(limited.state(B, &object).await, State::Absent);
@@ -378,8 +378,22 @@ mod tests {
         pass.end();
         assert!(limited.admit(&names).is_ok() && limited.admit(&names).is_ok());
         stores.unheard.lock().unwrap().insert(B, Unheard::NotDone);
-        let copied = limited.copy(&object, (A, &held), (B, &State::Absent), &Open).await;
+        let copied = limited.copy(&object, (A, &held), (B, &State::Absent, Instant::now()), &Open).await;
         assert!(matches!(copied, Err(StoreError::Unknown(_))), "{copied:?}");
         assert!(limited.admit(&names).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_of_no_use_about_objects_says_nothing_of_their_backend() {
+        let stores = Arc::new(Fake::default());
+        let limited = Limited::new(stores.clone(), [A], 1, &SyncMetrics::of_process());
+        let object = |key: &str| Object { cluster: "main".into(), bucket: b"bucket".into(), key: key.into() };
+        stores.unreadable.lock().unwrap().insert((A, "key"));
+        for _ in 0..9 {
+            let state = limited.state(A, &object("key")).await;
+            assert!(matches!(&state, State::Refused(why) if why.contains("metadata")), "{state:?}");
+        }
+        assert!(limited.admit(&[A.into()]).is_ok());
+        assert_eq!(limited.state(A, &object("other")).await, State::Absent);
     }
 }

@@ -13,11 +13,14 @@
 //!
 //! | file | |
 //! |---|---|
+//! | `belongings.rs` | what would be lost with what is elsewhere |
 //! | `elsewhere.rs` | where it may be beside its home, and whether that is quiet |
 //! | `step.rs` | what is next, by what backends hold |
 //! | `sent.rs` | copies of which nobody knows yet whether they may stay |
 
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use self::{
     elsewhere::Quiet,
@@ -31,11 +34,12 @@ pub use self::{
 };
 use super::{
     Gate, Held, Md5, State, StoreError,
-    decide::{Known, TAGGING, content},
+    decide::Known,
     repair::{Outcome, Repair, Undisturbed, new_in, waits},
 };
 use crate::journal::{Case, JournalError, Lease, Object, Resolution, WriteId};
 
+mod belongings;
 mod elsewhere;
 mod sent;
 mod step;
@@ -121,6 +125,7 @@ impl Move<'_> {
         gate: &Quiet<'_>,
         progress: &mut Progress,
     ) -> Result<Result<Round, Moved>, JournalError> {
+        let seen = Instant::now();
         let at_home = Repair { gate, ..*self.repair };
         let mut home = match at_home.agree(object, Known::default()).await {
             Ok(states) => states,
@@ -136,7 +141,7 @@ impl Move<'_> {
             Step::Park(why) => return Ok(Err(Outcome::Parked { why }.into())),
             Step::Digest(names) => self.read(object, &[there, home].concat(), &names, progress).await,
             Step::Copy { source } => {
-                let sent = self.copy(object, (&source, &there), &home, gate).await;
+                let sent = self.copy(object, (&source, &there), (&home, seen), gate).await;
                 // Whatever the journal says, or does not.
                 if sent.may_arrive() {
                     return Ok(Err(Moved::Sent(sent)));
@@ -172,14 +177,20 @@ impl Move<'_> {
     }
 
     /// Copies it to all backends of the home, up to the first that cannot be done.
-    async fn copy(&self, object: &Object, from: (&str, &States), home: &States, gate: &dyn Gate) -> Sent {
+    async fn copy(
+        &self,
+        object: &Object,
+        from: (&str, &States),
+        (home, seen): (&States, Instant),
+        gate: &dyn Gate,
+    ) -> Sent {
         let mut sent = Sent { copies: Vec::new(), ended: Ok(()) };
         let Some((_, State::Present(source))) = from.1.iter().find(|(name, _)| name == from.0) else {
             return sent;
         };
         let mut md5 = source.md5;
         for (target, over) in home {
-            let copied = self.repair.stores.copy(object, (from.0, source), (target, over), gate).await;
+            let copied = self.repair.stores.copy(object, (from.0, source), (target, over, seen), gate).await;
             self.repair.attempt.note(&copied);
             if let Some(arrival) = Arrival::of(&copied) {
                 let source = Held { md5, ..source.clone() };
@@ -195,38 +206,6 @@ impl Move<'_> {
             }
         }
         sent
-    }
-
-    /// Why something would be lost with what is elsewhere, though home has the same bytes: tags, which a copy that was
-    /// given up in the middle has not brought, or which home does not keep. Nothing tells whose are newer.
-    async fn left_behind(
-        &self,
-        object: &Object,
-        targets: &[String],
-        there: &States,
-        home: &States,
-    ) -> Result<Option<String>, StoreError> {
-        let is_target = |(name, _): &&(String, State)| targets.contains(name);
-        for (target, state) in there.iter().filter(is_target) {
-            let Some(theirs) = self.tags(target, object).await?.flatten() else { continue };
-            for (backend, own) in home {
-                let (State::Present(own), State::Present(held)) = (own, state) else { continue };
-                let is_older = content(own, held) == Some(false) || own.metadata != held.metadata;
-                if !is_older && self.tags(backend, object).await?.flatten().as_ref() != Some(&theirs) {
-                    return Ok(Some(format!("{target} has other tags than {backend}, and the same bytes")));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// `None` = the backend does not tell.
-    async fn tags(&self, backend: &str, object: &Object) -> Result<Option<Option<Vec<u8>>>, StoreError> {
-        match self.repair.stores.attribute(backend, object, TAGGING).await {
-            Ok(tags) => Ok(Some(tags)),
-            Err(StoreError::Refused(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     async fn delete(

@@ -23,6 +23,7 @@ pub mod sign;
 pub mod stores;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::journal::Object;
 
@@ -34,10 +35,22 @@ pub type Md5 = [u8; 16];
 pub enum State {
     Absent,
     Present(Held),
-    /// It gave no usable answer, and says why.
+    /// It could not answer now, and says why.
     Unknown(String),
-    /// It may not be asked about this object, and says why: that does not get better by itself.
+    /// What it answers about this object is of no use, and why: that does not get better by itself.
     Refused(String),
+    /// It does not let the account ask: about this object, or about any.
+    Denied(String),
+}
+
+impl State {
+    /// Why nobody knows what the backend holds; `None` = it is known.
+    pub fn why_unknown(&self) -> Option<&str> {
+        match self {
+            State::Unknown(why) | State::Refused(why) | State::Denied(why) => Some(why),
+            State::Absent | State::Present(_) => None,
+        }
+    }
 }
 
 /// An object that a backend holds.
@@ -86,6 +99,15 @@ impl StoreError {
     pub fn may_be_done(&self) -> bool {
         matches!(self, StoreError::Unknown(_) | StoreError::Unfinished { .. })
     }
+
+    /// Whether something may still happen: the change, or what was to follow it.
+    pub fn may_happen_yet(&self) -> bool {
+        match self {
+            StoreError::Unknown(_) => true,
+            StoreError::Unfinished { why, .. } => why.may_happen_yet(),
+            _ => false,
+        }
+    }
 }
 
 /// A copy that was verified at both ends.
@@ -114,12 +136,12 @@ pub trait Stores: Send + Sync {
     /// Reads all bytes of what a backend holds.
     async fn md5(&self, backend: &str, object: &Object, held: &Held) -> Result<Md5, StoreError>;
 
-    /// Brings what `from` holds to `to`, which holds `over`: body, content headers, metadata, tags.
+    /// Brings what `from` holds to `to`, which was seen to hold that then: body, content headers, metadata, tags.
     async fn copy(
         &self,
         object: &Object,
         from: (&str, &Held),
-        to: (&str, &State),
+        to: (&str, &State, Instant),
         gate: &dyn Gate,
     ) -> Result<Copied, StoreError>;
 

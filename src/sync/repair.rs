@@ -7,18 +7,23 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio::time::Instant;
+
+use self::attributes::LastWord;
 
 use super::{
     Gate, Md5, State, StoreError, Stores,
     copies::Copies,
-    decide::{self, Bounds, Decision, Known, decide},
+    decide::{ACL, Bounds, Decision, Known, TAGGING, decide},
 };
-use crate::journal::{Case, Journal, JournalError, Lease, Object, Record, Resolution, What, WriteId};
+use crate::journal::{Case, Journal, JournalError, Later, Lease, Object, Record, Resolution, What, WriteId};
+
+mod attributes;
 
 /// Rounds of one repair: each begins with asking all backends. A client that keeps writing is not chased for ever.
 const ROUNDS: usize = 8;
@@ -32,9 +37,16 @@ pub struct Rules {
     pub clock_bound: Duration,
     /// After which a request whose outcome is unknown does not happen any more.
     pub settle: Duration,
+    /// Whether a copy brings its source's ACL along.
+    pub copy_acl: bool,
 }
 
 impl Rules {
+    /// Sub-resources that go along with a copy.
+    pub(super) fn along(&self) -> &'static [&'static str] {
+        if self.copy_acl { &[TAGGING, ACL] } else { &[TAGGING] }
+    }
+
     fn bounds(&self) -> Bounds {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Bounds { clocks: millis(self.clock_bound), settle: millis(self.settle) }
@@ -75,6 +87,8 @@ pub struct Repair<'a> {
 #[derive(Debug, Default)]
 pub struct Attempt {
     changed: AtomicUsize,
+    /// Something of it may still happen.
+    is_open: AtomicBool,
 }
 
 impl Attempt {
@@ -87,6 +101,28 @@ impl Attempt {
     pub(super) fn note<T>(&self, outcome: &Result<T, StoreError>) {
         if outcome.as_ref().err().is_none_or(StoreError::may_be_done) {
             self.changed.fetch_add(1, Relaxed);
+        }
+        if outcome.as_ref().err().is_some_and(StoreError::may_happen_yet) {
+            self.is_open.store(true, Relaxed);
+        }
+    }
+
+    /// When the object is to be looked at again. Who has changed something and did not see all backends agree then says
+    /// so: what was written meanwhile may be under it, and what a backend holds may be of it. What may still happen is
+    /// waited for, whatever came after it.
+    pub fn postponed(&self, later: Later, settle: Duration) -> Later {
+        let later = Later { unseen: later.unseen || self.changed() > 0, ..later };
+        match self.is_open.load(Relaxed) {
+            true => Later { pause: later.pause.max(settle), calm: true, ..later },
+            false => later,
+        }
+    }
+
+    /// The same of an object that is set aside: how long something may still happen, `None` = nothing was changed.
+    pub fn set_aside(&self, unsettled: Option<Duration>, settle: Duration) -> Option<Duration> {
+        match self.is_open.load(Relaxed) {
+            true => Some(settle),
+            false => unsettled.or((self.changed() > 0).then_some(Duration::ZERO)),
         }
     }
 }
@@ -152,6 +188,8 @@ impl Repair<'_> {
     pub async fn agree(&self, object: &Object, known: Known<'_>) -> Result<Vec<(String, State)>, Outcome> {
         let mut done = Done::default();
         for round in 0..ROUNDS {
+            let known = Known { changed: self.attempt.changed() > 0, ..known };
+            let seen = Instant::now();
             let states = self.ask(object, &done.digests).await;
             if let Some(why) = done.copies.lost(&states) {
                 return Err(Outcome::Parked { why });
@@ -165,26 +203,20 @@ impl Repair<'_> {
             let round = match decision {
                 Decision::Agreed { attributes } => {
                     let mut written = self.attributes(object, &attributes).await?;
-                    let tags = decide::tags(known, &states, self.rules.bounds());
-                    written += self.tags(object, tags, &attributes, &done.copies).await?;
+                    if !done.copies.reach_all(self.backends) {
+                        written += self.along(object, known, &states, &attributes).await?;
+                    }
                     if written == 0 {
                         return Ok(states);
                     }
                     Round::Next
                 }
                 Decision::Copy { source, targets, attributes } => {
-                    let last_words = self.keep(object, &source, attributes).await?;
                     if let Some(why) = done.copies.is_in_vain(&states, &source, &targets) {
                         return Err(Outcome::Parked { why });
                     }
-                    match self.copy(object, &states, &source, &targets, &mut done).await {
-                        Round::Next => {
-                            self.give_back(object, &last_words, &targets).await?;
-                            Round::Next
-                        }
-                        // It may still arrive, and is looked at again.
-                        end => end,
-                    }
+                    let words = self.last_words(object, attributes).await?;
+                    self.bring(object, (&states, seen), &source, targets, &words, &mut done).await?
                 }
                 Decision::Delete { targets } => self.delete(object, &states, &targets).await,
                 Decision::Digest(backends) => self.read(object, &states, &backends, &mut done.digests).await,
@@ -227,25 +259,50 @@ impl Repair<'_> {
         futures_util::future::join_all(states).await
     }
 
+    /// Copies to those first that have no last word about a sub-resource: what comes to nothing there does not cost it. Before
+    /// the others are copied over the source gets what they have.
+    async fn bring(
+        &self,
+        object: &Object,
+        seen: (&[(String, State)], Instant),
+        source: &str,
+        targets: Vec<String>,
+        words: &[LastWord],
+        done: &mut Done,
+    ) -> Result<Round, Outcome> {
+        let has_one = |target: &String| words.iter().any(|word| word.holder == *target);
+        let (last, first): (Vec<String>, Vec<String>) = targets.into_iter().partition(has_one);
+        let copied = self.copy(object, seen, source, &first, words, done).await;
+        if last.is_empty() || matches!(copied, Round::End(_)) {
+            return Ok(copied);
+        }
+        self.give_back(object, words, source).await?;
+        Ok(self.copy(object, seen, source, &last, words, done).await)
+    }
+
+    /// To each of the targets, which gets back at once what a copy has none of. What may still arrive of it is looked at
+    /// again.
     async fn copy(
         &self,
         object: &Object,
-        states: &[(String, State)],
+        (states, seen): (&[(String, State)], Instant),
         source: &str,
         targets: &[String],
+        words: &[LastWord],
         done: &mut Done,
     ) -> Round {
         let Some(State::Present(held)) = state_of(states, source) else { return Round::Next };
         let mut problem = None;
         for target in targets {
             let Some(over) = state_of(states, target) else { continue };
-            let copied = self.stores.copy(object, (source, held), (target, over), self.gate).await;
+            let copied = self.stores.copy(object, (source, held), (target, over, seen), self.gate).await;
             self.attempt.note(&copied);
             match copied {
                 Ok(copied) => {
                     done.digests.insert((source.to_owned(), held.etag.clone()), copied.md5);
                     done.digests.insert((target.clone(), copied.etag.clone()), copied.md5);
                     done.copies.note(target, &copied.etag, held);
+                    problem = worst(problem, self.give_back(object, words, target).await.err());
                 }
                 Err(error) => problem = worst(problem, self.problem(error)),
             }
@@ -301,7 +358,7 @@ impl Repair<'_> {
 
 /// What has to be waited for; not for what is refused, if that is all.
 pub(super) fn waits(states: &[(String, State)], why: String) -> Outcome {
-    let is_refused = states.iter().any(|(_, state)| matches!(state, State::Refused(_)));
+    let is_refused = states.iter().any(|(_, state)| matches!(state, State::Refused(_) | State::Denied(_)));
     let is_unknown = states.iter().any(|(_, state)| matches!(state, State::Unknown(_)));
     if is_refused && !is_unknown { Outcome::Parked { why } } else { Outcome::Failed { why } }
 }
@@ -321,6 +378,5 @@ fn worst(known: Option<Outcome>, more: Option<Outcome>) -> Option<Outcome> {
     if weight(&more) > weight(&known) { more } else { known }
 }
 
-mod attributes;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -19,6 +19,7 @@ use akubra::{
 };
 use async_trait::async_trait;
 use futures_util::future::{Either, select};
+use tokio::time::Instant;
 
 use crate::{
     exec::{Actor, Sim, lock},
@@ -107,8 +108,8 @@ impl Backends {
             _ => return failed(),
         };
         match self.change(object, backend, Some(&now), Effect::Delete, gate).await {
-            Ok(_) => failed(),
-            Err(error) => StoreError::Failed(error.to_string()),
+            Err(error @ StoreError::Unknown(_)) => error,
+            Ok(_) | Err(_) => failed(),
         }
     }
 
@@ -177,7 +178,7 @@ impl Stores for Backends {
         &self,
         object: &Object,
         from: (&str, &Held),
-        to: (&str, &State),
+        to: (&str, &State, Instant),
         gate: &dyn Gate,
     ) -> Result<Copied, StoreError> {
         let (at, key, etag) = (self.0.at(from.0), object.key.clone(), from.1.etag.clone());
@@ -267,8 +268,9 @@ pub async fn work(world: Arc<World>, actor: Actor) {
                 Either::Right(((), _)) => Outcome::Lost,
             };
             world.sim.note(|| format!("{name}: {outcome:?}"));
-            let has_changed = attempt.changed() > 0 && world.mutation != Mutation::ChangesUntold;
-            hand_over(&world, &lease, &case, outcome, has_changed).await;
+            let is_untold = world.mutation == Mutation::ChangesUntold;
+            let told = if is_untold { Attempt::default() } else { attempt };
+            hand_over(&world, &lease, &case, outcome, &told).await;
         }
     }
 }
@@ -284,7 +286,7 @@ async fn repair(
     let bound = if world.mutation == Mutation::ClocksTrusted { 0 } else { BOUND };
     let clock_bound = Duration::from_millis(bound as u64);
     let known = misread(world.mutation, case);
-    let rules = Rules { clock_bound, settle: world.settle };
+    let rules = Rules { clock_bound, settle: world.settle, copy_acl: false };
     let stores = Backends(world.clone(), actor);
     let place = world.places.get(&lease.object.cluster).unwrap();
     let journal = &*world.journal;
@@ -367,9 +369,9 @@ async fn keep(world: &World, lease: &Lease, hold: &Hold) {
     }
 }
 
-async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome, has_changed: bool) {
+async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome, attempt: &Attempt) {
     let journal = &world.journal;
-    let after = |later: Later| Later { unseen: later.unseen || has_changed, ..later };
+    let after = |later: Later| attempt.postponed(later, world.settle);
     let seen: Vec<_> = case.records.iter().map(|record| record.id()).collect();
     let told = match outcome {
         Outcome::Resolved | Outcome::Lost => Ok(()),
@@ -382,7 +384,7 @@ async fn hand_over(world: &World, lease: &Lease, case: &Case, outcome: Outcome, 
         }
         Outcome::Unsettled { why } => journal.postpone(lease, Later::unsettled(world.settle), &why).await,
         Outcome::Parked { why } => {
-            let unsettled = has_changed.then_some(Duration::ZERO);
+            let unsettled = attempt.set_aside(None, world.settle);
             journal.set_aside(lease, Standing::Parked, unsettled, &seen, &why).await
         }
     };

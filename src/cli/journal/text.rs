@@ -130,7 +130,7 @@ fn state_text(state: &State) -> String {
     match state {
         State::Absent => "nothing".to_owned(),
         State::Unknown(why) => format!("not known: {}", printable(why)),
-        State::Refused(why) => format!("refused: {}", printable(why)),
+        State::Refused(why) | State::Denied(why) => format!("refused: {}", printable(why)),
         State::Present(held) => {
             let Held { etag, version, modified, length, object_version, .. } = held;
             let mut text = format!("etag {}, {length} bytes, of {}", printable(etag), time(*modified));
@@ -202,7 +202,7 @@ pub fn shown_line(case: &Case, held: &[(String, State)], out: &mut impl Write) -
         let state = match state {
             State::Absent => json!({"state": "absent"}),
             State::Unknown(why) => json!({"state": "unknown", "why": why}),
-            State::Refused(why) => json!({"state": "refused", "why": why}),
+            State::Refused(why) | State::Denied(why) => json!({"state": "refused", "why": why}),
             State::Present(held) => json!({
                 "state": "present",
                 "etag": held.etag,

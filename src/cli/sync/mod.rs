@@ -218,7 +218,7 @@ fn shop(
         journal,
         stores: Limited::new(stores, names, sync.concurrency_per_backend, &metrics),
         places,
-        rules: Rules { clock_bound: sync.clock_bound, settle },
+        rules: Rules { clock_bound: sync.clock_bound, settle, copy_acl: sync.copy_acl },
         wanted: if arguments.misplaced { Wanted::Misplaced } else { Wanted::Diverged },
         hold: sync.hold,
         backoff: Backoff { min: sync.backoff_min, max: sync.backoff_max },

@@ -8,6 +8,9 @@ use crate::{
     sync::State,
 };
 
+pub(in crate::sync) const ACL: &str = "acl";
+pub(in crate::sync) const LEGAL_HOLD: &str = "legal-hold";
+pub(in crate::sync) const RETENTION: &str = "retention";
 pub(in crate::sync) const TAGGING: &str = "tagging";
 
 /// The backend from which the object is copied, and where what that holds may come from.
@@ -38,38 +41,39 @@ impl Case<'_> {
         written.into_iter().filter_map(|(name, all)| self.attribute(name, &all, copied).transpose()).collect()
     }
 
-    /// Tags belong to each write of the object. Whoever has not taken the last one may hold the same bytes from an earlier
-    /// one, with other tags. `None` = all took it.
-    pub(super) fn tags(&self) -> Option<Attribute> {
+    /// Tags and ACL belong to each write of the object. Whoever has not taken the last one may hold the same bytes from an
+    /// earlier one, with others. `None` = all took it.
+    pub(super) fn along(&self, name: &str) -> Option<Attribute> {
         if self.states.iter().any(|(_, state)| !matches!(state, State::Present(_))) {
             return None;
         }
         let newest = self.newest_puts();
-        let took =
-            |write: usize, backend: &str| matches!(self.writes[write].said(backend), Said::Good { .. });
         let backends = || self.states.iter().map(|(backend, _)| backend);
-        let took_all = |backend| newest.iter().all(|write| took(*write, backend));
         let may_be_overwritten = newest.iter().any(|write| self.may_be_overwritten(self.writes[*write]));
-        if !may_be_overwritten && backends().all(|backend| took_all(backend)) {
+        if !may_be_overwritten && backends().all(|backend| self.took_all(&newest, backend)) {
             return None;
         }
-        let changes_tags = |record: &&Record| match &record.intent.what {
+        let changes_it = |record: &&Record| match &record.intent.what {
             What::Put | What::Delete => true,
-            What::Attribute(name) => name == TAGGING,
+            What::Attribute(written) => written == name,
             _ => false,
         };
         let is_sure = |backend: &&String| {
-            let mut others = self.records.iter().filter(changes_tags);
+            let mut others = self.records.iter().filter(changes_it);
             newest.len() == 1
-                && took(newest[0], backend)
+                && self.took_all(&newest, backend)
                 && !may_be_overwritten
                 && !others.any(|record| record.may_come(backend))
         };
-        Some(Attribute { name: TAGGING.to_owned(), source: backends().find(is_sure).cloned() })
+        Some(Attribute { name: name.to_owned(), source: backends().find(is_sure).cloned() })
+    }
+
+    pub(super) fn took_all(&self, writes: &[usize], backend: &str) -> bool {
+        writes.iter().all(|write| matches!(self.writes[*write].said(backend), Said::Good { .. }))
     }
 
     /// The last write that was done, as far as is known; several, where their order is not known.
-    fn newest_puts(&self) -> Vec<usize> {
+    pub(super) fn newest_puts(&self) -> Vec<usize> {
         let may_be_done = |write: &usize| self.is_taken(*write) || self.writes[*write].is_uncertain();
         let puts: Vec<usize> =
             (0..self.writes.len()).filter(|write| !self.is_delete(*write)).filter(may_be_done).collect();

@@ -35,7 +35,7 @@ use classes::Class;
 use order::Order;
 
 pub use attributes::Attribute;
-pub(super) use attributes::TAGGING;
+pub(super) use attributes::{ACL, LEGAL_HOLD, RETENTION, TAGGING};
 pub(super) use content::content;
 
 /// What `Last-Modified` leaves out.
@@ -79,11 +79,13 @@ pub struct Known<'a> {
     pub unseen: Option<Unseen>,
     /// Whether a region looks for the object on a newer cluster first, which hides what is here.
     pub hidden: bool,
+    /// Whether the worker has changed something since it was told the rest: what no record explains may be of that.
+    pub changed: bool,
 }
 
 impl<'a> Known<'a> {
     pub fn of(case: &'a journal::Case) -> Known<'a> {
-        Known { records: &case.records, unseen: case.unseen, hidden: false }
+        Known { records: &case.records, unseen: case.unseen, ..Known::default() }
     }
 }
 
@@ -101,13 +103,14 @@ pub fn decide(known: Known<'_>, states: &[(String, State)], bounds: Bounds) -> D
     Case::new(known, states, bounds).decide()
 }
 
-/// Where all backends hold the same bytes and metadata: whether their tags may differ, and who has the right ones.
-pub fn tags(known: Known<'_>, states: &[(String, State)], bounds: Bounds) -> Option<Attribute> {
-    Case::new(known, states, bounds).tags()
+/// Where all backends hold the same bytes and metadata: whether a sub-resource that comes with each write may differ, and
+/// who has the right one.
+pub fn along(known: Known<'_>, states: &[(String, State)], bounds: Bounds, name: &str) -> Option<Attribute> {
+    Case::new(known, states, bounds).along(name)
 }
 
 /// Sub-resources that can be read from one backend and written to another.
-const COMPARED: [&str; 4] = ["acl", "legal-hold", "retention", "tagging"];
+const COMPARED: [&str; 4] = [ACL, LEGAL_HOLD, RETENTION, TAGGING];
 
 /// Requests whose effect cannot be brought to another backend.
 fn not_for_machines(records: &[Record]) -> Option<String> {
@@ -127,6 +130,7 @@ struct Case<'a> {
     records: &'a [Record],
     unseen: Option<Unseen>,
     hidden: bool,
+    changed: bool,
     /// Of the records, those that made something of the object.
     writes: Vec<&'a Record>,
     order: Order,
@@ -136,20 +140,17 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn new(known: Known<'a>, states: &'a [(String, State)], bounds: Bounds) -> Case<'a> {
-        let Known { records, unseen, hidden } = known;
+        let Known { records, unseen, hidden, changed } = known;
         let writes: Vec<&Record> =
             records.iter().filter(|record| matches!(record.intent.what, What::Put | What::Delete)).collect();
         let order = Order::new(&writes, bounds.clocks);
-        Case { records, unseen, hidden, writes, order, states, bounds }
+        Case { records, unseen, hidden, changed, writes, order, states, bounds }
     }
 }
 
 impl Case<'_> {
     fn decide(&self) -> Decision {
-        let unknown = self.states.iter().find_map(|(_, state)| match state {
-            State::Unknown(why) | State::Refused(why) => Some(why.clone()),
-            _ => None,
-        });
+        let unknown = self.states.iter().find_map(|(_, state)| state.why_unknown().map(str::to_owned));
         let classes = self.classes();
         let winner = self.winner(&classes);
         let Some(why) = unknown else {
@@ -160,10 +161,10 @@ impl Case<'_> {
                 (Err(undecided), None) => undecided,
             };
         };
-        // What is certain need not wait for a backend that is away.
+        // What is certain need not wait for a backend that is away; what is not may be once that answers.
         let certain = winner.ok().filter(|winner| self.is_certain(&classes, *winner));
         let todo = certain.and_then(|winner| self.bring_to(&classes, winner));
-        todo.unwrap_or(Decision::Wait(why))
+        todo.filter(|todo| !matches!(todo, Decision::Park(_))).unwrap_or(Decision::Wait(why))
     }
 
     /// What is to be done for all backends to be like the winner, and whether that is right.
@@ -235,7 +236,7 @@ impl Case<'_> {
             .states
             .iter()
             .filter(|(name, state)| match state {
-                State::Unknown(_) | State::Refused(_) => false,
+                State::Unknown(_) | State::Refused(_) | State::Denied(_) => false,
                 State::Absent => !class.is_gone(),
                 State::Present(_) => !is_among(name),
             })
@@ -244,13 +245,18 @@ impl Case<'_> {
         if targets.is_empty() {
             return None;
         }
-        Some(match class.holders.first() {
-            None => Decision::Delete { targets },
-            Some((source, _)) => match self.last_words((source, &class.origins), &targets) {
-                Ok(attributes) => Decision::Copy { source: (*source).to_owned(), targets, attributes },
-                Err(why) => Decision::Park(why),
-            },
+        let Some(source) = self.source_of(class) else { return Some(Decision::Delete { targets }) };
+        Some(match self.last_words((source, &class.origins), &targets) {
+            Ok(attributes) => Decision::Copy { source: source.to_owned(), targets, attributes },
+            Err(why) => Decision::Park(why),
         })
+    }
+
+    /// From whom a content is copied: rather from who took the last write of it, so that what came with that goes along.
+    fn source_of<'c>(&self, class: &Class<'c>) -> Option<&'c str> {
+        let newest = self.newest_puts();
+        let holders = || class.holders.iter().map(|(holder, _)| *holder);
+        holders().find(|holder| self.took_all(&newest, holder)).or_else(|| holders().next())
     }
 
     /// Whether a content may be older than a write. The others must not be brought to it then.

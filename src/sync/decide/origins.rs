@@ -117,7 +117,9 @@ impl Case<'_> {
         let after = |slack: i64| ended.is_some_and(|ended| held.modified > ended.saturating_add(slack));
         let late = after(self.bounds.clocks);
         // What workers have sent may be there since any time, and need not be right.
-        let early = self.unseen.is_some() || !after(self.bounds.clocks.saturating_add(self.bounds.settle));
+        let early = self.unseen.is_some()
+            || self.changed
+            || !after(self.bounds.clocks.saturating_add(self.bounds.settle));
         // Every write that may have reached a backend is recorded: what one of them explains needs no other cause, unless
         // it is there since nothing of them could arrive any more.
         let explained = self.all_strong() && early && !possible.is_empty();

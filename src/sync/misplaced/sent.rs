@@ -115,7 +115,9 @@ impl Sent {
                     deleted?;
                 }
                 State::Present(_) | State::Absent => {}
-                State::Unknown(why) | State::Refused(why) => return Err(StoreError::Failed(why)),
+                State::Unknown(why) | State::Refused(why) | State::Denied(why) => {
+                    return Err(StoreError::Failed(why));
+                }
             }
         }
         Ok(())

@@ -28,12 +28,8 @@ pub enum Step {
 /// Decides. `home` is what the home's backends hold, `there` those of each other cluster that are not the home's too. On
 /// `stays` nothing is deleted.
 pub fn step(home: &States, there: &[Vec<(String, State)>], stays: &HashSet<String>) -> Step {
-    let unknown = there.iter().flatten().find_map(|(_, state)| match state {
-        State::Unknown(why) | State::Refused(why) => Some(why.clone()),
-        _ => None,
-    });
-    if let Some(why) = unknown {
-        return Step::Wait(why);
+    if let Some(why) = there.iter().flatten().find_map(|(_, state)| state.why_unknown()) {
+        return Step::Wait(why.to_owned());
     }
     let at_home = holders(home);
     match at_home.first() {

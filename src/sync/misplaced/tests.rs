@@ -1,6 +1,6 @@
 //! Whole moves over backends in memory.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tokio::time::sleep;
 
@@ -8,6 +8,7 @@ use super::{
     super::{
         fixture::{A, B, C, EPOCH, SETTLE, Unheard, World},
         job::Told,
+        repair::tests::{After, counted},
         worker::Ended,
     },
     *,
@@ -16,6 +17,8 @@ use crate::{
     journal::{Counts, Journal, Said, Wanted, What},
     topology::fixture,
 };
+
+mod belongings;
 
 const D: &str = "http://d:80";
 
@@ -49,27 +52,6 @@ async fn what_home_has_already_is_only_deleted_elsewhere() {
     let world = world().await;
     world.stores.put(C, "key", "text", EPOCH);
     world.stores.put(A, "key", "text", EPOCH + 50_000);
-    assert_eq!(world.once().await, Ended::Done { left: false });
-    assert_eq!(there_are(&world), [true, true, false]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn tags_that_home_does_not_have_stay_with_what_they_belong_to() {
-    let world = world().await;
-    let tags = |backend: &str, value: &str| {
-        world.stores.attributes.lock().unwrap().insert(backend.to_owned(), value.into());
-    };
-    world.stores.put(C, "key", "text", EPOCH);
-    world.stores.put(A, "key", "text", EPOCH + 50_000);
-    tags(C, "tags");
-    tags(A, "tags");
-    assert_eq!(world.once().await, Ended::Done { left: true });
-    assert_eq!(world.outcomes(), ["parked"]);
-    assert!(world.last().why.contains("has other tags than http://b:80"), "{:?}", world.last());
-    assert_eq!(there_are(&world), [true, true, true]);
-    tags(B, "tags");
-    let object = world.last().object;
-    assert!(world.journal.retry(&object).await.unwrap());
     assert_eq!(world.once().await, Ended::Done { left: false });
     assert_eq!(there_are(&world), [true, true, false]);
 }
@@ -257,6 +239,82 @@ async fn a_copy_is_taken_back_from_a_backend_that_answers_again() {
     world.stores.set_away(A, false);
     running.await.unwrap().unwrap();
     assert_eq!(there_are(&world), [false, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_taken_back_once_the_journal_answers_again() {
+    let world = world().await;
+    world.stores.put(C, "key", "text", EPOCH);
+    world.stores.unheard.lock().unwrap().insert(A, Unheard::Done);
+    let journal = Arc::new(counted(&world));
+    let mut worker = world.worker(true);
+    Arc::get_mut(&mut worker.shop).unwrap().journal = journal.clone();
+    let running = tokio::spawn(worker.run());
+    sleep(SETTLE / 2).await;
+    world.stores.forget(C, "key");
+    let replies = [B, C].map(|backend| (backend, Said::Good { etag: None, version: None }));
+    world.record("key", What::Delete, &replies).await;
+    journal.away.store(true, Relaxed);
+    sleep(SETTLE / 2 + Duration::from_secs(10)).await;
+    assert_eq!(there_are(&world), [true, false, false]);
+    journal.away.store(false, Relaxed);
+    running.await.unwrap().unwrap();
+    assert_eq!(there_are(&world), [false, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_of_unknown_outcome_is_waited_for_though_what_it_was_for_is_gone() {
+    for (unheard, least) in [(None, Duration::ZERO), (Some(Unheard::Done), SETTLE)] {
+        let world = world().await;
+        world.stores.put(C, "key", "text", EPOCH);
+        world.stores.slow.store(1_000, Relaxed);
+        let running = tokio::spawn(world.worker(false).run());
+        // A copy has arrived, and is taken back.
+        while world.stores.holds(A, "key").is_none() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        world.stores.forget(C, "key");
+        let replies = [A, B].map(|backend| (backend, Said::Good { etag: None, version: None }));
+        world.record("key", What::Delete, &replies).await;
+        world.stores.unheard.lock().unwrap().extend(unheard.map(|unheard| (A, unheard)));
+        while world.outcomes().is_empty() {
+            sleep(Duration::from_secs(1)).await;
+        }
+        world.stop.send_replace(true);
+        running.await.unwrap().unwrap();
+        let told = world.told.lock().unwrap()[0].clone();
+        assert_eq!((told.outcome, there_are(&world)[0]), ("again", false), "{told:?}");
+        assert!(told.pause.unwrap() >= least, "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bytes_tell_whether_what_is_there_is_the_copy_of_unknown_outcome() {
+    let world = world().await;
+    let text = |etag: &str| Held { etag: etag.into(), md5: None, ..world.stores.holds(C, "key").unwrap() };
+    world.stores.put(C, "key", "text", EPOCH);
+    world.stores.unheard.lock().unwrap().insert(A, Unheard::NotDone);
+    let running = tokio::spawn(world.worker(true).run());
+    sleep(SETTLE / 2).await;
+    let other = text("other");
+    world.stores.forget(C, "key");
+    world.stores.keep(A, "key", other);
+    world.stores.bytes.lock().unwrap().insert("other", [7; 16]);
+    let replies = [B, C].map(|backend| (backend, Said::Good { etag: None, version: None }));
+    world.record("key", What::Delete, &replies).await;
+    running.await.unwrap().unwrap();
+    assert!(world.stores.holds(A, "key").is_some(), "{:?}", world.last());
+}
+
+#[tokio::test(start_paused = true)]
+async fn home_and_lease_are_looked_at_behind_all_others() {
+    let world = world().await;
+    let case = world.journal.list(&Default::default(), None, 1).await.unwrap().remove(0);
+    let journal = counted(&world);
+    let (lease, seen) = (After(&journal, 2), case.ids());
+    let home = Undisturbed { journal: &journal, gate: &lease, object: &case.object, seen: &seen };
+    let others = [Object { cluster: "old".into(), ..case.object.clone() }];
+    assert!(Quiet { home, others: &others }.may_go_on().await);
 }
 
 #[tokio::test(start_paused = true)]

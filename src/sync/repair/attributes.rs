@@ -3,48 +3,45 @@
 use super::{Outcome, Repair, WRITING};
 use crate::{
     journal::Object,
-    sync::{StoreError, copies::Copies, decide::Attribute},
+    sync::{
+        State, StoreError,
+        decide::{self, Attribute, Known},
+    },
 };
 
 /// What the last write to a sub-resource made it, of an object that is about to be copied.
 pub(super) struct LastWord {
+    pub holder: String,
     name: String,
     value: Option<Vec<u8>>,
 }
 
 impl Repair<'_> {
-    /// Brings sub-resources to the source of a copy, of which others have the last word: its targets may have, whose own
-    /// the copy overwrites.
-    pub(super) async fn keep(
+    /// What has to be looked after while the object is copied: who has it may be copied over.
+    pub(super) async fn last_words(
         &self,
         object: &Object,
-        source: &str,
         attributes: Vec<Attribute>,
     ) -> Result<Vec<LastWord>, Outcome> {
-        let mut last_words = Vec::new();
-        for Attribute { name, source: last } in attributes {
-            let Some(last) = last else { continue };
-            let value = self.attribute(object, &last, &name).await?;
-            if last != source && self.attribute(object, source, &name).await? != value {
-                self.set_attribute(object, source, &name, value.as_deref()).await?;
-            }
-            last_words.push(LastWord { name, value });
+        let mut words = Vec::new();
+        for Attribute { name, source } in attributes {
+            let Some(holder) = source else { continue };
+            let value = self.attribute(object, &holder, &name).await?;
+            words.push(LastWord { holder, name, value });
         }
-        Ok(last_words)
+        Ok(words)
     }
 
-    /// Sets what a copy has not brought along.
+    /// Sets what a backend has not, because a copy does not bring it along.
     pub(super) async fn give_back(
         &self,
         object: &Object,
-        last_words: &[LastWord],
-        targets: &[String],
+        words: &[LastWord],
+        target: &str,
     ) -> Result<(), Outcome> {
-        for LastWord { name, value } in last_words {
-            for target in targets {
-                if self.attribute(object, target, name).await? != *value {
-                    self.set_attribute(object, target, name, value.as_deref()).await?;
-                }
+        for LastWord { name, value, .. } in words {
+            if self.attribute(object, target, name).await? != *value {
+                self.set_attribute(object, target, name, value.as_deref()).await?;
             }
         }
         Ok(())
@@ -74,20 +71,22 @@ impl Repair<'_> {
         Ok(written)
     }
 
-    /// Compares the tags that came with the last write, unless they are `compared` already, or all who may have missed them
-    /// were copied to; returns how many were written. Backends that refuse to tell are left out.
-    pub(super) async fn tags(
+    /// Compares what came with the last write and goes along with a copy, unless it is `compared` already; returns how many
+    /// were written. Backends that refuse to tell are left out.
+    pub(super) async fn along(
         &self,
         object: &Object,
-        tags: Option<Attribute>,
+        known: Known<'_>,
+        states: &[(String, State)],
         compared: &[Attribute],
-        copies: &Copies,
     ) -> Result<usize, Outcome> {
-        let is_compared = |tags: &Attribute| compared.iter().any(|of| of.name == tags.name);
-        match tags.filter(|tags| !is_compared(tags) && !copies.reach_all(self.backends)) {
-            Some(tags) => self.compare(object, &tags, true).await,
-            None => Ok(0),
+        let mut written = 0;
+        for name in self.rules.along().iter().filter(|name| compared.iter().all(|of| of.name != **name)) {
+            if let Some(attribute) = decide::along(known, states, self.rules.bounds(), name) {
+                written += self.compare(object, &attribute, true).await?;
+            }
         }
+        Ok(written)
     }
 
     /// `lenient`: without those that refuse to tell.
@@ -98,7 +97,7 @@ impl Repair<'_> {
             match self.stores.attribute(backend, object, name).await {
                 Ok(value) => values.push((backend, value)),
                 Err(StoreError::Changed(_)) => return Ok(1),
-                Err(StoreError::Refused(_)) if lenient => {}
+                Err(StoreError::Refused(_) | StoreError::Denied { .. }) if lenient => {}
                 Err(error) => {
                     let failed = || Outcome::Failed { why: changed_meanwhile(name) };
                     return Err(self.problem(error).unwrap_or_else(failed));

@@ -24,9 +24,7 @@ pub async fn read(site: &Site, object: &Object, name: &str) -> Result<Option<Vec
     }
     match reply.status {
         StatusCode::OK if is_about(name, &reply.body) => Ok(Some(reply.body.to_vec())),
-        StatusCode::OK => {
-            Err(StoreError::Refused(format!("{}: its answer to ?{name} is something else", site.url())))
-        }
+        StatusCode::OK => Err(something_else(site, name)),
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(None),
         _ => Err(unread(site, &reply)),
     }
@@ -47,7 +45,14 @@ fn is_about(name: &str, body: &[u8]) -> bool {
 
 async fn ask(site: &Site, object: &Object, name: &str) -> Result<Reply, StoreError> {
     let head = request::head(site, Method::GET, object, &request::encoded(name))?;
-    site.ask(head).await.map_err(error::before)
+    let answer = site.open(head).await.map_err(error::before)?;
+    let reply = site.collect_short(answer).await.map_err(error::before)?;
+    // The object, most likely.
+    reply.ok_or_else(|| something_else(site, name))
+}
+
+fn something_else(site: &Site, name: &str) -> StoreError {
+    StoreError::Refused(format!("{}: its answer to ?{name} is something else", site.url()))
 }
 
 /// `None` deletes it, which S3 has for tags alone: storages take such a request about another sub-resource for one about
@@ -93,13 +98,13 @@ pub async fn has_tags(site: &Site, object: &Object, tags: &Tags) -> Result<bool,
     match reply.status {
         StatusCode::OK => Ok(tags_of(site, &reply)?.as_ref() == Some(tags)),
         StatusCode::NOT_FOUND if !OTHERS.contains(&reply.code()) => Ok(false),
-        _ if is_unknown(&reply) => Err(not_kept(site)),
+        _ if is_unknown(&reply) => Err(not_kept(site, "tags")),
         _ => Err(unread(site, &reply)),
     }
 }
 
-pub fn not_kept(site: &Site) -> StoreError {
-    StoreError::Refused(format!("{} does not keep tags", site.url()))
+pub fn not_kept(site: &Site, what: &str) -> StoreError {
+    StoreError::Refused(format!("{} does not keep {what}", site.url()))
 }
 
 /// Why a sub-resource could not be read, which changes nothing at either end.

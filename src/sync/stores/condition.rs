@@ -38,12 +38,13 @@ impl<'a> Condition<'a> {
 
     pub fn set(&self, head: &mut RequestHeader) -> Result<(), Cause> {
         match (self.over, self.form) {
-            (_, Form::None) | (State::Unknown(_) | State::Refused(_), _) => Ok(()),
+            (_, Form::None) => Ok(()),
             (State::Absent, _) => request::set(head, "if-none-match", "*"),
             (State::Present(held), Form::Quoted) => {
                 request::set(head, "if-match", request::quoted(&held.etag))
             }
             (State::Present(held), Form::Bare) => request::set(head, "if-match", &held.etag),
+            (State::Unknown(_) | State::Refused(_) | State::Denied(_), _) => Ok(()),
         }
     }
 

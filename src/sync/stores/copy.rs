@@ -23,12 +23,12 @@ use super::{
 };
 use crate::{
     journal::Object,
-    sync::{Copied, Gate, Held, Md5, State, StoreError, sign},
+    sync::{Copied, Gate, Held, Md5, State, StoreError, decide::ACL, sign},
     upstream::{Cause, Reuse, Sent},
 };
 
 /// What the target was seen to hold may not be that any more after so long, whatever its conditions are worth.
-const SEEN: Duration = Duration::from_secs(1);
+const SEEN_LONG_AGO: Duration = Duration::from_secs(1);
 
 /// One copy: what from where to where.
 pub struct Copy<'a> {
@@ -38,8 +38,9 @@ pub struct Copy<'a> {
     pub held: &'a Held,
     pub target: &'a Arc<Site>,
     pub over: &'a State,
+    /// When the target was asked.
+    pub seen: Instant,
     pub gate: &'a dyn Gate,
-    pub begun: Instant,
 }
 
 /// A copy that the target has taken.
@@ -142,40 +143,54 @@ impl Copy<'_> {
         attribute::write(self.target, self.object, "tagging", Some(tags.document().as_bytes())).await?;
         match attribute::has_tags(self.target, self.object, tags).await? {
             true => Ok(()),
-            false => Err(attribute::not_kept(self.target)),
+            false => Err(attribute::not_kept(self.target, "tags")),
         }
     }
 
-    /// The source's ACL, if it was that of what was copied.
+    /// The source's ACL, if it was that of what was copied. The target is asked for its own before: one that knows no ACLs
+    /// answers with the object, and would take what is written there for one.
     async fn keep_acl(&self, copied: &Copied) -> Result<(), StoreError> {
-        let Some(acl) = attribute::read(self.source, self.object, "acl").await? else { return Ok(()) };
+        let Some(acl) = attribute::read(self.source, self.object, ACL).await? else { return Ok(()) };
         let source = State::Present(self.held.clone());
         self.stores.still(self.source, self.object, &source).await?;
+        if self.has_acl(&acl).await? {
+            return Ok(());
+        }
         self.still_there(copied).await?;
-        attribute::write(self.target, self.object, "acl", Some(&acl)).await
+        attribute::write(self.target, self.object, ACL, Some(&acl)).await?;
+        match self.has_acl(&acl).await? {
+            true => Ok(()),
+            false => Err(attribute::not_kept(self.target, "the ACL as it was set")),
+        }
+    }
+
+    async fn has_acl(&self, acl: &[u8]) -> Result<bool, StoreError> {
+        Ok(attribute::read(self.target, self.object, ACL).await?.as_deref() == Some(acl))
     }
 
     /// Before more is written to what the target has taken: that it is that still, and that the gate is open.
     async fn still_there(&self, copied: &Copied) -> Result<(), StoreError> {
         let url = self.target.url();
-        match self.stores.state_of(self.target, self.object).await {
-            State::Present(now) if now.etag == copied.etag => {}
-            State::Unknown(why) | State::Refused(why) => return Err(StoreError::Failed(why)),
-            _ => {
-                return Err(StoreError::Changed(format!("{url}: the copy was replaced before it was whole")));
-            }
+        match self.now().await? {
+            Some(now) if now.etag == copied.etag => error::pass(self.gate, self.target).await,
+            _ => Err(StoreError::Changed(format!("{url}: the copy was replaced before it was whole"))),
         }
-        error::pass(self.gate, self.target).await
     }
 
     /// What the target has taken is not what was sent: left there, nothing would tell it from what others have written.
     async fn take_away(&self, etag: &str) -> Result<(), StoreError> {
+        match self.now().await?.filter(|now| now.etag == etag) {
+            Some(now) => self.stores.remove(self.target, self.object, &now, self.gate).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What the target holds.
+    async fn now(&self) -> Result<Option<Held>, StoreError> {
         match self.stores.state_of(self.target, self.object).await {
-            State::Present(now) if now.etag == etag => {
-                self.stores.remove(self.target, self.object, &now, self.gate).await
-            }
-            State::Present(_) | State::Absent => Ok(()),
-            State::Unknown(why) | State::Refused(why) => Err(StoreError::Failed(why)),
+            State::Present(now) => Ok(Some(now)),
+            State::Absent => Ok(None),
+            State::Unknown(why) | State::Refused(why) | State::Denied(why) => Err(StoreError::Failed(why)),
         }
     }
 
@@ -188,6 +203,9 @@ impl Copy<'_> {
         };
         match taken_away {
             Ok(()) => StoreError::Failed(format!("{url}: {why}; it is not there any more")),
+            Err(StoreError::Unknown(error)) => {
+                StoreError::Unknown(format!("{url}: {why}; nobody knows whether it is there still: {error}"))
+            }
             Err(error) => StoreError::Failed(format!("{url}: {why}; it may be there still: {error}")),
         }
     }
@@ -210,10 +228,10 @@ impl Copy<'_> {
         )))
     }
 
-    /// Before the bytes that complete the change. There are storages that pass over conditions in silence: where a copy
-    /// took its time the target is asked all the same.
+    /// Before the bytes that complete the change. There are storages that pass over conditions in silence: where the
+    /// target was asked long ago it is asked once more all the same.
     pub async fn ready(&self, is_conditional: bool) -> Result<(), StoreError> {
-        if !is_conditional || self.begun.elapsed() > SEEN {
+        if !is_conditional || self.seen.elapsed() > SEEN_LONG_AGO {
             self.stores.still(self.target, self.object, self.over).await?;
         }
         error::pass(self.gate, self.target).await
@@ -240,16 +258,10 @@ impl Copy<'_> {
             let why = format!("it answered the ETag {etag}, the MD5 is {expected}");
             return Err(self.wrong(Some(etag), why).await);
         }
-        let now = match self.stores.state_of(self.target, self.object).await {
-            State::Present(now) if etag.as_ref().is_none_or(|etag| *etag == now.etag) => now,
-            State::Unknown(why) | State::Refused(why) => {
-                return Err(StoreError::Failed(format!("the copy cannot be verified: {why}")));
-            }
-            _ => {
-                return Err(StoreError::Changed(format!(
-                    "{url}: what was copied there is not there any more"
-                )));
-            }
+        let unseen = |why| StoreError::Failed(format!("the copy cannot be verified: {why}"));
+        let now = self.now().await.map_err(unseen)?;
+        let Some(now) = now.filter(|now| etag.as_ref().is_none_or(|etag| *etag == now.etag)) else {
+            return Err(StoreError::Changed(format!("{url}: what was copied there is not there any more")));
         };
         let is_same = now.etag == expected || source::md5(self.target, self.object, &now).await? == md5;
         if now.length != self.held.length || !is_same {

@@ -115,6 +115,11 @@ pub fn is_of_credentials(status: StatusCode, code: &str) -> bool {
     status == StatusCode::UNAUTHORIZED || CODES.contains(&code)
 }
 
+/// Whether a question that was answered so may be answered otherwise in a while: the backend is busy or not well.
+pub fn may_pass(status: StatusCode) -> bool {
+    !status.is_success() && class(status, "", End::Source) == Class::Failed
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Class {
     Changed,
@@ -130,6 +135,8 @@ fn class(status: StatusCode, code: &str, end: End) -> Class {
         // A bucket that is to be there may come yet; so may a key or a clock be set.
         (_, "NoSuchBucket") => Class::Failed,
         _ if is_of_credentials(status, code) => Class::Failed,
+        // Archived: who it belongs to may read others.
+        (403, "InvalidObjectState") => Class::Refused,
         (403, _) => Class::Denied,
         (404, "NoSuchUpload") => Class::Failed,
         // A condition that somebody else's DELETE broke.
@@ -142,7 +149,7 @@ fn class(status: StatusCode, code: &str, end: End) -> Class {
             | "XAmzContentSHA256Mismatch"
             | "OperationAborted",
         ) => Class::Failed,
-        (408 | 409 | 425 | 429, _) => Class::Failed,
+        (302 | 303 | 307 | 408 | 409 | 425 | 429, _) => Class::Failed,
         (501 | 505, _) => Class::Refused,
         (503, _) => Class::Failed,
         // It may have been done all the same.
@@ -173,6 +180,7 @@ mod tests {
             (404, "NoSuchKey", Class::Changed),
             (404, "NoSuchBucket", Class::Failed),
             (403, "AccessDenied", Class::Denied),
+            (403, "InvalidObjectState", Class::Refused),
             (403, "RequestTimeTooSkewed", Class::Failed),
             (403, "SignatureDoesNotMatch", Class::Failed),
             (400, "AuthorizationHeaderMalformed", Class::Failed),
@@ -180,6 +188,7 @@ mod tests {
             (400, "InvalidRequest", Class::Refused),
             (400, "BadDigest", Class::Failed),
             (301, "PermanentRedirect", Class::Refused),
+            (307, "TemporaryRedirect", Class::Failed),
             (429, "", Class::Failed),
             (500, "InternalError", Class::Unknown),
             (501, "NotImplemented", Class::Refused),

@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
 
-use super::{request::unquoted, site::Reply};
+use super::{error, request::unquoted, site::Reply};
 use crate::sync::{Held, Md5, State};
 
 /// Headers that belong to an object beside `x-amz-meta-*`, sorted.
@@ -23,9 +23,12 @@ pub fn state(url: &str, reply: &Reply, object_version: Option<&HeaderName>) -> S
         StatusCode::NOT_FOUND => State::Absent,
         StatusCode::OK => match held(reply, object_version) {
             Ok(held) => State::Present(held),
-            Err(why) => State::Unknown(format!("{url}: its answer to HEAD has {why}")),
+            Err(why) => State::Refused(format!("{url}: its answer to HEAD has {why}")),
         },
-        status => State::Unknown(format!("{url}: {} to HEAD", status.as_u16())),
+        status => {
+            let said = format!("{url}: {} to HEAD", status.as_u16());
+            if error::may_pass(status) { State::Unknown(said) } else { State::Refused(said) }
+        }
     }
 }
 
@@ -118,15 +121,22 @@ mod tests {
         for (index, missing) in [(0, "no ETag"), (1, "no Last-Modified"), (2, "no Content-Length")] {
             let mut headers = headers.to_vec();
             headers.remove(index);
-            let State::Unknown(why) = state("u", &reply(200, &headers), None) else { panic!("{missing}") };
+            let State::Refused(why) = state("u", &reply(200, &headers), None) else { panic!("{missing}") };
             assert!(why.contains(missing), "{why}");
         }
+        let mut unreadable = reply(200, &headers);
+        unreadable.headers.insert("x-amz-meta-a", http::HeaderValue::from_bytes(b"\xff").unwrap());
+        let State::Refused(why) = state("u", &unreadable, None) else { panic!("it is no text") };
+        assert!(why.contains("metadata that is no text"), "{why}");
     }
 
     #[test]
     fn only_404_means_that_there_is_nothing() {
         assert_eq!(state("u", &reply(404, &[("x-amz-delete-marker", "true")]), None), State::Absent);
-        for status in [204, 206, 301, 304, 400, 403, 405, 410, 500, 503] {
+        for status in [204, 206, 301, 304, 400, 405, 410, 501] {
+            assert!(matches!(state("u", &reply(status, &[]), None), State::Refused(_)), "{status}");
+        }
+        for status in [307, 408, 429, 500, 502, 503, 504] {
             assert!(matches!(state("u", &reply(status, &[]), None), State::Unknown(_)), "{status}");
         }
     }

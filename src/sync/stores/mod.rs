@@ -28,7 +28,7 @@ mod request;
 mod site;
 mod source;
 mod uploads;
-mod xml;
+pub(super) mod xml;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -148,7 +148,7 @@ impl S3Stores {
         let why = error::said(site, &Method::HEAD, &explained);
         match error::is_of_credentials(explained.status, explained.code()) {
             true => State::Unknown(why),
-            false => State::Refused(why),
+            false => State::Denied(why),
         }
     }
 }
@@ -187,18 +187,18 @@ impl Stores for S3Stores {
         &self,
         object: &Object,
         from: (&str, &Held),
-        to: (&str, &State),
+        to: (&str, &State, Instant),
         gate: &dyn Gate,
     ) -> Result<Copied, StoreError> {
         let (source, target) = (self.site(from.0)?, self.site(to.0)?);
         if object.key.is_empty() {
             return Err(StoreError::Refused(format!("{object} is no object but a bucket")));
         }
-        if let State::Unknown(why) | State::Refused(why) = to.1 {
+        if let Some(why) = to.1.why_unknown() {
             return Err(StoreError::Failed(format!("{}: nobody knows what it holds: {why}", target.url())));
         }
-        let begun = Instant::now();
-        Copy { stores: self, object, source, held: from.1, target, over: to.1, gate, begun }.run().await
+        let (_, over, seen) = to;
+        Copy { stores: self, object, source, held: from.1, target, over, seen, gate }.run().await
     }
 
     async fn delete(
@@ -260,10 +260,13 @@ impl S3Stores {
 
     /// Whether a backend holds what it did: asked where it cannot be a condition of the change.
     async fn still(&self, site: &Site, object: &Object, before: &State) -> Result<(), StoreError> {
-        match (self.state_of(site, object).await, before) {
-            (State::Unknown(why) | State::Refused(why), _) => Err(StoreError::Failed(why)),
+        let now = self.state_of(site, object).await;
+        if let Some(why) = now.why_unknown() {
+            return Err(StoreError::Failed(why.to_owned()));
+        }
+        match (&now, before) {
             (State::Absent, State::Absent) => Ok(()),
-            (State::Present(now), State::Present(before)) if is_same(&now, before) => Ok(()),
+            (State::Present(now), State::Present(before)) if is_same(now, before) => Ok(()),
             _ => Err(StoreError::Changed(format!("{}: it holds something else now", site.url()))),
         }
     }

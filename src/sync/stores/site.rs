@@ -219,17 +219,18 @@ impl Site {
         self.collect(answer.map_err(error::after)?).await.map_err(error::after)
     }
 
-    /// What a backend says to a request that is not complete.
+    /// What a backend says to a request that is not complete. One that says it is done may have stored what it had.
     pub async fn early(&self, connection: Connection) -> Broken {
         let answer = match connection.early_answer(&AtomicBool::new(false)).await {
-            Ok(answer) => self.collect(answer).await,
-            Err(failure) => Err(failure),
+            Ok(answer) => answer,
+            Err(failure) => return error::unfinished(failure),
         };
-        match answer {
-            Ok(reply) if reply.status.is_success() => {
-                let said = format!("{}: it answered {} before the request's end", self.url(), reply.status);
-                StoreError::Failed(said).into()
-            }
+        let status = answer.head.status;
+        if status.is_success() {
+            let said = format!("{}: it answered {status} before the request's end", self.url());
+            return StoreError::Unknown(said).into();
+        }
+        match self.collect(answer).await {
             Ok(reply) => {
                 let error = error::of_reply(self, error::End::Target, &Method::PUT, &reply);
                 Broken::Answered(Box::new(reply), error)
@@ -239,17 +240,22 @@ impl Site {
     }
 
     pub async fn collect(&self, answer: Answer) -> Result<Reply, Failure> {
+        let too_long = || {
+            let cause = Cause::Invalid("longer than 1 MiB".into());
+            Failure::new(&self.backend, Phase::Receive, cause, Duration::ZERO)
+        };
+        self.collect_short(answer).await?.ok_or_else(too_long)
+    }
+
+    /// `None` = it is longer than any that is read whole.
+    pub async fn collect_short(&self, answer: Answer) -> Result<Option<Reply>, Failure> {
         let Answer { head, body } = answer;
         let body = timeout(ANSWERING, body.collect(LONGEST_ANSWER)).await;
-        let body = match body.map_err(|_| self.overdue(Phase::Receive))? {
-            Body::Whole(body) => body,
-            Body::Broken(_, failure) => return Err(failure),
-            Body::Long(..) => {
-                let cause = Cause::Invalid("longer than 1 MiB".into());
-                return Err(Failure::new(&self.backend, Phase::Receive, cause, Duration::ZERO));
-            }
-        };
-        Ok(Reply { status: head.status, headers: head.headers.clone(), body })
+        match body.map_err(|_| self.overdue(Phase::Receive))? {
+            Body::Whole(body) => Ok(Some(Reply { status: head.status, headers: head.headers.clone(), body })),
+            Body::Broken(_, failure) => Err(failure),
+            Body::Long(..) => Ok(None),
+        }
     }
 
     fn head(&self, mut header: RequestHeader, length: u64) -> Result<Head, Failure> {

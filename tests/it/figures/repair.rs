@@ -188,7 +188,7 @@ async fn by_a_plain_client(a: &Shelf, b: &Shelf) -> f64 {
                 let (held, over) = tokio::join!(stores.state(&a, &object), stores.state(&b, &object));
                 let State::Present(held) = held else { panic!("{held:?}") };
                 let gate = sync_stores::open();
-                stores.copy(&object, (&a, &held), (&b, &over), &gate).await.unwrap();
+                stores.copy(&object, (&a, &held), (&b, &over, sync_stores::just_now()), &gate).await.unwrap();
                 tokio::join!(stores.state(&a, &object), stores.state(&b, &object));
             }
         }

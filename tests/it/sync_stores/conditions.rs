@@ -14,7 +14,7 @@ fn what_is_said_of_parts_is_a_hint_only() {
         let body = Answer::new(200).header("ETag", &format!("\"{etag}\"")).body("body");
         a.will_once_on("GET", Behaviour::answers(body));
         let from = (&*a.url(), &source);
-        stores.copy(&object("k"), from, (&b.url(), &State::Absent), &open()).await.unwrap();
+        stores.copy(&object("k"), from, (&b.url(), &State::Absent, just_now()), &open()).await.unwrap();
         assert_eq!(b.stored_bytes("/bucket/k").as_deref(), Some(&b"body"[..]));
         let asked = a.requests().into_iter().find(|request| request.target.contains("partNumber")).unwrap();
         assert_eq!(asked.header("if-match"), None);
@@ -45,14 +45,16 @@ pub async fn a_changed_target_is_left_alone(a: &dyn Endpoint, b: &dyn Endpoint) 
         put(&at_b, Bytes::from_static(b"newer")).await;
         let newer = held(&stores, b, "k").await;
         for over in [State::Absent, before.clone()] {
-            let error = stores.copy(&object("k"), (&a.url(), &source), (&b.url(), &over), &open()).await;
+            let error =
+                stores.copy(&object("k"), (&a.url(), &source), (&b.url(), &over, just_now()), &open()).await;
             assert!(matches!(error, Err(StoreError::Changed(_))), "{error:?}");
         }
         assert_eq!(held(&stores, b, "k").await, newer);
         copy(&stores, "k", a, b, &open()).await.unwrap();
         put(&at_a, Bytes::from_static(b"other")).await;
         let now = stores.state(&b.url(), &object("k")).await;
-        let error = stores.copy(&object("k"), (&a.url(), &source), (&b.url(), &now), &open()).await;
+        let error =
+            stores.copy(&object("k"), (&a.url(), &source), (&b.url(), &now, just_now()), &open()).await;
         assert!(matches!(error, Err(StoreError::Changed(_))), "{error:?}");
     }
 }
@@ -80,6 +82,22 @@ fn a_backend_that_knows_no_conditions_is_asked_before_instead() {
     });
 }
 
+#[test]
+fn a_target_that_was_asked_long_ago_is_asked_again() {
+    run(async {
+        for (ago, expected) in [(0, &["PUT"][..]), (2, &["HEAD", "PUT"])] {
+            let (a, b) = misbehaving_pair(&Bytes::from_static(b"body")).await;
+            let stores = stores(&[&a, &b], Settings::default());
+            let source = held(&stores, &a, "k").await;
+            let seen = just_now() - Duration::from_secs(ago);
+            let to = (&*b.url(), &State::Absent, seen);
+            stores.copy(&object("k"), (&a.url(), &source), to, &open()).await.unwrap();
+            let asked: Vec<String> = b.requests().into_iter().map(|request| request.method).collect();
+            assert_eq!(asked, expected);
+        }
+    });
+}
+
 /// As Ceph's gateway has it: the header, quotes and all, is compared with the ETag.
 #[test]
 fn a_backend_that_wants_no_quotes_in_if_match_gets_none() {
@@ -100,7 +118,8 @@ fn a_backend_that_wants_no_quotes_in_if_match_gets_none() {
         b.holds("/bucket/k", "old");
         let (source, before) = (held(&stores, &a, "k").await, stores.state(&b.url(), &object("k")).await);
         b.holds("/bucket/k", "newer");
-        let error = stores.copy(&object("k"), (&a.url(), &source), (&b.url(), &before), &open()).await;
+        let error =
+            stores.copy(&object("k"), (&a.url(), &source), (&b.url(), &before, just_now()), &open()).await;
         assert!(matches!(error, Err(StoreError::Changed(_))), "{error:?}");
         assert_eq!(b.stored_bytes("/bucket/k").as_deref(), Some(&b"newer"[..]));
     });

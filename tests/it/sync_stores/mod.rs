@@ -92,6 +92,11 @@ async fn held(stores: &S3Stores, backend: &dyn Endpoint, key: &str) -> Held {
     }
 }
 
+/// When a backend was asked about which nothing else is said.
+pub fn just_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// From the one to the other, over what is there.
 async fn copy(
     stores: &S3Stores,
@@ -102,7 +107,7 @@ async fn copy(
 ) -> Result<Copied, StoreError> {
     let over = stores.state(&to.url(), &object(key)).await;
     let source = held(stores, from, key).await;
-    stores.copy(&object(key), (&from.url(), &source), (&to.url(), &over), gate).await
+    stores.copy(&object(key), (&from.url(), &source), (&to.url(), &over, just_now()), gate).await
 }
 
 /// A misbehaving source with one object and no tags, and a misbehaving target.

@@ -77,7 +77,8 @@ fn an_upload_in_parts_that_nobody_waits_for_any_more_is_aborted() {
             };
             let (held, gate) = (held(&stores, &a, "k").await, open());
             let (from, to, key) = (a.url(), b.url(), object("k"));
-            let mut copy = Box::pin(stores.copy(&key, (&from, &held), (&to, &State::Absent), &gate));
+            let mut copy =
+                Box::pin(stores.copy(&key, (&from, &held), (&to, &State::Absent, just_now()), &gate));
             let reached = async {
                 while requests(&b) < hanging {
                     tokio::time::sleep(Duration::from_millis(5)).await;

@@ -5,6 +5,9 @@ use super::*;
 const TAGS: &str = "<Tagging><TagSet><Tag><Key>z</Key><Value>1 &amp; 2</Value></Tag><Tag><Key>a</Key><Value/></Tag>\
                     </TagSet></Tagging>";
 
+const ACL: &str = "<AccessControlPolicy/>";
+const OTHER_ACL: &str = "<AccessControlPolicy><Owner/></AccessControlPolicy>";
+
 fn shows(document: &'static str) -> Behaviour {
     Behaviour::answers(Answer::new(200).body(document))
 }
@@ -30,14 +33,53 @@ fn tags_and_acl_go_along() {
         b.will_once_on("GET", shows(TAGS));
         let stores = stores(&[&a, &b], Settings { copy_acl: true, ..Settings::default() });
         a.will_once_on("GET", Behaviour::good());
-        a.will_once_on("GET", Behaviour::answers(Answer::new(200).body("<AccessControlPolicy/>")));
+        a.will_once_on("GET", shows(ACL));
+        b.will_once_on("GET", shows(OTHER_ACL));
+        b.will_once_on("GET", shows(ACL));
+        b.will_once_on("PUT", Behaviour::good());
+        b.will_once_on("PUT", Behaviour::answers(200));
         copy(&stores, "k", &a, &b, &open()).await.unwrap();
         let puts = puts(&b);
         assert_eq!(puts.len(), 2);
         assert_eq!(puts[0].header("x-amz-tagging"), Some("a=&z=1%20%26%202"));
         assert_eq!(puts[1].target, "/bucket/k?acl");
-        assert_eq!(puts[1].body.as_deref(), Some(&b"<AccessControlPolicy/>"[..]));
+        assert_eq!(puts[1].body.as_deref(), Some(ACL.as_bytes()));
         assert!(puts[1].header("content-md5").is_some());
+    });
+}
+
+#[test]
+fn a_target_gets_an_acl_only_if_it_has_another_one() {
+    run(async {
+        let object = noise(2 * MIB);
+        let kept = Answer::new(200).body(OTHER_ACL);
+        let cases = [
+            (vec![Answer::new(200).body(ACL)], 1, None),
+            (vec![Answer::error(501, "NotImplemented")], 1, Some("501 to GET")),
+            // It does not know the question: what is written there would be the object.
+            (vec![Answer::new(200).body("the object")], 1, Some("something else")),
+            (vec![Answer::new(200).body(object)], 1, Some("something else")),
+            (vec![kept.clone(), kept], 2, Some("does not keep the ACL as it was set")),
+        ];
+        for (answers, expected, refused) in cases {
+            let (a, b) = crate::fixture::pair().await;
+            a.holds("/bucket/k", "body");
+            a.will_once_on("GET", shows("<Tagging><TagSet/></Tagging>"));
+            a.will_once_on("GET", Behaviour::good());
+            a.will_once_on("GET", shows(ACL));
+            for answer in answers {
+                b.will_once_on("GET", Behaviour::answers(answer));
+            }
+            b.will_once_on("PUT", Behaviour::good());
+            b.will_once_on("PUT", Behaviour::answers(200));
+            let stores = stores(&[&a, &b], Settings { copy_acl: true, ..Settings::default() });
+            let copied = copy(&stores, "k", &a, &b, &open()).await;
+            assert_eq!(puts(&b).len(), expected, "{copied:?}");
+            let error = copied.err().map(behind_the_copy);
+            let is_refused =
+                |why: &str| matches!(&error, Some(StoreError::Refused(said)) if said.contains(why));
+            assert!(refused.map_or(error.is_none(), is_refused), "{error:?}");
+        }
     });
 }
 
@@ -50,7 +92,8 @@ fn what_has_replaced_a_copy_does_not_get_its_acl() {
             let stores = stores(&[&a, &b], Settings { copy_acl: true, ..Settings::default() });
             a.will_once_on("GET", shows("<Tagging><TagSet/></Tagging>"));
             a.will_once_on("GET", Behaviour::good());
-            a.will_once_on("GET", Behaviour::answers(Answer::new(200).body("<AccessControlPolicy/>")));
+            a.will_once_on("GET", shows(ACL));
+            b.will_once_on("GET", shows(OTHER_ACL));
             if is_replaced {
                 // There is nothing yet.
                 b.will_once_on("HEAD", Behaviour::good());

@@ -28,6 +28,26 @@ fn a_target_with_the_last_word_about_a_sub_resource_is_heard_before_it_is_overwr
 }
 
 #[test]
+fn the_last_word_of_a_backend_that_is_away_is_waited_for() {
+    let put = record(1, What::Put, T, &[(A, good(1)), (B, Said::NotApplied), (C, good(1))]);
+    for name in ["tagging", "acl"] {
+        let replies = [(A, Said::NotApplied), (B, Said::NotApplied), (C, deleted())];
+        let written = record(2, What::Attribute(name.into()), T, &replies);
+        let states = [(A, has(1, T)), (B, State::Absent), (C, State::Unknown("c: refused".into()))];
+        check(&[put.clone(), written], &states, Decision::Wait("c: refused".into()));
+    }
+}
+
+#[test]
+fn a_copy_is_from_who_took_the_last_write_of_what_is_copied() {
+    let first = record(1, What::Put, T, &[(A, good(1)), (B, good(1)), (C, good(1))]);
+    let second =
+        record(2, What::Put, T + 9_000, &[(A, Said::NotApplied), (B, good(1)), (C, Said::NotApplied)]);
+    let states = [(A, has(1, T)), (B, has(1, T + 9_000)), (C, State::Absent)];
+    check(&[first, second], &states, copy(B, &[C]));
+}
+
+#[test]
 fn a_sub_resource_is_compared_unless_something_certainly_replaced_it() {
     let tags = record(1, What::Attribute("tagging".into()), T, &[(A, deleted()), (B, Said::NotApplied)]);
     let attribute = Attribute { name: "tagging".into(), source: Some(A.into()) };
@@ -68,7 +88,7 @@ fn what_a_worker_may_have_overwritten_is_nobodys_word() {
     let same = [(A, has(1, T)), (B, has(1, T))];
     let decided = |records: &[Record], since, until| {
         let unseen = Some(Unseen { since, until });
-        decide(Known { records, unseen, hidden: false }, &states(&same), BOUNDS)
+        decide(Known { records, unseen, ..Known::default() }, &states(&same), BOUNDS)
     };
     let is_parked = |decision| matches!(decision, Decision::Park(why) if why.contains("?tagging"));
     let attribute = Attribute { name: "tagging".into(), source: Some(A.into()) };
@@ -87,14 +107,14 @@ fn what_a_worker_may_have_overwritten_is_nobodys_word() {
     assert_eq!(decided(&replaced, 6, 7), agreed());
     let over = |since, until| {
         let unseen = Some(Unseen { since, until });
-        tags_of(Known { records: &[at((5, 6), put(good(1), Said::NotApplied))], unseen, hidden: false })
+        tags_of(Known { records: &[at((5, 6), put(good(1), Said::NotApplied))], unseen, ..Known::default() })
     };
     assert_eq!((over(3, 7), over(6, 7)), (None, Some(A.into())));
 }
 
 /// Who has the right tags, where all hold the same.
 fn tags_of(known: Known<'_>) -> Option<String> {
-    super::super::tags(known, &states(&[(A, has(1, T)), (B, has(1, T))]), BOUNDS)?.source
+    super::super::along(known, &states(&[(A, has(1, T)), (B, has(1, T))]), BOUNDS, TAGGING)?.source
 }
 
 #[test]
@@ -114,7 +134,7 @@ fn what_no_copy_has_is_given_to_all_that_are_copied_to() {
     let decided = |written: Record| {
         let old = |record: &Record| Record { turn: Some(1), ..record.clone() };
         let records = [old(&put), old(&written)];
-        decide(Known { records: &records, unseen, hidden: false }, &same, BOUNDS)
+        decide(Known { records: &records, unseen, ..Known::default() }, &same, BOUNDS)
     };
     let by_a = Decision::Agreed { attributes: vec![attribute(A)] };
     assert_eq!(decided(acl(deleted(), deleted())), by_a);

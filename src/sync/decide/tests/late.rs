@@ -68,7 +68,8 @@ fn what_a_worker_brought_late_does_not_outlive_a_delete() {
     (delete.intent.turn, delete.turn) = (Some(5), Some(6));
     let all = [(A, has(1, T + 20_000)), (B, State::Absent)];
     let decided = |since, until| {
-        let known = Known { records: one(&delete), unseen: Some(Unseen { since, until }), hidden: false };
+        let known =
+            Known { records: one(&delete), unseen: Some(Unseen { since, until }), ..Known::default() };
         decide(known, &states(&all), BOUNDS)
     };
     assert_eq!(decided(4, 9), Decision::Delete { targets: names(&[A]) });
@@ -205,7 +206,7 @@ fn what_may_be_a_workers_own_does_not_win_however_late_it_is_there() {
     let unseen = |since| Some(Unseen { since, until: i64::MAX });
     let decided = |put: &Record, unseen, a, c| {
         let all = [(A, a), (B, has(2, T)), (C, c)];
-        decide(Known { records: one(put), unseen, hidden: false }, &states(&all), BOUNDS)
+        decide(Known { records: one(put), unseen, ..Known::default() }, &states(&all), BOUNDS)
     };
     let old = || has(1, T - 100_000);
     assert_eq!(decided(&put, None, has(3, LATER), old()), copy(A, &[B, C]));
@@ -214,6 +215,10 @@ fn what_may_be_a_workers_own_does_not_win_however_late_it_is_there() {
         let wrong = decided(&put, unseen(9), has(3, LATER), c);
         assert!(matches!(wrong, Decision::Park(_)), "{wrong:?}");
     }
+    // Nor that of a worker which has only just changed something.
+    let all = [(A, has(3, LATER)), (B, has(2, T)), (C, State::Absent)];
+    let changed = Known { changed: true, ..known(one(&put)) };
+    assert!(matches!(decide(changed, &states(&all), BOUNDS), Decision::Park(_)));
     // What was there before, of a worker that began before the write and ended after it.
     let at = |turn, put: Record| Record {
         turn: Some(turn),

@@ -10,7 +10,7 @@ fn both() -> Vec<(String, State)> {
 
 /// `None` = they need not be compared; else who has the right ones.
 fn source(records: &[Record], states: &[(String, State)]) -> Option<Option<String>> {
-    tags(known(records), states, BOUNDS).map(|tags| {
+    along(known(records), states, BOUNDS, TAGGING).map(|tags| {
         assert_eq!(tags.name, TAGGING);
         tags.source
     })
