@@ -1,8 +1,8 @@
 //! The backends, not more at once than they can stand.
 //!
 //! Each has so many slots for requests; a copy takes one of both ends. Whoever could not be asked, or left it unknown what
-//! came of a change, several times in a row is left alone ([`Circuit`]); so is who says of itself that it is busy or not
-//! well, where it is asked what it holds. What else a backend answered that is no refusal says nothing of others' objects.
+//! came of a change, several times in a row is left alone ([`Circuit`]); so is who does not answer as a storage does where
+//! it is asked what it holds. What else a backend answered that is no refusal says nothing of others' objects.
 //!
 //! A refusal may be about one object, which is for a human then, or about the account, and then it would be about all of
 //! them. It is taken to be about the object only if the last that was heard of the backend was good. Else it counts as

@@ -35,7 +35,7 @@ pub type Md5 = [u8; 16];
 pub enum State {
     Absent,
     Present(Held),
-    /// It could not answer now, and says why.
+    /// It did not answer, or not as a storage does: why.
     Unknown(String),
     /// What it answers about this object is of no use, and why: that does not get better by itself.
     Refused(String),

@@ -115,11 +115,6 @@ pub fn is_of_credentials(status: StatusCode, code: &str) -> bool {
     status == StatusCode::UNAUTHORIZED || CODES.contains(&code)
 }
 
-/// Whether a question that was answered so may be answered otherwise in a while: the backend is busy or not well.
-pub fn may_pass(status: StatusCode) -> bool {
-    !status.is_success() && class(status, "", End::Source) == Class::Failed
-}
-
 #[derive(Debug, PartialEq, Eq)]
 enum Class {
     Changed,

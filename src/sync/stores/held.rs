@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
 
-use super::{error, request::unquoted, site::Reply};
+use super::{request::unquoted, site::Reply};
 use crate::sync::{Held, Md5, State};
 
 /// Headers that belong to an object beside `x-amz-meta-*`, sorted.
@@ -21,18 +21,25 @@ const META: &str = "x-amz-meta-";
 pub fn state(url: &str, reply: &Reply, object_version: Option<&HeaderName>) -> State {
     match reply.status {
         StatusCode::NOT_FOUND => State::Absent,
-        StatusCode::OK => match held(reply, object_version) {
-            Ok(held) => State::Present(held),
-            Err(why) => State::Refused(format!("{url}: its answer to HEAD has {why}")),
-        },
-        status => {
-            let said = format!("{url}: {} to HEAD", status.as_u16());
-            if error::may_pass(status) { State::Unknown(said) } else { State::Refused(said) }
+        StatusCode::OK => {
+            // A client may have written it. That other headers are not there is no object's fault.
+            let Some(metadata) = metadata(&reply.headers) else {
+                return State::Refused(format!("{url}: its answer to HEAD has metadata that is no text"));
+            };
+            match held(reply, metadata, object_version) {
+                Ok(held) => State::Present(held),
+                Err(why) => State::Unknown(format!("{url}: its answer to HEAD has {why}")),
+            }
         }
+        status => State::Unknown(format!("{url}: {} to HEAD", status.as_u16())),
     }
 }
 
-fn held(reply: &Reply, object_version: Option<&HeaderName>) -> Result<Held, &'static str> {
+fn held(
+    reply: &Reply,
+    metadata: Vec<(String, String)>,
+    object_version: Option<&HeaderName>,
+) -> Result<Held, &'static str> {
     let etag = unquoted(reply.header("etag").ok_or("no ETag")?);
     let modified = reply.header("last-modified").ok_or("no Last-Modified")?;
     let modified = DateTime::parse_from_rfc2822(modified).map_err(|_| "no readable Last-Modified")?;
@@ -44,7 +51,7 @@ fn held(reply: &Reply, object_version: Option<&HeaderName>) -> Result<Held, &'st
         length,
         object_version: object_version.and_then(|name| reply.header(name.as_str())?.parse().ok()),
         md5: plain_md5(&etag, &reply.headers),
-        metadata: metadata(&reply.headers).ok_or("metadata that is no text")?,
+        metadata,
         etag,
     })
 }
@@ -121,7 +128,7 @@ mod tests {
         for (index, missing) in [(0, "no ETag"), (1, "no Last-Modified"), (2, "no Content-Length")] {
             let mut headers = headers.to_vec();
             headers.remove(index);
-            let State::Refused(why) = state("u", &reply(200, &headers), None) else { panic!("{missing}") };
+            let State::Unknown(why) = state("u", &reply(200, &headers), None) else { panic!("{missing}") };
             assert!(why.contains(missing), "{why}");
         }
         let mut unreadable = reply(200, &headers);
@@ -133,10 +140,7 @@ mod tests {
     #[test]
     fn only_404_means_that_there_is_nothing() {
         assert_eq!(state("u", &reply(404, &[("x-amz-delete-marker", "true")]), None), State::Absent);
-        for status in [204, 206, 301, 304, 400, 405, 410, 501] {
-            assert!(matches!(state("u", &reply(status, &[]), None), State::Refused(_)), "{status}");
-        }
-        for status in [307, 408, 429, 500, 502, 503, 504] {
+        for status in [204, 206, 301, 304, 307, 405, 410, 429, 500, 501, 503] {
             assert!(matches!(state("u", &reply(status, &[]), None), State::Unknown(_)), "{status}");
         }
     }
