@@ -81,9 +81,9 @@ impl Overview {
         self.live.claim(&intent.object, intent.id).told
     }
 
-    /// The journal was told of a write that was claimed.
-    pub fn told(&self, intent: &Arc<Intent>) {
-        self.live.told(intent);
+    /// The journal was told of a write that was claimed, or could not be: others may, then, when it can.
+    pub fn unclaim(&self, intent: &Arc<Intent>, told: bool) {
+        self.live.unclaim(intent, told);
     }
 
     /// Tells what there is to tell. Only then the write is over for those beside it.

@@ -6,7 +6,7 @@ use tokio::task::yield_now;
 use super::*;
 use crate::journal::{
     Filter, Memory, Record, Wanted,
-    fixture::{self, Behind},
+    fixture::{self, Behind, until},
     system_clock,
 };
 
@@ -28,15 +28,6 @@ fn gateway_with(live: Arc<Live>) -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir
 
 fn intent(writer: &Writer, key: &str) -> Arc<Intent> {
     Arc::new(Intent { id: writer.next_id(), strong: true, ..fixture::intent(key, 0) })
-}
-
-async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !so().await {
-            sleep(Duration::from_millis(2)).await;
-        }
-    };
-    timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("waited for {what}"));
 }
 
 #[tokio::test]
