@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     config::RegionConfig,
     journal::{
-        Change, Enrolled, Journal,
+        Change, Enrolled, Journal, Wanted,
         fixture::{self, Behind, until},
     },
     s3::request::classify,
@@ -135,6 +135,51 @@ async fn a_record_comes_after_the_intent_of_what_began_while_the_journal_was_in_
         until("its end", async || case().await.unwrap().under_way == 0).await;
         assert_eq!(case().await.unwrap().records.len(), 2 + usize::from(is_known), "{of}");
     }
+}
+
+/// The journal's word that it has nothing may be older than what this gateway has told it, and the last.
+#[tokio::test]
+async fn what_came_and_went_between_two_looks_is_not_remembered() {
+    let behind = Arc::<Behind>::default();
+    let folder = tempfile::tempdir().unwrap();
+    let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
+    journaling.clone().start().await;
+    behind.silent.send_replace(true);
+    behind.until_asked(1).await;
+    let intent = Intent { id: journaling.writer.next_id(), ..fixture::intent("k", 0) };
+    journaling.overview.note(&Record::orphaned(intent, 1), false, &journaling.writer);
+    let memory = behind.memory();
+    until("the record", async || memory.counts().await.unwrap().open == 1).await;
+    let leases = memory.lease("worker", Wanted::Diverged, 1, SEEN, SEEN).await.unwrap();
+    memory.resolve(&leases[0].0, &leases[0].1.ids(), &[]).await.unwrap();
+    assert_eq!(memory.counts().await.unwrap().open, 0);
+    assert!(!journaling.overview.remembered.is_empty());
+    behind.silent.send_replace(false);
+    until("it to be forgotten", async || journaling.overview.remembered.is_empty()).await;
+}
+
+#[tokio::test]
+async fn while_all_is_read_again_anything_may_have_records() {
+    let behind = Arc::<Behind>::default();
+    let folder = tempfile::tempdir().unwrap();
+    let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
+    let object = fixture::intent("k", 0).object;
+    let is_whole = || !journaling.may_have_records(&object);
+    behind.silent.send_replace(true);
+    let starting = tokio::spawn(journaling.clone().start());
+    // What changed while it was read is not here yet.
+    behind.until_asked(1).await;
+    assert!(!is_whole());
+    behind.silent.send_replace(false);
+    starting.await.unwrap();
+    assert!(is_whole());
+    behind.hidden.send_replace(true);
+    behind.is_confused.store(true, Relaxed);
+    until("a doubt", async || !is_whole()).await;
+    record_before(&behind).await;
+    behind.hidden.send_replace(false);
+    until("all of it", async || journaling.overview.remembered.is_whole()).await;
+    assert!(journaling.may_have_records(&object));
 }
 
 #[tokio::test]
