@@ -60,7 +60,7 @@ fn what_may_be_heard_of_no_more_is_to_be_asked_for() {
     memory.learn(&object("k"), None, 4);
     assert_eq!((memory.unanswered(4, 9), memory.unanswered(5, 0)), (vec![], vec![]));
     assert_eq!(memory.unanswered(5, 9), [object("k")]);
-    memory.learn(&object("k"), Some(Known::of(&[own.clone()])), 4);
+    memory.learn(&object("k"), Some(Known::of(std::slice::from_ref(&own))), 4);
     assert_eq!(memory.unanswered(5, 9), []);
     memory.learn(&object("k"), None, 4);
     memory.learn(&object("k"), None, 5);
