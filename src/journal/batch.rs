@@ -1,8 +1,9 @@
 //! What a gateway has for its journal and has not put there yet: a queue that is taken in batches.
 //!
 //! The order is kept: a write's beginning is there before its end. A beginning that still waits when the write ends well
-//! goes without a trace, so that a short write costs nothing where nobody waits for its intent. It knows no clock but
-//! what it is given, and nothing of how batches travel.
+//! goes without a trace, so that a short write costs nothing where nobody waits for its intent. It stays where backends may
+//! not agree: the journal keeps what settles meanwhile beside it. It knows no clock but what it is given, and nothing of
+//! how batches travel.
 //!
 //! What it refuses when it is full: beginnings first, at half of its bound, so that there is room for ends; then ends of
 //! which the journal has no beginning. An end whose beginning the journal may have is never refused, else its intent
@@ -21,8 +22,8 @@ use super::{Change, Intent, WriteId};
 
 /// How long an intent that nobody waits for may wait itself: most writes are shorter.
 pub const LINGER: Duration = Duration::from_millis(20);
-/// Changes in one transaction, and in the queue. After one that failed there are half as many in the next, because it may
-/// have taken too long; not fewer than these, which take long nowhere. After each that is done there are a few more.
+/// Changes in one transaction, and in the queue. After one that failed the next has half as many, because it may have taken
+/// too long; not fewer than these, which take long nowhere. After each that is done there are a few more.
 const BATCH_MOST: usize = 4096;
 const BATCH_LEAST: usize = 64;
 pub const WAITING_MOST: usize = 64 * 1024;
@@ -103,7 +104,8 @@ impl<T> Waiting<T> {
         true
     }
 
-    /// Adds beginnings that `token` waits for, in one batch; it comes back if there is no room.
+    /// Adds beginnings that `token` waits for, in one batch; it comes back if there is no room. Strong writes are refused if
+    /// that fails.
     pub fn begin_now(&mut self, intents: &[Arc<Intent>], token: T, now: Instant) -> Result<(), T> {
         if self.len() + intents.len() > BEGINNINGS_MOST {
             return Err(token);
@@ -130,9 +132,10 @@ impl<T> Waiting<T> {
     /// no room, and it is lost. `begun` = its beginning was added. `needed` = the journal must hear of it whether it has
     /// heard of the beginning or not.
     pub fn end(&mut self, change: Change, begun: bool, needed: bool, now: Instant) -> Option<u64> {
-        let known = self.withdraw(change.id());
-        let heard = begun && known != Beginning::Withdrawn;
         let is_divergence = matches!(change, Change::Diverged(_));
+        let number = self.begun.remove(&change.id());
+        let is_withdrawn = !is_divergence && number.is_some_and(|number| self.withdraw(number));
+        let heard = begun && !is_withdrawn;
         if !is_divergence && !needed && !heard {
             return Some(0);
         }
@@ -143,17 +146,15 @@ impl<T> Waiting<T> {
         Some(self.next)
     }
 
-    /// Takes a beginning out of the queue, unless it may be in the journal already.
-    fn withdraw(&mut self, id: WriteId) -> Beginning {
-        let found = self.begun.remove(&id).and_then(|number| {
-            let at = self.entries.binary_search_by_key(&number, |entry| entry.number);
-            self.entries.get_mut(at.ok()?)
-        });
-        let Some(entry) = found.filter(|entry| !entry.tried) else { return Beginning::Gone };
+    /// Takes a beginning out of the queue; false = it is not there, or may be in the journal already.
+    fn withdraw(&mut self, number: u64) -> bool {
+        let at = self.entries.binary_search_by_key(&number, |entry| entry.number);
+        let found = at.ok().and_then(|at| self.entries.get_mut(at));
+        let Some(entry) = found.filter(|entry| !entry.tried) else { return false };
         entry.change = None;
         self.urgent -= usize::from(std::mem::take(&mut entry.urgent));
         while self.entries.pop_front_if(|entry| entry.is_nothing()).is_some() {}
-        Beginning::Withdrawn
+        true
     }
 
     fn push(&mut self, change: Change, now: Instant, urgent: bool) {
@@ -208,20 +209,20 @@ impl<T> Waiting<T> {
         batch.entries.into_iter().filter_map(|entry| entry.token).collect()
     }
 
-    /// The batch may be in the journal or not: it is to be tried again. Beginnings that somebody waited for are given
-    /// up, and are to be withdrawn where they got through. Gives who waited.
+    /// The batch may be in the journal or not: it is to be tried again. Beginnings of strong writes, which are refused now,
+    /// are given up, and are to be withdrawn where they got through. Gives who waited.
     pub fn give_back(&mut self, batch: Batch<T>) -> Vec<T> {
         self.flying = None;
-        self.batch_most = BATCH_LEAST.max(self.batch_most / 2);
+        self.batch_most = BATCH_LEAST.max(self.batch_most.min(batch.entries.len()) / 2);
         let mut tokens = Vec::new();
         for mut entry in batch.entries.into_iter().rev() {
-            let waited_for = entry.urgent;
-            if let (true, Some(Change::Begin(intent))) = (waited_for, &entry.change) {
-                entry.change = Some(Change::Void(intent.id));
-            }
             tokens.extend(entry.token.take());
-            if let Some(Change::Begin(intent) | Change::Still(intent)) = &entry.change {
-                self.begun.insert(intent.id, entry.number);
+            match &entry.change {
+                Some(Change::Begin(intent)) if intent.strong => entry.change = Some(Change::Void(intent.id)),
+                Some(Change::Begin(intent) | Change::Still(intent)) => {
+                    self.begun.insert(intent.id, entry.number);
+                }
+                _ => {}
             }
             self.urgent += usize::from(entry.urgent);
             self.entries.push_front(Entry { tried: true, joined: false, ..entry });
@@ -234,13 +235,6 @@ impl<T> Waiting<T> {
         let waits = self.entries.front().map_or(self.next, |entry| entry.number);
         self.flying.map_or(waits, |(first, _)| first)
     }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Beginning {
-    Withdrawn,
-    /// It is not in the queue, or may be in the journal too.
-    Gone,
 }
 
 impl<T> Batch<T> {

@@ -47,7 +47,7 @@ pub trait Changes {
     fn still(&self, intent: &Arc<Intent>);
 
     /// The end of a write whose intent was `begun` or not. `needed` = the journal must hear of it in any case. Returns
-    /// what [`Writer::taken_up_to`](super::Writer::taken_up_to) must reach for it to be there.
+    /// what [`Writer::taken_up_to`](super::Writer::taken_up_to) must reach for it to be there; 0 = it will not be.
     fn end(&self, change: Change, begun: bool, needed: bool) -> u64;
 }
 
@@ -81,9 +81,9 @@ impl Overview {
         self.live.claim(&intent.object, intent.id).told
     }
 
-    /// The journal was told of a write that was claimed.
-    pub fn told(&self, intent: &Arc<Intent>) {
-        self.live.told(intent);
+    /// The journal was told of a write that was claimed, or could not be: others may, then, when it can.
+    pub fn unclaim(&self, intent: &Arc<Intent>, told: bool) {
+        self.live.unclaim(intent, told);
     }
 
     /// Tells what there is to tell. Only then the write is over for those beside it.
@@ -109,7 +109,7 @@ impl Overview {
                 let noted = known.then(|| record.clone());
                 let until = changes.end(Change::Settled(record), told, needed);
                 if let Some(record) = noted {
-                    self.remembered.note(&record, until);
+                    self.remembered.note_beside(&record, until);
                 }
             }
             _ => self.note(&record, told, changes),
@@ -119,8 +119,10 @@ impl Overview {
     /// Tells of backends that may not agree.
     pub fn note(&self, record: &Record, told: bool, changes: &impl Changes) {
         self.introduce(&record.intent.object, record.id(), changes);
-        let until = changes.end(Change::Diverged(record.clone()), told, true);
-        self.remembered.note(record, until);
+        match changes.end(Change::Diverged(record.clone()), told, true) {
+            0 => self.remembered.note_beside(record, 0),
+            until => self.remembered.note(record, until),
+        }
         // Those that came in between, and have not seen that the object has a record.
         self.introduce(&record.intent.object, record.id(), changes);
     }

@@ -65,11 +65,11 @@ impl Live {
         Beside { told, others: writes.iter().any(|write| write.id != id) }
     }
 
-    /// The journal has been told of the write that was claimed.
-    pub fn told(&self, intent: &Arc<Intent>) {
+    /// The journal has been told of the write that was claimed, or could not be. Others may tell of it again.
+    pub fn unclaim(&self, intent: &Arc<Intent>, told: bool) {
         let (hash, mut shard) = self.shard(&intent.object);
         let own = shard.get_mut(&hash).into_iter().flatten().find(|write| write.id == intent.id);
-        own.into_iter().for_each(|own| (own.told, own.intent) = (true, Some(intent.clone())));
+        own.into_iter().for_each(|own| (own.told, own.intent) = (told, Some(intent.clone())));
     }
 
     /// Tells once more of all writes of which the journal was told, and whose ends are not about to be.
@@ -166,8 +166,10 @@ mod tests {
         assert!(introduce(&claimed, true));
         assert_eq!(*heard.borrow(), [2]);
         assert_eq!(live.claim(&untold.object, untold.id), Beside { told: true, others: true });
-        live.told(&claimed);
+        // It could not.
+        live.unclaim(&claimed, false);
         assert!(introduce(&told, true));
+        assert_eq!(*heard.borrow(), [2, 3]);
     }
 
     #[test]
@@ -186,7 +188,7 @@ mod tests {
             heard.into_inner()
         };
         assert_eq!(repeated(), [1]);
-        live.told(&claimed);
+        live.unclaim(&claimed, true);
         assert_eq!(repeated(), [1, 3]);
         assert_eq!(Arc::strong_count(&ending), 1, "its record would be a copy");
     }

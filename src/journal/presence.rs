@@ -67,21 +67,30 @@ impl Presence {
         let mut dead = Vec::new();
         for entry in entries {
             let path = entry?.path();
-            let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-            let Some(number) = number else { continue };
-            let file = File::options().read(true).write(true).open(&path)?;
-            if file.try_lock().is_err() {
-                continue;
-            }
-            let mut text = String::new();
-            (&file).take(MOST_BYTES).read_to_string(&mut text)?;
-            let Some((journal, name)) = text.rsplit_once('\n') else { continue };
-            if journal == self.journal {
-                let gateway = Enrolled { number, name: name.to_owned(), deaths: 0 };
-                dead.push(Held { gateway, path, file });
+            // One that cannot be read hides no other.
+            match self.abandoned(&path) {
+                Ok(found) => dead.extend(found),
+                Err(error) => log::warn!("journal: {}: {error}", path.display()),
             }
         }
         Ok(dead)
+    }
+
+    /// Whose file that is, if it is of this journal and nobody holds it.
+    fn abandoned(&self, path: &Path) -> io::Result<Option<Held>> {
+        let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        let Some(number) = number else { return Ok(None) };
+        let file = File::options().read(true).write(true).open(path)?;
+        if file.try_lock().is_err() {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        (&file).take(MOST_BYTES).read_to_string(&mut text)?;
+        let own = text.rsplit_once('\n').filter(|(journal, _)| *journal == self.journal);
+        Ok(own.map(|(_, name)| {
+            let gateway = Enrolled { number, name: name.to_owned(), deaths: 0 };
+            Held { gateway, path: path.to_owned(), file }
+        }))
     }
 
     /// This process is there, as this gateway.
@@ -153,6 +162,19 @@ mod tests {
         next.end().unwrap();
         drop(next);
         assert!(numbers(&presence("/j")).is_empty());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let presence = || Presence::in_directory(dir.path(), &JournalEngine::Sqlite("/j".into()));
+        for number in 1..=20 {
+            let gateway = Enrolled { number, name: "host".into(), deaths: 0 };
+            presence().tell(&gateway).unwrap();
+        }
+        fs::create_dir(dir.path().join("gateways/100")).unwrap();
+        fs::write(dir.path().join("gateways/101"), b"SQLite /j\n\xff").unwrap();
+        assert_eq!(presence().dead().unwrap().len(), 20);
     }
 
     #[test]

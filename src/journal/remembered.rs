@@ -3,12 +3,15 @@
 //! As the journal has no news that is not here after a moment, most requests learn of nothing by one look at a
 //! counter. What the gateway itself found is here at once, and stays until the journal knows it, too. There is room for
 //! a number of objects; if there are more, the memory is not whole, and says so.
+//!
+//! What is here goes with the news that the journal has it no more. That may be older than what the gateway has told since,
+//! and the last that is heard of the object: then the journal is to be asked once more ([`Remembered::unanswered`]).
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
+    collections::{HashMap, HashSet, hash_map::RandomState},
     hash::BuildHasher,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -36,6 +39,8 @@ pub struct Remembered {
     whole: AtomicU64,
     /// How often the journal was asked for all that it has.
     asked: AtomicU64,
+    /// Objects of which the journal had nothing, when it may not have had this gateway's own yet.
+    unanswered: Mutex<HashSet<Object>>,
     metrics: JournalMetrics,
 }
 
@@ -44,8 +49,17 @@ struct Entry {
     known: Known,
     /// The last time that the journal was asked for all and had it.
     asked: u64,
-    /// What this gateway had to say last, until the journal is known to have it.
-    own: Option<(u64, Known)>,
+    own: Option<Own>,
+}
+
+/// What this gateway had to say last, until the journal is known to have it.
+#[derive(Debug, Clone, Default)]
+struct Own {
+    known: Known,
+    /// What the journal must have taken to have all of it.
+    until: u64,
+    /// What it must have taken to have what is a record by itself.
+    recorded: u64,
 }
 
 /// As things were when the journal was asked for all that it has.
@@ -161,6 +175,7 @@ impl Remembered {
             most,
             whole: AtomicU64::new(0),
             asked: AtomicU64::new(0),
+            unanswered: Mutex::default(),
             metrics: JournalMetrics::of_process(),
         }
     }
@@ -193,31 +208,65 @@ impl Remembered {
         !self.is_empty() && self.shard(object).contains_key(object)
     }
 
-    /// Takes what this gateway has to say itself. `until` = what the journal must have taken to know it.
+    /// Takes what this gateway has to say itself, which will be a record. `until` = what the journal must have taken to
+    /// know it.
     pub fn note(&self, record: &Record, until: u64) {
         self.change(&record.intent.object, |entry| {
-            entry.known.add(record);
-            let (known_until, own) = entry.own.get_or_insert_default();
-            own.add(record);
-            *known_until = until.max(*known_until);
+            let own = entry.note(record, until);
+            own.recorded = until.max(own.recorded);
         });
+    }
+
+    /// Takes what this gateway has to say of an object that is here. The journal keeps it beside other records, or not at
+    /// all: it is no reason to remember the object.
+    pub fn note_beside(&self, record: &Record, until: u64) {
+        if let Some(entry) = self.shard(&record.intent.object).get_mut(&record.intent.object) {
+            entry.note(record, until);
+        }
     }
 
     /// Takes what the journal has of an object, `None` = nothing. `taken` = up to where it surely had this gateway's own by
     /// then. False = there is no room for it.
     pub fn learn(&self, object: &Object, known: Option<Known>, taken: u64) -> bool {
-        if let Some(known) = known {
-            return self.change(object, |entry| entry.learn(known, taken));
+        let (fits, is_answered) = match known {
+            Some(known) => (self.change(object, |entry| entry.learn(known, taken)), true),
+            None => (true, self.forget(object, taken)),
+        };
+        let mut unanswered = self.unanswered_ones();
+        if is_answered {
+            unanswered.remove(object);
+        } else {
+            unanswered.insert(object.clone());
         }
+        fits
+    }
+
+    /// The journal has nothing of it; false = it is here all the same.
+    fn forget(&self, object: &Object, taken: u64) -> bool {
         let mut shard = self.shard(object);
         let Some(entry) = shard.get_mut(object) else { return true };
-        entry.learn(Known::default(), taken);
-        if entry.own.is_none() {
-            shard.remove(object);
-            self.count.fetch_sub(1, Release);
-            self.metrics.remembered.dec();
+        if !entry.forget(taken) {
+            return false;
         }
+        shard.remove(object);
+        self.count.fetch_sub(1, Release);
+        self.metrics.remembered.dec();
         true
+    }
+
+    /// Up to `most` objects of which nothing more need be heard, and the journal is to be asked. `taken` = up to where it
+    /// has this gateway's own by now.
+    pub fn unanswered(&self, taken: u64, most: usize) -> Vec<Object> {
+        let mut found = Vec::new();
+        self.unanswered_ones().retain(|object| {
+            let recorded =
+                self.shard(object).get(object).and_then(|entry| Some(entry.own.as_ref()?.recorded));
+            if found.len() < most && recorded.is_some_and(|recorded| recorded <= taken) {
+                found.push(object.clone());
+            }
+            recorded.is_some()
+        });
+        found
     }
 
     /// The journal is about to be asked for all. `taken` = up to where it surely has this gateway's own.
@@ -237,6 +286,16 @@ impl Remembered {
         }
     }
 
+    /// Takes what has changed while all was read, `None` = it is not there any more.
+    pub fn learn_changes(&self, changed: Vec<(Object, Option<Known>)>, asked: &mut Asking) {
+        for (object, known) in changed {
+            match known {
+                Some(known) => self.learn_some(vec![(object, known)], asked),
+                None => _ = self.learn(&object, None, asked.taken),
+            }
+        }
+    }
+
     /// That was all, or as much of it as there is to be: what is here and was not in it goes, and not before, so that
     /// nothing that the journal has is missing meanwhile. It is not all if there was a doubt since it was asked. What goes
     /// has its room again only now: where there was none for what came, there may be the next time.
@@ -245,18 +304,22 @@ impl Remembered {
         if !whole || !fits {
             self.doubt();
         }
+        let mut unanswered = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
-            shard.retain(|_, entry| {
-                if entry.asked != times {
-                    entry.learn(Known::default(), taken);
+            shard.retain(|object, entry| {
+                if entry.asked == times {
+                    return true;
                 }
-                entry.asked == times || entry.own.is_some()
+                let stays = !entry.forget(taken);
+                unanswered.extend(stays.then(|| object.clone()));
+                stays
             });
             self.count.fetch_sub(before - shard.len(), Release);
             self.metrics.remembered.sub((before - shard.len()) as i64);
         }
+        self.unanswered_ones().extend(unanswered);
         // Unless there was no room for what the gateway itself found meanwhile.
         self.whole.compare_exchange(lacked, lacked + 1, Relaxed, Relaxed).unwrap_or_default();
         self.metrics.whole.set(i64::from(self.is_whole()));
@@ -292,6 +355,10 @@ impl Remembered {
         true
     }
 
+    fn unanswered_ones(&self) -> MutexGuard<'_, HashSet<Object>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn shard(&self, object: &Object) -> MutexGuard<'_, HashMap<Object, Entry>> {
         let at = self.hasher.hash_one(object) as usize % SHARDS;
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
@@ -299,11 +366,27 @@ impl Remembered {
 }
 
 impl Entry {
+    fn note(&mut self, record: &Record, until: u64) -> &mut Own {
+        self.known.add(record);
+        let own = self.own.get_or_insert_default();
+        own.known.add(record);
+        own.until = until.max(own.until);
+        own
+    }
+
     fn learn(&mut self, known: Known, taken: u64) {
-        self.own = self.own.take().filter(|(until, _)| *until > taken);
+        self.own = self.own.take().filter(|own| own.until > taken);
         self.known = known;
-        if let Some((_, own)) = &self.own {
-            self.known.join(own);
+        if let Some(own) = &self.own {
+            self.known.join(&own.known);
         }
+    }
+
+    /// The journal has nothing of it; false = it may have, or have had, since. That is not by what settles, which is kept
+    /// beside records only.
+    fn forget(&mut self, taken: u64) -> bool {
+        self.own = self.own.take().filter(|own| own.recorded > taken);
+        self.known = self.own.as_ref().map(|own| own.known.clone()).unwrap_or_default();
+        self.own.is_none()
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Intent, Known, Later, Object, RECORDS_MOST, Record, Said, Standing, Unseen, What, WriteId,
-    rules::{is_divergence, millis},
+    rules::{is_divergence, millis, orphaned_again},
 };
 
 /// The columns of an object that a new record changes.
@@ -260,6 +260,27 @@ pub fn record(id: WriteId, object: Object, payload: &[u8]) -> Result<Record, Unr
 /// The record, or what stands for it.
 pub fn record_or_stand_in(id: WriteId, object: Object, payload: &[u8]) -> Record {
     record(id, object.clone(), payload).unwrap_or_else(|unreadable| unreadable.stand_in(object))
+}
+
+/// What is left of a write whose gateway died.
+#[derive(Debug)]
+pub struct Orphan {
+    pub record: Record,
+    /// Its intent could not be read: that stays as it was found, in place of the record, which stands for it.
+    pub unreadable: Option<Vec<u8>>,
+}
+
+/// From the payloads of its intent, and of the record that is there of it; `None` = that stays as it is.
+pub fn orphan(id: WriteId, object: Object, begun: &[u8], known: Option<&[u8]>, now: i64) -> Option<Orphan> {
+    let readable = |record| Orphan { record, unreadable: None };
+    if let Some(known) = known {
+        // One that cannot be read is parked when it is due.
+        return orphaned_again(&record(id, object, known).ok()?, now).map(readable);
+    }
+    Some(match intent(id, object.clone(), begun) {
+        Ok(intent) => readable(Record::orphaned(intent, now)),
+        Err(why) => Orphan { record: why.stand_in(object), unreadable: Some(begun.to_vec()) },
+    })
 }
 
 /// Records of an object, in the order in which they came.

@@ -126,6 +126,14 @@ pub fn stamped(record: &Record, known: Option<&Record>, begun: Option<i64>, turn
     record
 }
 
+/// A write that is a record already, and whose gateway died while it was under way; `None` = it stays as it is, because
+/// backends' answers are known. Else it was recorded when its gateway was taken for dead and yet lived on: until now
+/// something may have been sent. Never the same as before, so that whoever works at its object hears of it.
+pub fn orphaned_again(known: &Record, now: i64) -> Option<Record> {
+    let ended = now.max(known.ended + 1);
+    known.replies.is_empty().then(|| Record::orphaned(known.intent.clone(), ended))
+}
+
 /// Whether a record says that backends may not agree; if not, it only says that the object is not at home.
 pub fn is_divergence(record: &Record) -> bool {
     !matches!(record.intent.what, What::Misplaced(_))

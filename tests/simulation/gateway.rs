@@ -184,6 +184,11 @@ impl Gateway {
             for (object, known) in changed {
                 self.overview.remembered.learn(&object, known, taken);
             }
+            let taken = lock(&self.waiting).taken_up_to();
+            for object in self.overview.remembered.unanswered(taken, usize::MAX) {
+                let known = self.world.journal.known(&object).await.unwrap();
+                self.overview.remembered.learn(&object, known, taken);
+            }
         }
     }
 

@@ -13,6 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Where there was no room for all, all is asked for again after so long: there may be by then.
 const ROOM: Duration = Duration::from_secs(30);
+/// Objects that are asked for one by one between two looks for news.
+const ASKED_AGAIN: usize = 100;
 /// For a journal that answers to be there at the start; then the gateway serves all the same.
 const AT_START: Duration = Duration::from_secs(2);
 
@@ -42,15 +44,21 @@ impl Journaling {
     /// From everything to the next time that everything is needed.
     async fn follow_on(&self, engine: &Arc<dyn Journal>) -> Result<(), JournalError> {
         let enrolment = self.writer.enrolment();
-        // Before it is asked: a journal that is replaced meanwhile is doubted, whatever the old one says.
+        let is_same = || self.writer.enrolment().is_in_that_of(enrolment);
         let remembered = &self.overview.remembered;
+        // That takes a while, in which others' records are not heard of.
+        remembered.doubt();
+        // Before it is asked: a journal that is replaced meanwhile is doubted, whatever the old one says.
         let mut asking = remembered.asking(self.writer.taken_up_to());
         let learn = |objects| remembered.learn_some(objects, &mut asking);
-        let (whole, mut mark) = unresolved(&**engine, self.remembered_most, learn).await?;
-        let is_same = || self.writer.enrolment().is_in_that_of(enrolment);
+        let (whole, mark) = unresolved(&**engine, self.remembered_most, learn).await?;
+        let News::Changed(meanwhile, mut mark) = engine.news(mark, Duration::ZERO).await? else {
+            return Ok(());
+        };
         if !is_same() {
             return Ok(());
         }
+        remembered.learn_changes(meanwhile, &mut asking);
         remembered.learnt(whole, asking);
         self.loaded.send_replace(true);
         let since = Instant::now();
@@ -67,9 +75,21 @@ impl Journaling {
                         remembered.learn(&object, known, taken);
                     }
                     mark = next;
+                    self.ask_again(engine, is_same).await;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Of objects of which there may be no more news. What cannot be asked now is the next time.
+    async fn ask_again(&self, engine: &Arc<dyn Journal>, is_same: impl Fn() -> bool) {
+        let taken = self.writer.taken_up_to();
+        for object in self.overview.remembered.unanswered(taken, ASKED_AGAIN) {
+            match engine.known(&object).await {
+                Ok(known) if is_same() => _ = self.overview.remembered.learn(&object, known, taken),
+                _ => return,
+            }
+        }
     }
 }

@@ -151,17 +151,18 @@ impl Journaling {
     }
 
     /// An object that may have records is repaired by somebody, who must see that it is written to, whatever its region
-    /// asks for.
+    /// asks for. That is waited for a while; the write goes on all the same, and its intent stays on its way.
     async fn tell_what_must_be(&self, consistency: Consistency, intents: &[Arc<Intent>]) {
         let (known, others): (Vec<_>, Vec<_>) =
             intents.iter().cloned().partition(|intent| self.overview.may_have_records(&intent.object));
         let known = self.claim(known);
-        if !known.is_empty() && self.writer.begin_within(&known, SEEN).await.is_ok() {
-            known.iter().for_each(|intent| self.overview.told(intent));
-        }
+        let on_disk = if known.is_empty() { None } else { self.writer.begin_now(&known) };
+        known.iter().for_each(|intent| self.overview.unclaim(intent, on_disk.is_some()));
         let others = if consistency == Consistency::Weak { self.claim(others) } else { Vec::new() };
-        if !others.is_empty() && self.writer.begin_soon(&others) {
-            others.iter().for_each(|intent| self.overview.told(intent));
+        let is_told = !others.is_empty() && self.writer.begin_soon(&others);
+        others.iter().for_each(|intent| self.overview.unclaim(intent, is_told));
+        if let Some(on_disk) = on_disk {
+            timeout(SEEN, on_disk).await.map(drop).unwrap_or_default();
         }
     }
 

@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering::Relaxed;
+
 use futures_util::FutureExt;
 use http::HeaderMap;
 
@@ -5,8 +7,8 @@ use super::*;
 use crate::{
     config::RegionConfig,
     journal::{
-        Change, Enrolled, Journal,
-        fixture::{self, Behind},
+        Change, Enrolled, Journal, Wanted,
+        fixture::{self, Behind, until},
     },
     s3::request::classify,
     topology::{Topology, fixture as placed},
@@ -40,16 +42,20 @@ async fn a_write_that_is_dropped_while_it_waits_for_its_intent_leaves_nothing() 
     }
 }
 
-/// The object has a record of an earlier process, so that every write to it waits, whatever its region asks for.
-async fn drop_in_the_middle(consistency: Consistency, dropped: Dropped) {
-    let of = format!("{consistency:?}, {dropped:?}");
-    let behind = Arc::<Behind>::default();
+/// Of an earlier process: every write to its object waits, whatever its region asks for.
+async fn record_before(behind: &Behind) -> Intent {
     let mut earlier = fixture::intent("k", 1);
     earlier.id.gateway = behind.memory().enrol("host").await.unwrap();
     let gateway = Enrolled { number: earlier.id.gateway, name: "host".into(), deaths: 0 };
-    let (id, object) = (earlier.id, earlier.object.clone());
-    let record = Change::Diverged(Record::orphaned(earlier, 0));
+    let record = Change::Diverged(Record::orphaned(earlier.clone(), 0));
     behind.memory().apply(&gateway, vec![record], Duration::ZERO).await.unwrap();
+    earlier
+}
+
+async fn drop_in_the_middle(consistency: Consistency, dropped: Dropped) {
+    let of = format!("{consistency:?}, {dropped:?}");
+    let behind = Arc::<Behind>::default();
+    let Intent { id, object, .. } = record_before(&behind).await;
     let folder = tempfile::tempdir().unwrap();
     let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
     journaling.clone().start().await;
@@ -77,6 +83,103 @@ async fn drop_in_the_middle(consistency: Consistency, dropped: Dropped) {
     let case = behind.memory().show(&object).await.unwrap().unwrap();
     let records: Vec<_> = case.records.iter().map(Record::id).collect();
     assert_eq!((records, case.under_way), (vec![id], 0), "{of}");
+}
+
+/// What the journal does while a write begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Trouble {
+    Away,
+    /// It does not take the intent for longer than the write waits.
+    Slow,
+    /// It takes it, and says that it failed.
+    Deaf,
+}
+
+#[tokio::test]
+async fn a_record_comes_after_the_intent_of_what_began_while_the_journal_was_in_trouble() {
+    for (trouble, is_known) in
+        [(Trouble::Away, false), (Trouble::Away, true), (Trouble::Slow, true), (Trouble::Deaf, true)]
+    {
+        let of = format!("{trouble:?}, known: {is_known}");
+        let behind = Arc::<Behind>::default();
+        if is_known {
+            record_before(&behind).await;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
+        journaling.clone().start().await;
+        let next = |key| Arc::new(Intent { id: journaling.writer.next_id(), ..fixture::intent(key, 0) });
+        match trouble {
+            Trouble::Away => {
+                behind.away.store(true, Relaxed);
+                journaling.writer.begin(&[next("other")]).await.unwrap_err();
+            }
+            Trouble::Slow => _ = behind.held.send_replace(true),
+            Trouble::Deaf => behind.deaf.store(true, Relaxed),
+        }
+        let route = put(Consistency::Weak);
+        let writing = Writing::new(&route, &Method::PUT, "id", &route.region.clusters);
+        let begun = journaling.begin(&writing).await.unwrap();
+        behind.away.store(false, Relaxed);
+        behind.deaf.store(false, Relaxed);
+        behind.held.send_replace(false);
+        let newer = Intent::clone(&next("k"));
+        let (id, object) = (newer.id, newer.object.clone());
+        until("the journal", async || journaling.writer.is_available()).await;
+        journaling.overview.note(&Record::orphaned(newer, 1), false, &journaling.writer);
+        let case = async || behind.memory().show(&object).await.unwrap();
+        let has_come = async || case().await.is_some_and(|case| case.ids().contains(&id));
+        until("the record", has_come).await;
+        assert_eq!(case().await.unwrap().under_way, 1, "{of}");
+        drop(begun);
+        until("its end", async || case().await.unwrap().under_way == 0).await;
+        assert_eq!(case().await.unwrap().records.len(), 2 + usize::from(is_known), "{of}");
+    }
+}
+
+/// The journal's word that it has nothing may be older than what this gateway has told it, and the last.
+#[tokio::test]
+async fn what_came_and_went_between_two_looks_is_not_remembered() {
+    let behind = Arc::<Behind>::default();
+    let folder = tempfile::tempdir().unwrap();
+    let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
+    journaling.clone().start().await;
+    behind.silent.send_replace(true);
+    behind.until_asked(1).await;
+    let intent = Intent { id: journaling.writer.next_id(), ..fixture::intent("k", 0) };
+    journaling.overview.note(&Record::orphaned(intent, 1), false, &journaling.writer);
+    let memory = behind.memory();
+    until("the record", async || memory.counts().await.unwrap().open == 1).await;
+    let leases = memory.lease("worker", Wanted::Diverged, 1, SEEN, SEEN).await.unwrap();
+    memory.resolve(&leases[0].0, &leases[0].1.ids(), &[]).await.unwrap();
+    assert_eq!(memory.counts().await.unwrap().open, 0);
+    assert!(!journaling.overview.remembered.is_empty());
+    behind.silent.send_replace(false);
+    until("it to be forgotten", async || journaling.overview.remembered.is_empty()).await;
+}
+
+#[tokio::test]
+async fn while_all_is_read_again_anything_may_have_records() {
+    let behind = Arc::<Behind>::default();
+    let folder = tempfile::tempdir().unwrap();
+    let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
+    let object = fixture::intent("k", 0).object;
+    let is_whole = || !journaling.may_have_records(&object);
+    behind.silent.send_replace(true);
+    let starting = tokio::spawn(journaling.clone().start());
+    // What changed while it was read is not here yet.
+    behind.until_asked(1).await;
+    assert!(!is_whole());
+    behind.silent.send_replace(false);
+    starting.await.unwrap();
+    assert!(is_whole());
+    behind.hidden.send_replace(true);
+    behind.is_confused.store(true, Relaxed);
+    until("a doubt", async || !is_whole()).await;
+    record_before(&behind).await;
+    behind.hidden.send_replace(false);
+    until("all of it", async || journaling.overview.remembered.is_whole()).await;
+    assert!(journaling.may_have_records(&object));
 }
 
 #[tokio::test]

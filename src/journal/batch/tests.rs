@@ -5,6 +5,11 @@ fn intent(number: i64) -> Intent {
     fixture::intent("k", number)
 }
 
+/// Their writes are refused if these do not get through.
+fn strong<const N: usize>(numbers: [i64; N]) -> [Arc<Intent>; N] {
+    numbers.map(|number| Arc::new(Intent { strong: true, ..intent(number) }))
+}
+
 fn begin<const N: usize>(numbers: [i64; N]) -> [Arc<Intent>; N] {
     numbers.map(|number| Arc::new(intent(number)))
 }
@@ -40,7 +45,24 @@ fn a_short_write_that_nobody_waited_for_leaves_no_trace() {
     waiting.begin(&begin([4]), now);
     waiting.end(Change::Diverged(record(4)), true, false, now);
     assert_eq!(waiting.due().map(|due| due <= now), Some(true), "a divergence does not linger");
-    assert_eq!(numbers(&waiting.take()), [('s', 3), ('d', 4)]);
+    assert_eq!(numbers(&waiting.take()), [('s', 3), ('b', 4), ('d', 4)]);
+}
+
+/// Where the batch ends between them, the journal would keep what settled beside nothing.
+#[test]
+fn what_settled_beside_a_write_has_its_beginning_before_it_although_that_failed() {
+    let now = Instant::now();
+    let mut waiting = Waiting::<()> { batch_most: BATCH_LEAST, ..Waiting::default() };
+    for number in 3..=BATCH_LEAST as i64 {
+        waiting.end(Change::Diverged(record(number)), false, true, now);
+    }
+    waiting.begin(&begin([1]), now);
+    waiting.end(Change::Settled(record(2)), false, true, now);
+    waiting.end(Change::Diverged(record(1)), true, true, now);
+    let batch = waiting.take();
+    assert_eq!(numbers(&batch)[BATCH_LEAST - 2..], [('b', 1), ('s', 2)]);
+    waiting.done(batch);
+    assert_eq!(numbers(&waiting.take()), [('d', 1)]);
 }
 
 #[test]
@@ -61,19 +83,20 @@ fn what_is_on_its_way_is_ended_by_what_follows() {
 }
 
 #[test]
-fn a_failed_batch_is_tried_again_but_for_what_somebody_waited_for() {
+fn a_failed_batch_is_tried_again_but_for_what_is_refused_then() {
     let now = Instant::now();
     let mut waiting = Waiting::default();
     waiting.begin(&begin([1]), now);
-    waiting.begin_now(&begin([2]), "waits", now).unwrap();
+    waiting.begin_now(&strong([2]), "waits", now).unwrap();
+    waiting.begin_now(&begin([5]), "goes on", now).unwrap();
     waiting.end(Change::Diverged(record(3)), false, false, now);
     let batch = waiting.take();
     waiting.end(Change::Settled(record(1)), true, false, now);
-    assert_eq!(waiting.give_back(batch), ["waits"]);
+    assert_eq!(waiting.give_back(batch), ["goes on", "waits"]);
     // Whether its beginning is there is not known: so its end must be.
     waiting.begin(&begin([4]), now);
     waiting.end(Change::Void(intent(4).id), true, false, now);
-    assert_eq!(numbers(&waiting.take()), [('b', 1), ('v', 2), ('d', 3), ('s', 1)]);
+    assert_eq!(numbers(&waiting.take()), [('b', 1), ('v', 2), ('b', 5), ('d', 3), ('s', 1)]);
 }
 
 #[test]
@@ -94,7 +117,7 @@ fn what_is_still_under_way_is_told_once_and_not_refused() {
         told.extend(numbers(&batch));
         waiting.done(batch);
     }
-    assert_eq!(told[full..], [('u', -1), ('d', -2)]);
+    assert_eq!(told[full..], [('u', -1), ('u', -2), ('d', -2)]);
 }
 
 #[test]
@@ -159,6 +182,18 @@ fn a_write_that_gave_up_waiting_leaves_no_trace_either() {
     assert!(numbers(&batch).is_empty());
     assert_eq!(waiting.done(batch), ["gone"]);
     assert!(waiting.is_empty());
+}
+
+#[test]
+fn a_batch_that_was_not_full_is_tried_again_in_parts_too() {
+    let now = Instant::now();
+    let mut waiting = Waiting::<()>::default();
+    (0..300).for_each(|number| _ = waiting.end(Change::Diverged(record(number)), false, true, now));
+    for expected in [300, 150, 75, 64] {
+        let batch = waiting.take();
+        assert_eq!(batch.changes().count(), expected);
+        waiting.give_back(batch);
+    }
 }
 
 #[test]

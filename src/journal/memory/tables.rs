@@ -10,7 +10,7 @@ use crate::journal::{
     Case, Dropped, Enrolled, Intent, Lease, Object, RECORDS_MOST, RECORDS_READ, Record, Standing, Unseen,
     WriteId,
     row::Back,
-    rules::{Digest, KEPT_EVENTS, Part, are_many, millis, stamped, superfluous},
+    rules::{Digest, KEPT_EVENTS, Part, are_many, millis, orphaned_again, stamped, superfluous},
 };
 
 #[derive(Default)]
@@ -243,10 +243,13 @@ impl Tables {
         let orphans: Vec<Intent> = parts.iter().filter_map(|part| self.end(*part)).collect();
         let turn = self.turn();
         for intent in orphans {
-            let known = self.objects.get(&intent.object.digest());
-            if known.is_none_or(|entry| entry.records.iter().all(|record| record.id() != intent.id)) {
-                self.add(&Record::orphaned(intent, now), turn, now, settle);
-            }
+            let entry = self.objects.get(&intent.object.digest());
+            let known = entry.and_then(|entry| entry.records.iter().find(|record| record.id() == intent.id));
+            let orphan = match known {
+                Some(known) => orphaned_again(known, now),
+                None => Some(Record::orphaned(intent, now)),
+            };
+            orphan.into_iter().for_each(|orphan| self.add(&orphan, turn, now, settle));
         }
         parts.len()
     }

@@ -37,7 +37,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How often a transaction is tried that others get in the way of.
 const TRIES: usize = 5;
 const SETTINGS: &str = "SET statement_timeout = '8s'; SET idle_in_transaction_session_timeout = '15s';
-    SET standard_conforming_strings = on; SET search_path = akubra_journal, pg_temp";
+    SET default_transaction_isolation = 'read committed'; SET standard_conforming_strings = on;
+    SET search_path = akubra_journal, pg_temp";
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
@@ -111,6 +112,11 @@ impl Session {
         Ok(self.client.query(&statement, values).await?)
     }
 
+    /// Statements without values, all in one message.
+    pub async fn run(&mut self, sql: &str) -> Result<()> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
     /// How many rows it changed.
     pub async fn execute(&mut self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
         let statement = self.statement(sql).await?;
@@ -119,14 +125,14 @@ impl Session {
 
     /// The database's time, in milliseconds since 1970, after which the transaction sees everything.
     pub async fn begin(&mut self, how: &str) -> Result<i64> {
-        self.client.batch_execute(how).await?;
+        self.run(how).await?;
         let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
         let rows = self.query(now, &[]).await?;
         first(&rows)
     }
 
     pub async fn commit(&mut self) -> Result<()> {
-        Ok(self.client.batch_execute("COMMIT").await?)
+        self.run("COMMIT").await
     }
 }
 

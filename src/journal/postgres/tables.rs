@@ -22,8 +22,10 @@ use crate::journal::{
     rules::{Batch, Digest, KEPT_EVENTS, Part, are_many, may_tell, stamped, superfluous},
 };
 
-/// Events are numbered by one transaction at a time, until its commit: whoever has seen a number has seen all before.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(7021801284412172043)";
+/// Events are numbered by one transaction at a time, until its commit: whoever has seen a number has seen all before. All
+/// others wait for it: where its host is gone it is not waited for as long as they have.
+const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = '2s';
+    SELECT pg_advisory_xact_lock(7021801284412172043)";
 /// Of so many objects at most a call looks for records that say nothing any more: it has a time in which to end. Those of
 /// the others are looked through when they are twice as many.
 const COMPACTED: usize = 32;
@@ -366,7 +368,7 @@ async fn compact(session: &mut Session, id: i64, object: &Object) -> Result<i64>
 
 /// Objects, their records or their absence have changed. The last that a transaction does.
 pub async fn tell(session: &mut Session, objects: impl Iterator<Item = &Object> + Clone) -> Result<()> {
-    session.query(LOCK, &[]).await?;
+    session.run(LOCK).await?;
     let Names { digests, clusters, buckets, keys } = Names::of(objects);
     let sql = "INSERT INTO events (digest, cluster, bucket, key)
         SELECT * FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[])";

@@ -52,6 +52,54 @@ fn what_the_gateway_found_itself_stays_until_the_journal_has_it() {
 }
 
 #[test]
+fn what_may_be_heard_of_no_more_is_to_be_asked_for() {
+    let memory = Remembered::new(10);
+    let own = record(1, What::Put, Some(1), &["http://a:80"]);
+    memory.note(&own, 5);
+    assert_eq!(memory.unanswered(5, 9), [], "the journal tells of it yet");
+    memory.learn(&object("k"), None, 4);
+    assert_eq!((memory.unanswered(4, 9), memory.unanswered(5, 0)), (vec![], vec![]));
+    assert_eq!(memory.unanswered(5, 9), [object("k")]);
+    memory.learn(&object("k"), Some(Known::of(std::slice::from_ref(&own))), 4);
+    assert_eq!(memory.unanswered(5, 9), []);
+    memory.learn(&object("k"), None, 4);
+    memory.learn(&object("k"), None, 5);
+    assert!(memory.unanswered(5, 9).is_empty() && memory.is_empty());
+    // Where all was asked for, too.
+    memory.note(&own, 6);
+    memory.learn_all(Vec::new(), true, memory.asking(5));
+    assert_eq!(memory.unanswered(6, 9), [object("k")]);
+    memory.learn_all(Vec::new(), true, memory.asking(6));
+    assert!(memory.unanswered(6, 9).is_empty() && memory.is_empty());
+}
+
+#[test]
+fn what_the_journal_may_not_keep_does_not_make_an_object_stay() {
+    let memory = Remembered::new(10);
+    let [first, last] = [1, 2].map(|number| record(number, What::Put, Some(number), &["http://a:80"]));
+    memory.note_beside(&first, 5);
+    assert!(memory.is_empty());
+    memory.note(&record(1, What::Put, Some(1), &[]), 5);
+    memory.note_beside(&last, 6);
+    memory.learn(&object("k"), Some(Known::default()), 5);
+    assert!(memory.of(&object("k")).unwrap().lags("http://b:80"), "the journal does not have it yet");
+    memory.learn(&object("k"), None, 5);
+    assert!(memory.is_empty() && memory.unanswered(6, 9).is_empty());
+}
+
+#[test]
+fn what_changes_while_all_is_read_counts() {
+    let memory = Remembered::new(10);
+    let known = || Known::of(&[record(1, What::Put, None, &[])]);
+    let mut asking = memory.asking(0);
+    memory.learn_some(vec![(object("gone"), known()), (object("stays"), known())], &mut asking);
+    memory.learn_changes(vec![(object("gone"), None), (object("new"), Some(known()))], &mut asking);
+    memory.learnt(true, asking);
+    let are_here = ["gone", "stays", "new"].map(|key| memory.knows(&object(key)));
+    assert!(are_here == [false, true, true] && memory.is_whole());
+}
+
+#[test]
 fn more_than_there_is_room_for_is_not_whole() {
     let memory = Remembered::new(2);
     assert!(!memory.is_whole());

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Result, Transaction, params, types::Type};
 use super::cases::{known_of, records_of};
 use crate::journal::{
     Enrolled, Intent, Object, Record, WriteId,
-    row::{self, Row},
+    row::{self, Orphan, Row},
     rules::{Batch, KEPT_EVENTS, Part, are_many, stamped, superfluous},
 };
 
@@ -82,50 +82,42 @@ fn is_contested(tables: &Transaction<'_>, (WriteId { gateway, number }, digest):
 
 /// Intents of a gateway become records; how many.
 pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> Result<usize> {
-    let sql = "SELECT number, cluster, bucket, key, payload FROM intents WHERE gateway = ?1
-        ORDER BY number, digest";
-    // With what cannot be read.
-    let mut orphans: Vec<(Record, Option<Vec<u8>>)> = Vec::new();
-    let mut statement = tables.prepare_cached(sql)?;
-    let mut rows = statement.query([gateway])?;
-    while let Some(row) = rows.next()? {
-        let id = WriteId { gateway, number: row.get(0)? };
-        let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
-        let payload: Vec<u8> = row.get(4)?;
-        orphans.push(match row::intent(id, object.clone(), &payload) {
-            Ok(intent) => (Record::orphaned(intent, now), None),
-            Err(why) => (why.stand_in(object), Some(payload)),
-        });
-    }
-    let mut unknown = Vec::new();
-    for (record, payload) in &orphans {
-        let sql = concat!(
-            "SELECT EXISTS (SELECT 1 FROM objects JOIN records ON records.object = objects.id WHERE ",
-            its_digest!(),
-            " AND gateway = ?2 AND number = ?3)"
-        );
-        let write = params![record.intent.object.digest(), gateway, record.id().number];
-        if !tables.prepare_cached(sql)?.query_row(write, |row| row.get(0))? {
-            unknown.push((record, payload));
-        }
-    }
+    let (many, orphans) = orphans(tables, gateway, now)?;
     let turn = turn(tables)?;
-    add(tables, unknown.iter().map(|(record, _)| *record), turn, now, settle)?;
-    for (record, payload) in unknown {
-        // What cannot be read stays as it was found, in place of what stands for it.
+    add(tables, orphans.iter().map(|orphan| &orphan.record), turn, now, settle)?;
+    for Orphan { record, unreadable } in orphans {
         let sql = concat!(
             "UPDATE records SET payload = ?4 WHERE object = (SELECT id FROM objects WHERE ",
             its_digest!(),
             ") AND gateway = ?2 AND number = ?3"
         );
-        let Some(payload) = payload else { continue };
+        let Some(payload) = unreadable else { continue };
         let write = params![record.intent.object.digest(), gateway, record.id().number, payload];
         tables.prepare_cached(sql)?.execute(write)?;
     }
     tables.prepare_cached("DELETE FROM intents WHERE gateway = ?1")?.execute([gateway])?;
     let sql = "UPDATE gateways SET gone = 1, deaths = deaths + 1 WHERE id = ?1";
     tables.prepare_cached(sql)?.execute([gateway])?;
-    Ok(orphans.len())
+    Ok(many)
+}
+
+/// How many intents a gateway has, and what they become.
+fn orphans(tables: &Transaction<'_>, gateway: i64, now: i64) -> Result<(usize, Vec<Orphan>)> {
+    let sql = "SELECT i.number, i.cluster, i.bucket, i.key, i.payload, r.payload FROM intents i
+        LEFT JOIN objects o ON o.prefix = substr(i.digest, 1, 6) AND o.digest = i.digest
+        LEFT JOIN records r ON r.object = o.id AND r.gateway = i.gateway AND r.number = i.number
+        WHERE i.gateway = ?1 ORDER BY i.number, i.digest";
+    let (mut many, mut orphans) = (0, Vec::new());
+    let mut statement = tables.prepare_cached(sql)?;
+    let mut rows = statement.query([gateway])?;
+    while let Some(row) = rows.next()? {
+        let id = WriteId { gateway, number: row.get(0)? };
+        let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
+        let (begun, known) = (row.get_ref(4)?.as_blob()?, row.get_ref(5)?.as_blob_or_null()?);
+        orphans.extend(row::orphan(id, object, begun, known, now));
+        many += 1;
+    }
+    Ok((many, orphans))
 }
 
 fn add<'a>(

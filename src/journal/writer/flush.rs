@@ -28,7 +28,6 @@ impl Writer {
         let histogram = if outcome.is_ok() { &self.metrics.taken } else { &self.metrics.failed };
         histogram.observe(took.as_secs_f64());
         if outcome.is_ok() {
-            self.count(batch.changes());
             self.is_there();
         }
         for token in self.ended(batch, outcome.is_ok()) {
@@ -45,8 +44,12 @@ impl Writer {
         batch: &batch::Batch<Token>,
     ) -> Result<(), JournalError> {
         let itself = self.itself(enrolment);
-        let changes = batch.changes().cloned().map(|change| self.named(change, itself.number)).collect();
-        engine.apply(&itself, changes, self.settle).await
+        let changes: Vec<Change> =
+            batch.changes().cloned().map(|change| self.named(change, itself.number)).collect();
+        let told = Told::of(&changes);
+        engine.apply(&itself, changes, self.settle).await?;
+        self.count(&told);
+        Ok(())
     }
 
     /// A change as the journal gets it: one that is older than the process's number there has that one. Writes keep
@@ -81,15 +84,35 @@ impl Writer {
         tokens
     }
 
-    fn count<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
+    fn count(&self, told: &Told) {
+        self.metrics.begun.inc_by(told.begun);
+        self.metrics.settled.inc_by(told.settled);
+        self.metrics.diverged.inc_by(told.diverged);
+        self.metrics.void.inc_by(told.void);
+    }
+}
+
+/// How many changes the journal is told, as it is told of them.
+#[derive(Default)]
+struct Told {
+    begun: u64,
+    settled: u64,
+    diverged: u64,
+    void: u64,
+}
+
+impl Told {
+    fn of(changes: &[Change]) -> Told {
+        let mut told = Told::default();
         for change in changes {
             match change {
-                Change::Begin(_) => self.metrics.begun.inc(),
+                Change::Begin(_) => told.begun += 1,
                 Change::Still(_) => {}
-                Change::Settled(_) => self.metrics.settled.inc(),
-                Change::Diverged(_) => self.metrics.diverged.inc(),
-                Change::Void(_) => self.metrics.void.inc(),
+                Change::Settled(_) => told.settled += 1,
+                Change::Diverged(_) => told.diverged += 1,
+                Change::Void(_) => told.void += 1,
             }
         }
+        told
     }
 }

@@ -153,8 +153,8 @@ impl Writer {
         id.number <= self.orphaned.load(Relaxed)
     }
 
-    /// Returns when the intents are on disk; a write that cannot wait for that is refused. Dropped, or in vain, it
-    /// leaves none.
+    /// Returns when the intents of a strong write are on disk; one that cannot wait for that is refused. Dropped, or in
+    /// vain, it leaves none.
     pub async fn begin(&self, intents: &[Arc<Intent>]) -> Result<(), Refused> {
         self.begin_within(intents, INTENT).await.map_err(|why| {
             self.metrics.refused.inc();
@@ -164,16 +164,13 @@ impl Writer {
         })
     }
 
-    /// Returns when the intents are on disk. Dropped, or in vain, it leaves none; `Err` says why.
-    pub async fn begin_within(&self, intents: &[Arc<Intent>], patience: Duration) -> Result<(), String> {
-        let (token, told) = oneshot::channel();
-        if self.unavailable.load(Relaxed)
-            || self.put(|queue, now| queue.begin_now(intents, token, now)).is_err()
-        {
+    /// `Err` says why.
+    async fn begin_within(&self, intents: &[Arc<Intent>], patience: Duration) -> Result<(), String> {
+        let Some(on_disk) = self.begin_now(intents) else {
             return Err("it is away, or too much waits for it".into());
-        }
+        };
         let mut withdrawing = Withdrawing { writer: self, intents };
-        match timeout(patience, told).await {
+        match timeout(patience, on_disk).await {
             Ok(Ok(())) => {
                 withdrawing.intents = &[];
                 Ok(())
@@ -185,6 +182,15 @@ impl Writer {
             }
             Err(_) => Err(format!("nothing was on disk after {patience:?}")),
         }
+    }
+
+    /// The intents of a write go next; `None` = they will not. What it gives ends when they are on disk, or could not be put
+    /// there yet.
+    pub fn begin_now(&self, intents: &[Arc<Intent>]) -> Option<oneshot::Receiver<()>> {
+        let (token, on_disk) = oneshot::channel();
+        let is_put = !self.unavailable.load(Relaxed)
+            && self.put(|queue, now| queue.begin_now(intents, token, now)).is_ok();
+        is_put.then_some(on_disk)
     }
 
     /// The intents will be on disk soon, unless their writes end before; false = they will not.

@@ -1,12 +1,13 @@
 //! The way into the journal in memory, which is away when a test says so.
 
 use futures_util::FutureExt;
+use pingora_prometheus::prometheus::IntCounter;
 use tokio::task::yield_now;
 
 use super::*;
 use crate::journal::{
     Filter, Memory, Record, Wanted,
-    fixture::{self, Behind},
+    fixture::{self, Behind, until},
     system_clock,
 };
 
@@ -20,7 +21,11 @@ fn gateway_with(live: Arc<Live>) -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir
     let folder = tempfile::tempdir().unwrap();
     let doubts = behind.doubts.clone();
     let doubting = move || _ = doubts.fetch_add(1, Relaxed);
-    let writer = Arc::new(behind.writer(folder.path()).when_replaced(doubting).telling_again(live));
+    let mut writer = behind.writer(folder.path()).when_replaced(doubting).telling_again(live);
+    // Of this one alone.
+    let counter = || IntCounter::new("changes", "of a test").unwrap();
+    (writer.metrics.settled, writer.metrics.diverged) = (counter(), counter());
+    let writer = Arc::new(writer);
     let running = writer.clone();
     tokio::spawn(async move { running.run().await });
     (writer, behind, folder)
@@ -28,15 +33,6 @@ fn gateway_with(live: Arc<Live>) -> (Arc<Writer>, Arc<Behind>, tempfile::TempDir
 
 fn intent(writer: &Writer, key: &str) -> Arc<Intent> {
     Arc::new(Intent { id: writer.next_id(), strong: true, ..fixture::intent(key, 0) })
-}
-
-async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !so().await {
-            sleep(Duration::from_millis(2)).await;
-        }
-    };
-    timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("waited for {what}"));
 }
 
 #[tokio::test]
@@ -200,6 +196,7 @@ async fn what_settled_before_it_learnt_that_it_was_taken_for_dead_is_a_record() 
         assert!(writer.was_taken_for_dead(settled.id));
         let counts = behind.counts().await.unwrap();
         assert_eq!((counts.open, counts.intents), (1, 1));
+        assert_eq!((writer.metrics.settled.get(), writer.metrics.diverged.get()), (0, 1));
         assert_eq!(behind.doubts.load(Relaxed), 0, "it is the same journal");
     }
 }

@@ -14,6 +14,7 @@ pub async fn all(engine: &Engine) {
     an_unknown_outcome_is_waited_for(&engine.empty().await).await;
     a_known_write_is_replaced(&engine.empty().await).await;
     intents_of_the_dead_become_records(&engine.empty().await).await;
+    who_dies_once_more_is_waited_for_once_more(&engine.empty().await).await;
     who_was_taken_for_dead_tells_nothing_before_it_knows(&engine.empty().await).await;
     what_is_under_way_still_is_told_again(&engine.empty().await).await;
     a_gateway_that_begins_writes_lives(&engine.empty().await).await;
@@ -176,6 +177,33 @@ async fn intents_of_the_dead_become_records(bench: &Bench<'_>) {
     assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
     assert_eq!(bench.recorded(&a).await, [1, 2]);
     assert_eq!(bench.journal.alive(&host(77)).await.unwrap(), None);
+}
+
+/// What it had under way when it was taken for dead may have been sent until it really died.
+async fn who_dies_once_more_is_waited_for_once_more(bench: &Bench<'_>) {
+    let gateway = host(bench.journal.enrol("host").await.unwrap());
+    let (a, write) = (object("a"), id(gateway.number, 1));
+    bench.journal.apply(&gateway, vec![begin(write, &a)], SETTLE).await.unwrap();
+    bench.pass(HOLD).await;
+    assert_eq!(bench.journal.adopt(HOLD, SETTLE).await.unwrap(), 1);
+    let shown = async || bench.journal.show(&a).await.unwrap().unwrap().records.remove(0);
+    let first = shown().await;
+    let deaths = bench.journal.alive(&gateway).await.unwrap().unwrap();
+    let gateway = Enrolled { deaths, ..gateway };
+    bench.journal.apply(&gateway, vec![still(write, &a)], SETTLE).await.unwrap();
+    bench.pass(SETTLE).await;
+    let (lease, _) = bench.lease_one().await;
+    bench.journal.leave(&gateway, SETTLE).await.unwrap();
+    let second = shown().await;
+    assert!(second.ended > first.ended && second.turn > first.turn, "{first:?} {second:?}");
+    assert!(second.intent.turn.is_some() && second.intent == first.intent);
+    // Whoever works at it has not seen that.
+    let resolution = bench.journal.resolve(&lease, &[write], &[]).await.unwrap();
+    assert_eq!(resolution, akubra::journal::Resolution::Changed);
+    bench.journal.postpone(&lease, Later::waits(Duration::ZERO), "").await.unwrap();
+    assert_eq!(bench.lease().await, []);
+    bench.pass(SETTLE).await;
+    assert_eq!(bench.lease_one().await.1.under_way, 0);
 }
 
 fn strong_record(write: akubra::journal::WriteId, object: &Object) -> Record {

@@ -20,7 +20,7 @@ use http::StatusCode;
 
 use super::Gateway;
 use crate::{
-    exec::{Latch, Sender, channel, lock},
+    exec::{Latch, Receiver, Sender, channel, lock},
     mutation::Mutation,
     wire::Answer,
     world::{Effect, World, object, object_on},
@@ -109,16 +109,17 @@ impl Gateway {
         let is_weak = self.world.consistency == Consistency::Weak;
         let (known, others): (Vec<_>, Vec<_>) =
             intents.into_iter().partition(|intent| self.overview.may_have_records(&intent.object));
-        let known = self.unclaimed(known);
+        let mut known = self.unclaimed(known);
         let mut others = if is_weak { self.unclaimed(others) } else { Vec::new() };
-        match self.world.mutation {
-            Mutation::KnownUnseen if is_weak => others.extend(known),
-            Mutation::KnownUnseen => {}
-            _ if known.is_empty() || !self.are_on_disk(&known).await => {}
-            _ => known.iter().for_each(|intent| self.overview.told(intent)),
+        if self.world.mutation == Mutation::KnownUnseen {
+            let unseen = std::mem::take(&mut known);
+            others.extend(unseen.into_iter().filter(|_| is_weak));
         }
-        for intent in others.iter().filter(|intent| self.begins_soon(intent)) {
-            self.overview.told(intent);
+        let on_disk = self.begins_now(&known);
+        known.iter().for_each(|intent| self.overview.unclaim(intent, on_disk.is_some()));
+        others.iter().for_each(|intent| self.overview.unclaim(intent, self.begins_soon(intent)));
+        if let Some(on_disk) = on_disk {
+            self.is_heard(on_disk).await;
         }
     }
 
@@ -130,13 +131,25 @@ impl Gateway {
         !self.is_unavailable.load(Relaxed) && self.put(|waiting, now| waiting.begin(from_ref(intent), now))
     }
 
-    async fn are_on_disk(&self, intents: &[Arc<Intent>]) -> bool {
-        let (token, told) = channel();
-        if self.is_unavailable.load(Relaxed) {
-            return false;
+    /// `None` = there are none, or the journal cannot be told.
+    fn begins_now(&self, intents: &[Arc<Intent>]) -> Option<Receiver<()>> {
+        if intents.is_empty() || self.is_unavailable.load(Relaxed) {
+            return None;
         }
+        let (token, told) = channel();
         self.put(|waiting, now| waiting.begin_now(intents, token, now)).map_err(drop).unwrap();
+        Some(told)
+    }
+
+    async fn is_heard(&self, told: Receiver<()>) -> bool {
         self.world.mutation == Mutation::NobodyWaits || told.recv().await.is_some()
+    }
+
+    async fn are_on_disk(&self, intents: &[Arc<Intent>]) -> bool {
+        match self.begins_now(intents) {
+            Some(told) => self.is_heard(told).await,
+            None => false,
+        }
     }
 
     /// A DELETE goes to every cluster.
