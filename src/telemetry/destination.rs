@@ -2,7 +2,8 @@
 //!
 //! Files are opened when the program starts, so that a wrong path is an error there and not in the middle of
 //! the night. The standard streams are looked up anew for each batch, because becoming a daemon replaces them.
-//! Writes count their bytes as they go: after a disk was full, the rest of a torn line comes first.
+//! Writes count their bytes as they go: after a disk was full, the rest of a torn line comes first. One that a process
+//! left that was killed while it wrote is ended first: else the next record would be part of it.
 //!
 //! During a takeover two processes write to one log. Their lines do not mix: a file is appended to, which the kernel
 //! does for one write after the other, and what may be a pipe gets lines in pieces that a pipe takes at once.
@@ -10,7 +11,7 @@
 use std::{
     fmt,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::{
         fd::AsFd,
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -60,6 +61,8 @@ pub enum Destination {
         path: PathBuf,
         file: File,
         fifo: bool,
+        /// Its last line, of a process before, has no end yet.
+        torn: bool,
     },
     Sink(Box<dyn Sink>),
     /// A test's writer.
@@ -80,7 +83,8 @@ impl Destination {
         if let Some(path) = &config.file {
             let opened = open_file(path).map_err(|source| OpenError { log, path: path.clone(), source });
             let (file, fifo) = opened?;
-            destinations.push(Destination::File { path: path.clone(), file, fifo });
+            let torn = !fifo && is_torn(path);
+            destinations.push(Destination::File { path: path.clone(), file, fifo, torn });
         }
         if let Some(syslog) = &config.syslog {
             destinations.push(Destination::Sink(Box::new(SyslogSink::new(log, syslog.clone()))));
@@ -102,7 +106,7 @@ impl Destination {
 
     /// Opens a file anew by its path; false where there is none. After an error the one that was open stays.
     pub fn reopen(&mut self) -> io::Result<bool> {
-        let Destination::File { path, file, fifo } = self else { return Ok(false) };
+        let Destination::File { path, file, fifo, .. } = self else { return Ok(false) };
         // A FIFO's content goes with its last descriptor: the old one is closed after the new one is there.
         (*file, *fifo) = open_file(path)?;
         Ok(true)
@@ -121,7 +125,13 @@ impl Destination {
                 write_counted(&mut stdout, bytes, PIPE_BUF, written)
             }
             Destination::File { file, fifo: true, .. } => write_counted(file, bytes, PIPE_BUF, written),
-            Destination::File { file, .. } => write_counted(file, bytes, usize::MAX, written),
+            Destination::File { file, torn, .. } => {
+                if *torn {
+                    file.write_all(b"\n")?;
+                    *torn = false;
+                }
+                write_counted(file, bytes, usize::MAX, written)
+            }
             Destination::Sink(sink) => sink.write(bytes, written),
             #[cfg(test)]
             Destination::Scripted(writer) => write_counted(writer, bytes, usize::MAX, written),
@@ -157,6 +167,18 @@ fn open_file(path: &Path) -> io::Result<(File, bool)> {
         options.append(true).create(true).mode(0o600)
     };
     Ok((options.open(path)?, fifo))
+}
+
+/// Whether the last line of a file has no end. What cannot be read, as a terminal or a device, has no lines.
+fn is_torn(path: &Path) -> bool {
+    let last = || -> io::Result<u8> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        Ok(last[0])
+    };
+    path.metadata().is_ok_and(|metadata| metadata.is_file()) && last().is_ok_and(|last| last != b'\n')
 }
 
 /// Writes whole lines at once, in pieces of about `most` bytes.
@@ -210,6 +232,18 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_line_that_a_killed_process_left_torn_takes_no_other_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sync.log");
+        std::fs::write(&path, "one\ntw").unwrap();
+        let mut opened = Destination::open_all("synclog", &to_file(path.clone())).unwrap();
+        for line in [b"three\n", b"four!\n"] {
+            opened[0].write(line, &mut |_| ()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntw\nthree\nfour!\n");
     }
 
     #[test]
