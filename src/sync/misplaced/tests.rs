@@ -223,16 +223,21 @@ async fn a_copy_of_unknown_outcome_is_waited_for_and_taken_back_after_a_delete()
     }
 }
 
+/// A DELETE that overtakes a copy while its end is waited for.
+async fn overtake(world: &World) {
+    sleep(SETTLE / 2).await;
+    world.stores.forget(C, "key");
+    let replies = [B, C].map(|backend| (backend, Said::Good { etag: None, version: None }));
+    world.record("key", What::Delete, &replies).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_copy_is_taken_back_from_a_backend_that_answers_again() {
     let world = world().await;
     world.stores.put(C, "key", "text", EPOCH);
     world.stores.unheard.lock().unwrap().insert(A, Unheard::Done);
     let running = tokio::spawn(world.worker(true).run());
-    sleep(SETTLE / 2).await;
-    world.stores.forget(C, "key");
-    let replies = [B, C].map(|backend| (backend, Said::Good { etag: None, version: None }));
-    world.record("key", What::Delete, &replies).await;
+    overtake(&world).await;
     world.stores.set_away(A, true);
     sleep(SETTLE / 2 + Duration::from_secs(10)).await;
     assert_eq!(there_are(&world), [true, false, false]);
@@ -250,10 +255,7 @@ async fn a_copy_is_taken_back_once_the_journal_answers_again() {
     let mut worker = world.worker(true);
     Arc::get_mut(&mut worker.shop).unwrap().journal = journal.clone();
     let running = tokio::spawn(worker.run());
-    sleep(SETTLE / 2).await;
-    world.stores.forget(C, "key");
-    let replies = [B, C].map(|backend| (backend, Said::Good { etag: None, version: None }));
-    world.record("key", What::Delete, &replies).await;
+    overtake(&world).await;
     journal.away.store(true, Relaxed);
     sleep(SETTLE / 2 + Duration::from_secs(10)).await;
     assert_eq!(there_are(&world), [true, false, false]);
