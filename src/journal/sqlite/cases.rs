@@ -1,7 +1,8 @@
 //! What is read from the tables.
 
-use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
+use rusqlite::{Result, Row, params};
 
+use super::index::Tables;
 use crate::journal::{
     Case, Counts, Filter, Known, Mark, News, Object, RECORDS_READ, Unresolved, WriteId,
     row::{self, Records, Unreadable, standing, unseen},
@@ -9,7 +10,7 @@ use crate::journal::{
 };
 
 /// Objects of a page of a list, before the filter's part that is no SQL.
-const PAGE: u32 = 256;
+const PAGE: usize = 256;
 const COLUMNS: &str = "id, cluster, bucket, key, standing, attempts, since, due, reason, digest, unseen_since, unseen_until, records";
 
 /// An object's row, and its case but for records and writes under way.
@@ -36,7 +37,7 @@ fn found(row: &Row<'_>) -> Result<Found> {
 }
 
 /// With what cannot be read of it, which is its reason then.
-fn complete(tables: &Transaction<'_>, found: Found) -> Result<(Case, Option<Unreadable>)> {
+fn complete(tables: &Tables<'_>, found: Found) -> Result<(Case, Option<Unreadable>)> {
     let Found { id, digest, mut case } = found;
     let Records { all, unreadable } = records_of(tables, id, &case.object, RECORDS_READ)?;
     case.more = case.more.saturating_sub(all.len() as u64);
@@ -49,7 +50,7 @@ fn complete(tables: &Transaction<'_>, found: Found) -> Result<(Case, Option<Unre
 }
 
 /// Those with the least numbers, where there are more than `most`: as they lie in the table, so that no others are read.
-pub fn records_of(tables: &Connection, id: i64, object: &Object, most: usize) -> Result<Records> {
+pub fn records_of(tables: &Tables<'_>, id: i64, object: &Object, most: usize) -> Result<Records> {
     let sql = "SELECT position, gateway, number, payload FROM records WHERE object = ?1
         ORDER BY gateway, number LIMIT ?2";
     let mut statement = tables.prepare_cached(sql)?;
@@ -60,7 +61,7 @@ pub fn records_of(tables: &Connection, id: i64, object: &Object, most: usize) ->
 }
 
 /// What its records say to gateways, which is kept in the object's row.
-pub fn known_of(tables: &Connection, id: i64, object: &Object, kept: Option<&[u8]>) -> Result<Known> {
+pub fn known_of(tables: &Tables<'_>, id: i64, object: &Object, kept: Option<&[u8]>) -> Result<Known> {
     match row::known(kept) {
         Some(known) => Ok(known),
         None => Ok(Known::of(&records_of(tables, id, object, RECORDS_READ)?.all)),
@@ -68,40 +69,37 @@ pub fn known_of(tables: &Connection, id: i64, object: &Object, kept: Option<&[u8
 }
 
 /// How many writes to an object are.
-pub fn under_way(tables: &Connection, digest: &[u8; 32]) -> Result<usize> {
+pub fn under_way(tables: &Tables<'_>, digest: &[u8; 32]) -> Result<usize> {
     let sql = "SELECT count(*) FROM intents WHERE digest = ?1";
     let count: u32 = tables.prepare_cached(sql)?.query_row([digest], |row| row.get(0))?;
     Ok(count as usize)
 }
 
-pub fn by_id(tables: &Transaction<'_>, id: i64) -> Result<(Case, Option<Unreadable>)> {
-    let sql = format!("SELECT {COLUMNS} FROM objects WHERE id = ?1");
-    let found = tables.prepare_cached(&sql)?.query_row([id], found)?;
-    complete(tables, found)
+pub fn by_id(tables: &Tables<'_>, id: i64) -> Result<(Case, Option<Unreadable>)> {
+    complete(tables, found_by(tables, id)?)
 }
 
-pub fn show(tables: &Transaction<'_>, digest: &[u8; 32]) -> Result<Option<Case>> {
-    let sql = format!("SELECT {COLUMNS} FROM objects WHERE {}", its_digest!());
-    let found = tables.prepare_cached(&sql)?.query_row([digest], found).optional()?;
-    Ok(found.map(|found| complete(tables, found)).transpose()?.map(|(case, _)| case))
+fn found_by(tables: &Tables<'_>, id: i64) -> Result<Found> {
+    let sql = format!("SELECT {COLUMNS} FROM objects WHERE id = ?1");
+    tables.prepare_cached(&sql)?.query_row([id], found)
+}
+
+pub fn show(tables: &Tables<'_>, digest: &[u8; 32]) -> Result<Option<Case>> {
+    let Some(id) = tables.find(digest)? else { return Ok(None) };
+    Ok(Some(by_id(tables, id)?.0))
 }
 
 /// One page of objects behind a digest, with the last digest that was looked at if there may be more. What the
 /// filter asks of object and standing is seen before records are read.
 pub fn list(
-    tables: &Transaction<'_>,
+    tables: &Tables<'_>,
     filter: &Filter,
     after: &[u8],
     most: usize,
 ) -> Result<(Vec<Case>, Option<[u8; 32]>)> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM objects WHERE prefix >= substr(?1, 1, 6) AND digest > ?1
-        ORDER BY prefix, digest LIMIT ?2"
-    );
-    let mut statement = tables.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![after, PAGE], found)?;
+    let rows = tables.behind(after, PAGE)?.into_iter().map(|id| found_by(tables, id));
     let rows = rows.collect::<Result<Vec<Found>>>()?;
-    let mut last = rows.last().map(|found| found.digest).filter(|_| rows.len() == PAGE as usize);
+    let mut last = rows.last().map(|found| found.digest).filter(|_| rows.len() == PAGE);
     let mut cases = Vec::new();
     let names = Filter { backend: None, ..filter.clone() };
     for found in rows.into_iter().filter(|found| names.takes(&found.case)) {
@@ -119,14 +117,14 @@ pub fn list(
 }
 
 /// Those that are not open, the last first.
-pub fn aside(tables: &Transaction<'_>, most: usize) -> Result<Vec<Case>> {
+pub fn aside(tables: &Tables<'_>, most: usize) -> Result<Vec<Case>> {
     let sql = format!("SELECT {COLUMNS} FROM objects WHERE standing <> 0 ORDER BY id DESC LIMIT ?1");
     let mut statement = tables.prepare_cached(&sql)?;
     let rows = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], found)?;
     rows.map(|found| Ok(complete(tables, found?)?.0)).collect()
 }
 
-pub fn counts(tables: &Transaction<'_>, now: i64) -> Result<Counts> {
+pub fn counts(tables: &Tables<'_>, now: i64) -> Result<Counts> {
     let sql = "SELECT open, parked, dead, resolved,
         (SELECT count(*) FROM objects WHERE token IS NOT NULL AND held > ?1),
         (SELECT count(*) FROM intents),
@@ -149,37 +147,36 @@ fn number(row: &Row<'_>, column: usize) -> Result<u64> {
 }
 
 /// Objects behind a digest.
-pub fn unresolved(tables: &Transaction<'_>, after: &[u8], most: usize) -> Result<Unresolved> {
+pub fn unresolved(tables: &Tables<'_>, after: &[u8], most: usize) -> Result<Unresolved> {
     let mark = newest(tables)?;
-    let sql =
-        "SELECT id, cluster, bucket, key, known FROM objects WHERE prefix >= substr(?1, 1, 6) AND digest > ?1
-        ORDER BY prefix, digest LIMIT ?2";
-    let mut statement = tables.prepare_cached(sql)?;
-    let mut rows = statement.query(params![after, i64::try_from(most).unwrap_or(i64::MAX)])?;
-    let mut objects = Vec::new();
-    while let Some(row) = rows.next()? {
-        let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
-        let known = known_of(tables, row.get(0)?, &object, row.get_ref(4)?.as_blob_or_null()?)?;
-        objects.push((object, known));
-    }
+    let objects = tables.behind(after, most)?.into_iter().map(|id| {
+        let sql = "SELECT cluster, bucket, key, known FROM objects WHERE id = ?1";
+        tables.prepare_cached(sql)?.query_row([id], |row| {
+            let object = Object { cluster: row.get(0)?, bucket: row.get(1)?, key: row.get(2)? };
+            let known = known_of(tables, id, &object, row.get_ref(3)?.as_blob_or_null()?)?;
+            Ok((object, known))
+        })
+    });
+    let objects = objects.collect::<Result<Vec<_>>>()?;
     Ok(Unresolved { is_last: objects.len() < most, objects, mark })
 }
 
-pub fn known(tables: &Transaction<'_>, object: &Object) -> Result<Option<Known>> {
-    let sql = concat!("SELECT id, known FROM objects WHERE ", its_digest!());
-    let mut statement = tables.prepare_cached(sql)?;
-    let mut rows = statement.query([object.digest()])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    known_of(tables, row.get(0)?, object, row.get_ref(1)?.as_blob_or_null()?).map(Some)
+pub fn known(tables: &Tables<'_>, object: &Object) -> Result<Option<Known>> {
+    let Some(id) = tables.find(&object.digest())? else { return Ok(None) };
+    let sql = "SELECT known FROM objects WHERE id = ?1";
+    let known = tables.prepare_cached(sql)?.query_row([id], |row| {
+        known_of(tables, id, object, row.get_ref(0)?.as_blob_or_null()?)
+    });
+    known.map(Some)
 }
 
 /// The number of the newest event that there ever was.
-pub fn newest(tables: &Transaction<'_>) -> Result<Mark> {
+pub fn newest(tables: &Tables<'_>) -> Result<Mark> {
     let sql = "SELECT coalesce(max(id), 0) FROM events";
     tables.prepare_cached(sql)?.query_row([], |row| row.get(0)).map(Mark)
 }
 
-pub fn news(tables: &Transaction<'_>, mark: Mark) -> Result<News> {
+pub fn news(tables: &Tables<'_>, mark: Mark) -> Result<News> {
     let newest = newest(tables)?;
     if mark == newest {
         return Ok(News::Changed(Vec::new(), mark));
@@ -187,18 +184,13 @@ pub fn news(tables: &Transaction<'_>, mark: Mark) -> Result<News> {
     if mark.0 > newest.0 || newest.0 - mark.0 > KEPT_EVENTS {
         return Ok(News::Reload);
     }
-    let sql = "SELECT DISTINCT e.digest, e.cluster, e.bucket, e.key, o.id, o.known FROM events e
-        LEFT JOIN objects o ON o.prefix = substr(e.digest, 1, 6) AND o.digest = e.digest
-        WHERE e.id > ?1 ORDER BY e.digest";
+    let sql = "SELECT DISTINCT digest, cluster, bucket, key FROM events WHERE id > ?1 ORDER BY digest";
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query([mark.0])?;
     let mut changed = Vec::new();
     while let Some(row) = rows.next()? {
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
-        let known = match row.get::<_, Option<i64>>(4)? {
-            Some(id) => Some(known_of(tables, id, &object, row.get_ref(5)?.as_blob_or_null()?)?),
-            None => None,
-        };
+        let known = known(tables, &object)?;
         changed.push((object, known));
     }
     Ok(News::Changed(changed, newest))

@@ -1,11 +1,12 @@
 //! What humans have dropped.
 
-use rusqlite::{Result, Transaction, params};
+use rusqlite::{Result, params};
 
+use super::index::Tables;
 use crate::journal::{Object, dropped, dropped::Dropped};
 
 /// The last first, those with smaller numbers than this.
-pub fn list(tables: &Transaction<'_>, before: i64, most: usize) -> Result<Vec<Dropped>> {
+pub fn list(tables: &Tables<'_>, before: i64, most: usize) -> Result<Vec<Dropped>> {
     let sql = "SELECT id, cluster, bucket, key, at, reason, records FROM dropped
         WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
     let mut statement = tables.prepare_cached(sql)?;

@@ -5,10 +5,9 @@
 
 use std::time::Instant;
 
-use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
-use super::{JournalError, open::told, thread::Safety};
+use super::{JournalError, index::Tables, open::told, thread::Safety};
 
 /// A change that somebody waits for.
 pub trait Change: Send {
@@ -17,7 +16,7 @@ pub trait Change: Send {
     /// It must not begin later.
     fn deadline(&self) -> Instant;
 
-    fn work(&mut self, tables: &Transaction<'_>) -> rusqlite::Result<()>;
+    fn work(&mut self, tables: &Tables<'_>) -> rusqlite::Result<()>;
 
     /// It failed, and left nothing.
     fn fail(&mut self, error: &rusqlite::Error);
@@ -35,7 +34,7 @@ pub struct Work<T, F> {
     answer: oneshot::Sender<Result<T, JournalError>>,
 }
 
-impl<T, F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T>> Work<T, F> {
+impl<T, F: FnOnce(&Tables<'_>) -> rusqlite::Result<T>> Work<T, F> {
     pub fn new(
         safety: Safety,
         deadline: Instant,
@@ -46,7 +45,7 @@ impl<T, F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T>> Work<T, F> {
     }
 }
 
-impl<T: Send, F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send> Change for Work<T, F> {
+impl<T: Send, F: FnOnce(&Tables<'_>) -> rusqlite::Result<T> + Send> Change for Work<T, F> {
     fn safety(&self) -> Safety {
         self.safety
     }
@@ -55,7 +54,7 @@ impl<T: Send, F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send> Change 
         self.deadline
     }
 
-    fn work(&mut self, tables: &Transaction<'_>) -> rusqlite::Result<()> {
+    fn work(&mut self, tables: &Tables<'_>) -> rusqlite::Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
         self.done = Some(Ok(work(tables)?));
         Ok(())
@@ -77,7 +76,7 @@ impl<T: Send, F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send> Change 
 }
 
 /// Does what a group asks for. `Err` = all of it has failed.
-pub fn work(tables: &Transaction<'_>, group: &mut [Box<dyn Change>]) -> rusqlite::Result<()> {
+pub fn work(tables: &Tables<'_>, group: &mut [Box<dyn Change>]) -> rusqlite::Result<()> {
     if let [only] = group {
         return only.work(tables);
     }
@@ -88,6 +87,7 @@ pub fn work(tables: &Transaction<'_>, group: &mut [Box<dyn Change>]) -> rusqlite
                 return Err(error);
             }
             tables.prepare_cached("ROLLBACK TO change")?.execute([])?;
+            tables.forget();
             change.fail(&error);
         }
         tables.prepare_cached("RELEASE change")?.execute([])?;
@@ -101,11 +101,11 @@ mod tests {
 
     use rusqlite::Connection;
 
-    use super::*;
+    use super::{super::index::Index, *};
 
     fn insert(number: i64) -> (Box<dyn Change>, oneshot::Receiver<Result<i64, JournalError>>) {
         let (answer, answered) = oneshot::channel();
-        let insert = move |tables: &Transaction<'_>| {
+        let insert = move |tables: &Tables<'_>| {
             tables.execute("INSERT INTO numbers VALUES (?1)", [number])?;
             // What was done before it failed goes, too.
             tables.execute("INSERT INTO small VALUES (?1)", [number])?;
@@ -123,7 +123,7 @@ mod tests {
             connection.execute_batch(tables).unwrap();
             let (mut group, answers): (Vec<_>, Vec<_>) = [1, 20, 3].map(insert).into_iter().unzip();
             let transaction = connection.transaction().unwrap();
-            work(&transaction, &mut group).unwrap();
+            work(&Tables::of(&transaction, &mut Index::default()), &mut group).unwrap();
             let committed = if is_committed { transaction.commit() } else { transaction.rollback() };
             let committed = match (committed, is_committed) {
                 (Ok(()), false) => Err(JournalError::Unavailable("no".into())),

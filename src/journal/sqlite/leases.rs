@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Result, Transaction, params};
+use rusqlite::{OptionalExtension, Result, params};
 
 use super::{
     cases::{by_id, known_of, records_of, under_way},
+    index::Tables,
     tables::{remove, tell, turn, unwritable},
 };
 use crate::journal::{
@@ -23,7 +24,7 @@ pub struct Terms<'a> {
 }
 
 /// What nobody could decide is parked, and others are leased instead.
-pub fn lease(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, Case)>> {
+pub fn lease(tables: &Tables<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, Case)>> {
     loop {
         let due = due(tables, terms)?;
         if due.is_empty() {
@@ -36,7 +37,7 @@ pub fn lease(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(Lease, 
     }
 }
 
-fn take(tables: &Transaction<'_>, terms: &Terms<'_>, due: Vec<(i64, i64)>) -> Result<Vec<(Lease, Case)>> {
+fn take(tables: &Tables<'_>, terms: &Terms<'_>, due: Vec<(i64, i64)>) -> Result<Vec<(Lease, Case)>> {
     let token = turn(tables)?;
     let until = terms.now + terms.hold;
     let mut leases = Vec::with_capacity(due.len());
@@ -59,7 +60,7 @@ fn take(tables: &Transaction<'_>, terms: &Terms<'_>, due: Vec<(i64, i64)>) -> Re
     Ok(leases)
 }
 
-fn park(tables: &Transaction<'_>, id: i64, why: &Unreadable) -> Result<()> {
+fn park(tables: &Tables<'_>, id: i64, why: &Unreadable) -> Result<()> {
     let sql =
         "UPDATE objects SET standing = ?2, reason = ?3, worker = NULL, token = NULL, held = NULL, due = calm
         WHERE id = ?1";
@@ -68,7 +69,7 @@ fn park(tables: &Transaction<'_>, id: i64, why: &Unreadable) -> Result<()> {
 }
 
 /// When they have been due, and ids.
-fn due(tables: &Transaction<'_>, terms: &Terms<'_>) -> Result<Vec<(i64, i64)>> {
+fn due(tables: &Tables<'_>, terms: &Terms<'_>) -> Result<Vec<(i64, i64)>> {
     let lanes: &[i64] = match terms.wanted {
         Wanted::Diverged => &[1],
         Wanted::Misplaced => &[0, 1],
@@ -99,13 +100,11 @@ struct Leased {
     has_too_many: bool,
 }
 
-fn leased(tables: &Transaction<'_>, lease: &Lease, now: i64) -> Result<Option<Leased>> {
-    let sql = concat!(
-        "SELECT id, calm, replaced, records > ?5 FROM objects WHERE ",
-        its_digest!(),
-        " AND token = ?2 AND worker = ?3 AND held > ?4"
-    );
-    let values = params![lease.object.digest(), lease.token, lease.worker, now, RECORDS_MOST as i64];
+fn leased(tables: &Tables<'_>, lease: &Lease, now: i64) -> Result<Option<Leased>> {
+    let Some(id) = tables.find(&lease.object.digest())? else { return Ok(None) };
+    let sql = "SELECT id, calm, replaced, records > ?5 FROM objects
+        WHERE id = ?1 AND token = ?2 AND worker = ?3 AND held > ?4";
+    let values = params![id, lease.token, lease.worker, now, RECORDS_MOST as i64];
     let leased = tables.prepare_cached(sql)?.query_row(values, |row| {
         Ok(Leased { id: row.get(0)?, calm: row.get(1)?, replaced: row.get(2)?, has_too_many: row.get(3)? })
     });
@@ -113,12 +112,12 @@ fn leased(tables: &Transaction<'_>, lease: &Lease, now: i64) -> Result<Option<Le
 }
 
 impl Leased {
-    fn knows_only(&self, tables: &Transaction<'_>, seen: &[WriteId]) -> Result<bool> {
+    fn knows_only(&self, tables: &Tables<'_>, seen: &[WriteId]) -> Result<bool> {
         let is_readable = !self.replaced && !self.has_too_many;
         Ok(is_readable && self.records(tables)?.iter().all(|write| seen.contains(write)))
     }
 
-    fn records(&self, tables: &Transaction<'_>) -> Result<Vec<WriteId>> {
+    fn records(&self, tables: &Tables<'_>) -> Result<Vec<WriteId>> {
         let sql = "SELECT gateway, number FROM records WHERE object = ?1";
         let mut statement = tables.prepare_cached(sql)?;
         let rows = statement
@@ -129,7 +128,7 @@ impl Leased {
     /// Gives it back with these records and no others, as if they had just come; false = it has none of them.
     fn keeps_only(
         &self,
-        tables: &Transaction<'_>,
+        tables: &Tables<'_>,
         object: &Object,
         sightings: &[WriteId],
         now: i64,
@@ -154,7 +153,7 @@ impl Leased {
         Ok(kept > 0)
     }
 
-    fn release(&self, tables: &Transaction<'_>, back: Back) -> Result<()> {
+    fn release(&self, tables: &Tables<'_>, back: Back) -> Result<()> {
         let sql = "UPDATE objects SET worker = NULL, token = NULL, held = NULL, due = ?2, calm = ?3,
                 unseen_since = CASE WHEN ?4 THEN coalesce(unseen_since, token) ELSE unseen_since END,
                 unseen_until = CASE WHEN NOT ?4 THEN unseen_until END
@@ -165,7 +164,7 @@ impl Leased {
     }
 }
 
-pub fn renew(tables: &Transaction<'_>, lease: &Lease, now: i64, hold: i64, settle: i64) -> Result<bool> {
+pub fn renew(tables: &Tables<'_>, lease: &Lease, now: i64, hold: i64, settle: i64) -> Result<bool> {
     let Some(leased) = leased(tables, lease, now)? else { return Ok(false) };
     let due = (now + hold + settle).max(leased.calm);
     let sql = "UPDATE objects SET held = ?2, due = ?3 WHERE id = ?1";
@@ -174,7 +173,7 @@ pub fn renew(tables: &Transaction<'_>, lease: &Lease, now: i64, hold: i64, settl
 }
 
 pub fn resolve(
-    tables: &Transaction<'_>,
+    tables: &Tables<'_>,
     lease: &Lease,
     seen: &[WriteId],
     sightings: &[WriteId],
@@ -192,7 +191,7 @@ pub fn resolve(
     Ok(Resolution::Resolved)
 }
 
-pub fn postpone(tables: &Transaction<'_>, lease: &Lease, now: i64, later: Later, why: &str) -> Result<()> {
+pub fn postpone(tables: &Tables<'_>, lease: &Lease, now: i64, later: Later, why: &str) -> Result<()> {
     let Some(leased) = leased(tables, lease, now)? else { return Ok(()) };
     let sql = "UPDATE objects SET attempts = attempts + ?2, reason = ?3 WHERE id = ?1";
     tables.prepare_cached(sql)?.execute(params![leased.id, later.failed, why])?;
@@ -200,7 +199,7 @@ pub fn postpone(tables: &Transaction<'_>, lease: &Lease, now: i64, later: Later,
 }
 
 pub fn set_aside(
-    tables: &Transaction<'_>,
+    tables: &Tables<'_>,
     lease: &Lease,
     (standing, unsettled): (Standing, Option<Duration>),
     seen: &[WriteId],
@@ -215,27 +214,24 @@ pub fn set_aside(
     leased.release(tables, Back::aside(unsettled, now))
 }
 
-pub fn retry(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<bool> {
-    let sql = concat!(
-        "UPDATE objects SET
+pub fn retry(tables: &Tables<'_>, object: &Object, now: i64) -> Result<bool> {
+    let Some(id) = tables.find(&object.digest())? else { return Ok(false) };
+    let sql = "UPDATE objects SET
             due = CASE WHEN token IS NOT NULL AND due > ?2 THEN due ELSE max(?2, calm) END,
             worker = CASE WHEN token IS NOT NULL AND due > ?2 THEN worker END,
             token = CASE WHEN token IS NOT NULL AND due > ?2 THEN token END,
             held = CASE WHEN token IS NOT NULL AND due > ?2 THEN held END,
             unseen_since = CASE WHEN token IS NULL OR due > ?2 THEN unseen_since ELSE coalesce(unseen_since, token) END,
             unseen_until = CASE WHEN token IS NULL OR due > ?2 THEN unseen_until END,
-            standing = 0, attempts = 0, reason = '' WHERE ",
-        its_digest!()
-    );
-    Ok(tables.prepare_cached(sql)?.execute(params![object.digest(), now])? > 0)
+            standing = 0, attempts = 0, reason = '' WHERE id = ?1";
+    Ok(tables.prepare_cached(sql)?.execute(params![id, now])? > 0)
 }
 
-pub fn drop_object(tables: &Transaction<'_>, object: &Object, reason: &str, now: i64) -> Result<bool> {
-    let sql =
-        concat!("SELECT id FROM objects WHERE ", its_digest!(), " AND NOT (token IS NOT NULL AND due > ?2)");
-    let free = tables.prepare_cached(sql)?.query_row(params![object.digest(), now], |row| row.get(0));
-    let Some(id) = free.optional()? else { return Ok(false) };
-    if under_way(tables, &object.digest())? > 0 {
+pub fn drop_object(tables: &Tables<'_>, object: &Object, reason: &str, now: i64) -> Result<bool> {
+    let Some(id) = tables.find(&object.digest())? else { return Ok(false) };
+    let sql = "SELECT token IS NOT NULL AND due > ?2 FROM objects WHERE id = ?1";
+    let is_leased: bool = tables.prepare_cached(sql)?.query_row([id, now], |row| row.get(0))?;
+    if is_leased || under_way(tables, &object.digest())? > 0 {
         return Ok(false);
     }
     let records =

@@ -6,18 +6,11 @@
 //! arrive when its machine has stopped. Resolutions and what is given back survive the processes, and are found out anew
 //! after a crash of the machine.
 
-/// What a statement says of the object whose digest is its first value. `prefix` is what the index has, see the third
-/// version of the tables.
-macro_rules! its_digest {
-    () => {
-        "prefix = substr(?1, 1, 6) AND digest = ?1"
-    };
-}
-
 mod cases;
 mod checkpoint;
 mod dropped;
 mod group;
+mod index;
 mod leases;
 mod open;
 mod tables;
@@ -26,10 +19,11 @@ mod thread;
 use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
-use rusqlite::{Transaction, params};
+use rusqlite::params;
 use tokio::time::{Instant, sleep};
 
 use self::{
+    index::Tables,
     leases::Terms,
     thread::{Safety, Thread, Use},
 };
@@ -65,7 +59,7 @@ impl Sqlite {
     async fn write<T: Send + 'static>(
         &self,
         safety: Safety,
-        work: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Tables<'_>, i64) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
         let clock = self.clock.clone();
         self.writer.change(safety, move |tables| work(tables, clock())).await
@@ -73,7 +67,7 @@ impl Sqlite {
 
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Tables<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
         self.reader.read(work).await
     }
@@ -83,7 +77,7 @@ impl Sqlite {
 impl Journal for Sqlite {
     async fn enrol(&self, name: &str) -> Result<i64, JournalError> {
         let name = name.to_owned();
-        let enrol = move |tables: &Transaction<'_>, now| {
+        let enrol = move |tables: &Tables<'_>, now| {
             let sql = "INSERT INTO gateways (name, seen, gone) VALUES (?1, ?2, 0)";
             tables.prepare_cached(sql)?.insert(params![name, now])
         };
@@ -92,7 +86,7 @@ impl Journal for Sqlite {
 
     async fn alive(&self, gateway: &Enrolled) -> Result<Option<i64>, JournalError> {
         let gateway = gateway.clone();
-        let alive = move |tables: &Transaction<'_>, now| {
+        let alive = move |tables: &Tables<'_>, now| {
             let sql = "UPDATE gateways SET seen = ?3, gone = 0 WHERE id = ?1 AND name = ?2";
             tables.prepare_cached(sql)?.execute(params![gateway.number, gateway.name, now])?;
             tables::deaths(tables, &gateway)
@@ -102,7 +96,7 @@ impl Journal for Sqlite {
 
     async fn leave(&self, gateway: &Enrolled, settle: Duration) -> Result<(), JournalError> {
         let (gateway, settle) = (gateway.clone(), millis(settle));
-        let leave = move |tables: &Transaction<'_>, now| {
+        let leave = move |tables: &Tables<'_>, now| {
             if tables::deaths(tables, &gateway)?.is_some() {
                 tables::orphan(tables, gateway.number, now, settle)?;
             }
@@ -113,7 +107,7 @@ impl Journal for Sqlite {
 
     async fn adopt(&self, silent: Duration, settle: Duration) -> Result<usize, JournalError> {
         let (silent, settle) = (millis(silent), millis(settle));
-        let adopt = move |tables: &Transaction<'_>, now| {
+        let adopt = move |tables: &Tables<'_>, now| {
             let sql = "SELECT id FROM gateways WHERE seen <= ?1
                 AND (gone = 0 OR EXISTS (SELECT 1 FROM intents WHERE gateway = gateways.id))";
             let mut statement = tables.prepare_cached(sql)?;
@@ -131,7 +125,7 @@ impl Journal for Sqlite {
         settle: Duration,
     ) -> Result<(), JournalError> {
         let (teller, batch, settle) = (gateway.clone(), Batch::of(changes), millis(settle));
-        let apply = move |tables: &Transaction<'_>, now| {
+        let apply = move |tables: &Tables<'_>, now| {
             let may_tell = may_tell(&teller, tables::deaths(tables, &teller)?);
             if may_tell.is_ok() {
                 tables::apply(tables, &batch, now, settle)?;
@@ -150,7 +144,7 @@ impl Journal for Sqlite {
         settle: Duration,
     ) -> Result<Vec<(Lease, Case)>, JournalError> {
         let (worker, hold, settle) = (worker.to_owned(), millis(hold), millis(settle));
-        let lease = move |tables: &Transaction<'_>, now| {
+        let lease = move |tables: &Tables<'_>, now| {
             leases::lease(tables, &Terms { worker: &worker, wanted, most, now, hold, settle })
         };
         self.write(Safety::Disk, lease).await
@@ -158,7 +152,7 @@ impl Journal for Sqlite {
 
     async fn renew(&self, lease: &Lease, hold: Duration, settle: Duration) -> Result<bool, JournalError> {
         let (lease, hold, settle) = (lease.clone(), millis(hold), millis(settle));
-        let renew = move |tables: &Transaction<'_>, now| leases::renew(tables, &lease, now, hold, settle);
+        let renew = move |tables: &Tables<'_>, now| leases::renew(tables, &lease, now, hold, settle);
         self.write(Safety::Disk, renew).await
     }
 
@@ -170,14 +164,14 @@ impl Journal for Sqlite {
     ) -> Result<Resolution, JournalError> {
         let (lease, seen, sightings) = (lease.clone(), seen.to_vec(), sightings.to_vec());
         let resolve =
-            move |tables: &Transaction<'_>, now| leases::resolve(tables, &lease, &seen, &sightings, now);
+            move |tables: &Tables<'_>, now| leases::resolve(tables, &lease, &seen, &sightings, now);
         self.write(Safety::Process, resolve).await
     }
 
     async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
         let (lease, why) = (lease.clone(), why.to_owned());
         let postpone =
-            move |tables: &Transaction<'_>, now| leases::postpone(tables, &lease, now, later, &why);
+            move |tables: &Tables<'_>, now| leases::postpone(tables, &lease, now, later, &why);
         self.write(Safety::Process, postpone).await
     }
 
@@ -190,7 +184,7 @@ impl Journal for Sqlite {
         why: &str,
     ) -> Result<(), JournalError> {
         let (lease, seen, why) = (lease.clone(), seen.to_vec(), why.to_owned());
-        let set_aside = move |tables: &Transaction<'_>, now| {
+        let set_aside = move |tables: &Tables<'_>, now| {
             leases::set_aside(tables, &lease, (standing, unsettled), &seen, &why, now)
         };
         self.write(Safety::Process, set_aside).await
@@ -236,7 +230,7 @@ impl Journal for Sqlite {
     async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError> {
         let (object, reason) = (object.clone(), reason.to_owned());
         let drop_object =
-            move |tables: &Transaction<'_>, now| leases::drop_object(tables, &object, &reason, now);
+            move |tables: &Tables<'_>, now| leases::drop_object(tables, &object, &reason, now);
         self.write(Safety::Disk, drop_object).await
     }
 
@@ -269,8 +263,7 @@ impl Journal for Sqlite {
     }
 }
 
-/// What all digests that come after an object's are greater than. Of an empty value SQLite's `substr` makes NULL, which is
-/// before nothing.
+/// All digests are behind none.
 fn behind(object: Option<&Object>) -> Vec<u8> {
-    object.map_or(vec![0], |object| object.digest().to_vec())
+    object.map_or(Vec::new(), |object| object.digest().to_vec())
 }

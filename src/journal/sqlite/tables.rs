@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{OptionalExtension, Result, Transaction, params, types::Type};
+use rusqlite::{OptionalExtension, Result, params, types::Type};
 
-use super::cases::{known_of, records_of};
+use super::{
+    cases::{known_of, records_of},
+    index::Tables,
+};
 use crate::journal::{
     Enrolled, Intent, Object, Record, WriteId,
     row::{self, Orphan, Row},
@@ -17,13 +20,13 @@ const SWEEP: i64 = 512;
 const SIGN: i64 = 1000;
 
 /// How often a gateway was taken for dead; `None` = there is none of that number and name.
-pub fn deaths(tables: &Transaction<'_>, gateway: &Enrolled) -> Result<Option<i64>> {
+pub fn deaths(tables: &Tables<'_>, gateway: &Enrolled) -> Result<Option<i64>> {
     let sql = "SELECT deaths FROM gateways WHERE id = ?1 AND name = ?2";
     let known = params![gateway.number, gateway.name];
     tables.prepare_cached(sql)?.query_row(known, |row| row.get(0)).optional()
 }
 
-pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> Result<()> {
+pub fn apply(tables: &Tables<'_>, batch: &Batch, now: i64, settle: i64) -> Result<()> {
     for gateway in batch.gateways() {
         let sql = "UPDATE gateways SET seen = ?2 WHERE id = ?1 AND abs(?2 - seen) >= ?3";
         tables.prepare_cached(sql)?.execute(params![gateway, now, SIGN])?;
@@ -55,7 +58,7 @@ pub fn apply(tables: &Transaction<'_>, batch: &Batch, now: i64, settle: i64) -> 
     Ok(())
 }
 
-fn begin(tables: &Transaction<'_>, part: &Part, intent: &Intent, turn: Option<i64>) -> Result<()> {
+fn begin(tables: &Tables<'_>, part: &Part, intent: &Intent, turn: Option<i64>) -> Result<()> {
     let payload = row::intent_payload(intent, turn).map_err(unwritable)?;
     let Object { cluster, bucket, key } = &intent.object;
     let sql = "INSERT OR REPLACE INTO intents (gateway, number, digest, cluster, bucket, key, payload)
@@ -65,35 +68,29 @@ fn begin(tables: &Transaction<'_>, part: &Part, intent: &Intent, turn: Option<i6
     Ok(())
 }
 
-fn is_under_way(tables: &Transaction<'_>, (WriteId { gateway, number }, digest): &Part) -> Result<bool> {
+fn is_under_way(tables: &Tables<'_>, (WriteId { gateway, number }, digest): &Part) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM intents WHERE gateway = ?1 AND number = ?2 AND digest = ?3)";
     tables.prepare_cached(sql)?.query_row(params![gateway, number, digest], |row| row.get(0))
 }
 
 /// Whether a settled write must be kept as a record.
-fn is_contested(tables: &Transaction<'_>, (WriteId { gateway, number }, digest): &Part) -> Result<bool> {
-    let sql = concat!(
-        "SELECT EXISTS (SELECT 1 FROM objects WHERE ",
-        its_digest!(),
-        ") OR EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number <> ?3))"
-    );
-    tables.prepare_cached(sql)?.query_row(params![digest, gateway, number], |row| row.get(0))
+fn is_contested(tables: &Tables<'_>, (WriteId { gateway, number }, digest): &Part) -> Result<bool> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number <> ?3))";
+    let is_written: bool =
+        tables.prepare_cached(sql)?.query_row(params![digest, gateway, number], |row| row.get(0))?;
+    Ok(is_written || tables.find(digest)?.is_some())
 }
 
 /// Intents of a gateway become records; how many.
-pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> Result<usize> {
+pub fn orphan(tables: &Tables<'_>, gateway: i64, now: i64, settle: i64) -> Result<usize> {
     let (many, orphans) = orphans(tables, gateway, now)?;
     let turn = turn(tables)?;
     add(tables, orphans.iter().map(|orphan| &orphan.record), turn, now, settle)?;
     for Orphan { record, unreadable } in orphans {
-        let sql = concat!(
-            "UPDATE records SET payload = ?4 WHERE object = (SELECT id FROM objects WHERE ",
-            its_digest!(),
-            ") AND gateway = ?2 AND number = ?3"
-        );
-        let Some(payload) = unreadable else { continue };
-        let write = params![record.intent.object.digest(), gateway, record.id().number, payload];
-        tables.prepare_cached(sql)?.execute(write)?;
+        let (Some(payload), Some(id)) = (unreadable, tables.find(&record.intent.object.digest())?) else { continue };
+        let sql = "UPDATE records SET payload = ?4 WHERE object = ?1 AND gateway = ?2 AND number = ?3";
+        tables.prepare_cached(sql)?.execute(params![id, gateway, record.id().number, payload])?;
     }
     tables.prepare_cached("DELETE FROM intents WHERE gateway = ?1")?.execute([gateway])?;
     let sql = "UPDATE gateways SET gone = 1, deaths = deaths + 1 WHERE id = ?1";
@@ -102,26 +99,27 @@ pub fn orphan(tables: &Transaction<'_>, gateway: i64, now: i64, settle: i64) -> 
 }
 
 /// How many intents a gateway has, and what they become.
-fn orphans(tables: &Transaction<'_>, gateway: i64, now: i64) -> Result<(usize, Vec<Orphan>)> {
-    let sql = "SELECT i.number, i.cluster, i.bucket, i.key, i.payload, r.payload FROM intents i
-        LEFT JOIN objects o ON o.prefix = substr(i.digest, 1, 6) AND o.digest = i.digest
-        LEFT JOIN records r ON r.object = o.id AND r.gateway = i.gateway AND r.number = i.number
-        WHERE i.gateway = ?1 ORDER BY i.number, i.digest";
+fn orphans(tables: &Tables<'_>, gateway: i64, now: i64) -> Result<(usize, Vec<Orphan>)> {
+    let sql = "SELECT number, cluster, bucket, key, payload FROM intents
+        WHERE gateway = ?1 ORDER BY number, digest";
     let (mut many, mut orphans) = (0, Vec::new());
     let mut statement = tables.prepare_cached(sql)?;
     let mut rows = statement.query([gateway])?;
     while let Some(row) = rows.next()? {
         let id = WriteId { gateway, number: row.get(0)? };
         let object = Object { cluster: row.get(1)?, bucket: row.get(2)?, key: row.get(3)? };
-        let (begun, known) = (row.get_ref(4)?.as_blob()?, row.get_ref(5)?.as_blob_or_null()?);
-        orphans.extend(row::orphan(id, object, begun, known, now));
+        let known = match tables.find(&object.digest())? {
+            Some(at) => payload(tables, at, id)?,
+            None => None,
+        };
+        orphans.extend(row::orphan(id, object, row.get_ref(4)?.as_blob()?, known.as_deref(), now));
         many += 1;
     }
     Ok((many, orphans))
 }
 
 fn add<'a>(
-    tables: &Transaction<'_>,
+    tables: &Tables<'_>,
     records: impl IntoIterator<Item = &'a Record>,
     turn: i64,
     now: i64,
@@ -164,40 +162,42 @@ fn add<'a>(
     Ok(())
 }
 
-fn load(tables: &Transaction<'_>, object: &Object, now: i64) -> Result<Row> {
-    let sql = concat!(
-        "SELECT id, standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records, appended, known
-        FROM objects WHERE ",
-        its_digest!()
-    );
-    let row = tables.prepare_cached(sql)?.query_row([object.digest()], |row| {
-        let kept = row.get_ref(10)?.as_blob_or_null()?;
-        Ok(Row {
-            id: row.get(0)?,
-            standing: row::standing(row.get(1)?),
-            diverged: row.get(2)?,
-            due: row.get(3)?,
-            calm: row.get(4)?,
-            leased: row.get(5)?,
-            replaced: row.get(6)?,
-            attempts: row.get(7)?,
-            records: row.get(8)?,
-            appended: row.get(9)?,
-            known: known_of(tables, row.get(0)?, object, kept)?,
-            retold: false,
-        })
-    });
-    if let Some(row) = row.optional()? {
-        return Ok(row);
+fn load(tables: &Tables<'_>, object: &Object, now: i64) -> Result<Row> {
+    let digest = object.digest();
+    if let Some(id) = tables.find(&digest)? {
+        return found(tables, object, id);
     }
     let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
         since, reason, records, appended) VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?5, 0, 0, ?5, '', 0, 0)";
     let Object { cluster, bucket, key } = object;
-    let id = tables.prepare_cached(sql)?.insert(params![object.digest(), cluster, bucket, key, now])?;
+    let id = tables.prepare_cached(sql)?.insert(params![digest, cluster, bucket, key, now])?;
+    tables.added(&digest, id)?;
     Ok(Row { id, ..Row::new(now) })
 }
 
-fn store(tables: &Transaction<'_>, row: &Row) -> Result<()> {
+fn found(tables: &Tables<'_>, object: &Object, id: i64) -> Result<Row> {
+    let sql = "SELECT standing, diverged, due, calm, token IS NOT NULL, replaced, attempts, records, appended, known
+        FROM objects WHERE id = ?1";
+    tables.prepare_cached(sql)?.query_row([id], |row| {
+        let kept = row.get_ref(9)?.as_blob_or_null()?;
+        Ok(Row {
+            id,
+            standing: row::standing(row.get(0)?),
+            diverged: row.get(1)?,
+            due: row.get(2)?,
+            calm: row.get(3)?,
+            leased: row.get(4)?,
+            replaced: row.get(5)?,
+            attempts: row.get(6)?,
+            records: row.get(7)?,
+            appended: row.get(8)?,
+            known: known_of(tables, id, object, kept)?,
+            retold: false,
+        })
+    })
+}
+
+fn store(tables: &Tables<'_>, row: &Row) -> Result<()> {
     let sql =
         "UPDATE objects SET standing = ?2, diverged = ?3, due = ?4, calm = ?5, replaced = ?6, attempts = ?7,
         records = ?8, appended = ?9, known = ?10 WHERE id = ?1";
@@ -209,22 +209,26 @@ fn store(tables: &Transaction<'_>, row: &Row) -> Result<()> {
 }
 
 /// What is there of the same write.
-fn known(tables: &Transaction<'_>, object: i64, record: &Record) -> Result<Option<Record>> {
+fn known(tables: &Tables<'_>, object: i64, record: &Record) -> Result<Option<Record>> {
+    let object_of = || record.intent.object.clone();
+    let payload = payload(tables, object, record.id())?;
+    Ok(payload.map(|payload| row::record_or_stand_in(record.id(), object_of(), &payload)))
+}
+
+fn payload(tables: &Tables<'_>, object: i64, write: WriteId) -> Result<Option<Vec<u8>>> {
     let sql = "SELECT payload FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
-    let write = params![object, record.id().gateway, record.id().number];
-    let payload = tables.prepare_cached(sql)?.query_row(write, |row| row.get::<_, Vec<u8>>(0)).optional()?;
-    let object = || record.intent.object.clone();
-    Ok(payload.map(|payload| row::record_or_stand_in(record.id(), object(), &payload)))
+    let write = params![object, write.gateway, write.number];
+    tables.prepare_cached(sql)?.query_row(write, |row| row.get(0)).optional()
 }
 
 /// The turn of this transaction. For `RETURNING` SQLite would make a table of its own each time, at ten times the cost.
-pub fn turn(tables: &Transaction<'_>) -> Result<i64> {
+pub fn turn(tables: &Tables<'_>) -> Result<i64> {
     tables.prepare_cached("UPDATE counters SET tokens = tokens + 1")?.execute([])?;
     tables.prepare_cached("SELECT tokens FROM counters")?.query_row([], |row| row.get(0))
 }
 
 /// The turn at which a write began that is still under way; none where the intent cannot be read.
-fn begun(tables: &Transaction<'_>, record: &Record) -> Result<Option<i64>> {
+fn begun(tables: &Tables<'_>, record: &Record) -> Result<Option<i64>> {
     let sql = "SELECT payload FROM intents WHERE gateway = ?1 AND number = ?2 AND digest = ?3";
     let object = &record.intent.object;
     let write = params![record.id().gateway, record.id().number, object.digest()];
@@ -233,7 +237,7 @@ fn begun(tables: &Transaction<'_>, record: &Record) -> Result<Option<i64>> {
     Ok(row::intent(record.id(), object.clone(), &payload).ok().and_then(|intent| intent.turn))
 }
 
-fn compact(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<i64> {
+fn compact(tables: &Tables<'_>, id: i64, object: &Object) -> Result<i64> {
     let superfluous = superfluous(&records_of(tables, id, object, usize::MAX)?.all);
     for write in &superfluous {
         let sql = "DELETE FROM records WHERE object = ?1 AND gateway = ?2 AND number = ?3";
@@ -243,7 +247,7 @@ fn compact(tables: &Transaction<'_>, id: i64, object: &Object) -> Result<i64> {
 }
 
 /// An object, its records or their absence have changed.
-pub fn tell(tables: &Transaction<'_>, object: &Object) -> Result<()> {
+pub fn tell(tables: &Tables<'_>, object: &Object) -> Result<()> {
     let sql = "INSERT INTO events (digest, cluster, bucket, key) VALUES (?1, ?2, ?3, ?4)";
     let Object { cluster, bucket, key } = object;
     let id = tables.prepare_cached(sql)?.insert(params![object.digest(), cluster, bucket, key])?;
@@ -254,7 +258,7 @@ pub fn tell(tables: &Transaction<'_>, object: &Object) -> Result<()> {
 }
 
 /// An object with its records goes.
-pub fn remove(tables: &Transaction<'_>, id: i64) -> Result<()> {
+pub fn remove(tables: &Tables<'_>, id: i64) -> Result<()> {
     tables.prepare_cached("DELETE FROM records WHERE object = ?1")?.execute([id])?;
     tables.prepare_cached("DELETE FROM objects WHERE id = ?1")?.execute([id])?;
     Ok(())

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{timeout, timeout_at},
@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     JournalError, checkpoint,
     group::{self, Change, Work},
+    index::{Index, Tables},
     open::{make, open, told},
 };
 
@@ -63,6 +64,7 @@ pub struct File {
     path: PathBuf,
     identity: Identity,
     connection: Connection,
+    index: Index,
     safety: Safety,
 }
 
@@ -106,7 +108,7 @@ impl Thread {
     /// In a transaction that sees one state of the file. What has not begun by the deadline is not done.
     pub async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Tables<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
         let deadline = Instant::now() + DEADLINE;
         let (answer, answered) = oneshot::channel();
@@ -123,7 +125,7 @@ impl Thread {
     pub async fn change<T: Send + 'static>(
         &self,
         safety: Safety,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Tables<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
         let deadline = Instant::now() + DEADLINE;
         let (answer, answered) = oneshot::channel();
@@ -156,7 +158,7 @@ impl File {
         if usage == Use::Write {
             checkpoint::beside(&mut connection, path)?;
         }
-        let file = File { path: path.to_owned(), identity, connection, safety: Safety::Disk };
+        let file = File { path: path.to_owned(), identity, connection, index: Index::default(), safety: Safety::Disk };
         file.is_there()?;
         Ok(file)
     }
@@ -175,10 +177,12 @@ impl File {
 
     fn read<T>(
         &mut self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Tables<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
-        let read = || work(&self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?);
-        read().map_err(|error| told(&error))
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred);
+        let read =
+            transaction.and_then(|transaction| work(&Tables::of(&transaction, &mut self.index)));
+        read.map_err(|error| told(&error))
     }
 
     /// One transaction, and whoever waits is told what it came to.
@@ -204,8 +208,13 @@ impl File {
             self.safety = safety;
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        group::work(&transaction, group)?;
-        transaction.commit()
+        let tables = Tables::of(&transaction, &mut self.index);
+        let done = group::work(&tables, group).and_then(|()| tables.advance());
+        let done = done.and_then(|()| transaction.commit());
+        if done.is_err() {
+            self.index = Index::default();
+        }
+        done
     }
 }
 
