@@ -164,9 +164,9 @@ pub fn unresolved(tables: &Tables<'_>, after: &[u8], most: usize) -> Result<Unre
 pub fn known(tables: &Tables<'_>, object: &Object) -> Result<Option<Known>> {
     let Some(id) = tables.find(&object.digest())? else { return Ok(None) };
     let sql = "SELECT known FROM objects WHERE id = ?1";
-    let known = tables.prepare_cached(sql)?.query_row([id], |row| {
-        known_of(tables, id, object, row.get_ref(0)?.as_blob_or_null()?)
-    });
+    let known = tables
+        .prepare_cached(sql)?
+        .query_row([id], |row| known_of(tables, id, object, row.get_ref(0)?.as_blob_or_null()?));
     known.map(Some)
 }
 

@@ -1,8 +1,7 @@
 //! The write-ahead log goes into the file on a thread of its own, beside the commits that fill it.
 //!
-//! Objects come in no order of the index by which they are found. In a file with many of them a checkpoint writes a page
-//! for almost each change, where a small one has a few pages that change again and again; and whoever commits would wait
-//! for all of it. So the log is copied beside the commits. What they add meanwhile is little: the next commit copies that,
+//! A checkpoint writes all pages that have changed since the last one, thousands in a file with many objects, and whoever
+//! commits would wait for all of it. So the log is copied beside the commits. What they add meanwhile is little: the next commit copies that,
 //! after which the log begins anew, as it only does where nothing of it is left to copy. A log that grows faster than it
 //! can be copied makes commits wait.
 

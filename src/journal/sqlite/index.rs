@@ -9,8 +9,8 @@
 //! greater ids, and what was removed is in `removed` until the table has it. What holds at any time:
 //!
 //! - an object is in `digests`, or its id is greater than `counters.indexed`;
-//! - what is in `digests` and has no object any more is in `removed`, with a number greater than `counters.swept`, or goes
-//!   with what is moved next. So an entry says only where to look: the object's own digest decides.
+//! - what is in `digests` and has no object any more is in `removed`, with a number greater than `counters.swept`: an entry
+//!   says only where to look, and the object's own digest decides.
 //!
 //! Several processes may move at once. All of what they do can be done twice; who sees that another was through first
 //! begins anew.
@@ -26,14 +26,13 @@ use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
 /// What `digests` has of a digest: nearly always enough, and a third of a page less for each object.
 type Prefix = [u8; PREFIX];
 const PREFIX: usize = 6;
-/// Changes that are left in memory before they go into the table: the more there are, the more of them share a page.
-const LATE: usize = 64 << 10;
-/// So many go into the table with one transaction, or a part of all: so that a large transaction does not leave more here
-/// than it takes along.
-const STEP: usize = 512;
+/// What a gateway, a worker and the command line gather: 2 MiB, or double of that while it is moved.
+const AMOUNTS: Amounts = Amounts { late: 64 << 10, step: 512 };
+/// The part of all that goes with a transaction where it is more than a step: so that large transactions do not leave more
+/// here than they take along.
 const PART: usize = 64;
-/// So many rows of `removed` at most go with them.
-const SWEEP: i64 = 2048;
+/// For each change that goes, so many rows of `removed` go at most: there is one for each removal.
+const SWEEP: usize = 4;
 
 /// A transaction, and where its objects are.
 pub struct Tables<'a> {
@@ -42,8 +41,9 @@ pub struct Tables<'a> {
 }
 
 /// What a connection knows of changes that `digests` may not have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Index {
+    amounts: Amounts,
     /// Whether it has seen what this transaction sees.
     is_current: bool,
     /// `None` = nothing was read yet.
@@ -52,6 +52,14 @@ pub struct Index {
     seen: Bounds,
     late: BTreeMap<(Prefix, i64), Late>,
     moving: Option<Moving>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Amounts {
+    /// Changes that are left here before they go into the table: the more there are, the more of them share a page.
+    late: usize,
+    /// So many go with one transaction.
+    step: usize,
 }
 
 /// `counters.indexed` and `counters.swept`, or other numbers of the two kinds.
@@ -71,7 +79,7 @@ enum Late {
 /// Changes that go into the table.
 #[derive(Debug, Clone, Copy)]
 struct Moving {
-    /// All up to these.
+    /// All up to these, and of what comes meanwhile what is further behind.
     until: Bounds,
     /// How far, in the order of digests.
     moved: (Prefix, i64),
@@ -94,9 +102,13 @@ impl<'a> Tables<'a> {
     /// The id of the object with this digest.
     pub fn find(&self, digest: &[u8; 32]) -> Result<Option<i64>> {
         let prefix = prefix(digest);
-        let late = self.current()?.added((prefix, i64::MIN)).take_while(|place| place.0 == prefix).collect::<Vec<_>>();
+        let late = self
+            .current()?
+            .added((prefix, i64::MIN))
+            .take_while(|place| place.0 == prefix)
+            .collect::<Vec<_>>();
         for (_, id) in late {
-            if self.digest(id)?.as_ref() == Some(digest) {
+            if self.digest(id)?.as_deref() == Some(digest) {
                 return Ok(Some(id));
             }
         }
@@ -104,7 +116,7 @@ impl<'a> Tables<'a> {
         let mut rows = statement.query([prefix])?;
         while let Some(row) = rows.next()? {
             let id = row.get(0)?;
-            if self.digest(id)?.as_ref() == Some(digest) {
+            if self.digest(id)?.as_deref() == Some(digest) {
                 return Ok(Some(id));
             }
         }
@@ -140,7 +152,9 @@ impl<'a> Tables<'a> {
                 early = place(rows.next()?)?;
             }
             late.next_if_eq(&next);
-            found.extend(self.digest(next.1)?.filter(|digest| &digest[..] > after).map(|digest| (digest, next.1)));
+            found.extend(
+                self.digest(next.1)?.filter(|digest| &digest[..] > after).map(|digest| (digest, next.1)),
+            );
         }
         found.sort_unstable();
         found.truncate(most);
@@ -156,17 +170,12 @@ impl<'a> Tables<'a> {
         }
         let Some(moving) = index.moving() else { return Ok(()) };
         let from = (Bound::Excluded(moving.moved), Bound::Unbounded);
-        let most = STEP.max(index.late.len() / PART);
+        let most = index.amounts.step.max(index.late.len() / PART);
         let part: Vec<_> = index.late.range(from).take(most).map(|(place, late)| (*place, *late)).collect();
         for (place, late) in &part {
             let sql = match late {
-                Late::Added if place.1 <= moving.until.indexed => {
-                    "INSERT OR IGNORE INTO digests (prefix, object) VALUES (?1, ?2)"
-                }
-                Late::Removed(number) if *number <= moving.until.swept => {
-                    "DELETE FROM digests WHERE prefix = ?1 AND object = ?2"
-                }
-                _ => continue,
+                Late::Added => "INSERT OR IGNORE INTO digests (prefix, object) VALUES (?1, ?2)",
+                Late::Removed(_) => "DELETE FROM digests WHERE prefix = ?1 AND object = ?2",
             };
             self.prepare_cached(sql)?.execute(params![place.0, place.1])?;
             index.late.remove(place);
@@ -174,7 +183,7 @@ impl<'a> Tables<'a> {
         // Those of earlier moves, and never the newest: so none gets the number of another.
         let sql = "DELETE FROM removed WHERE id < (SELECT swept FROM counters)
             AND id < (SELECT min(id) FROM removed) + ?1";
-        self.prepare_cached(sql)?.execute([SWEEP])?;
+        self.prepare_cached(sql)?.execute([(most * SWEEP) as i64])?;
         match part.last() {
             Some((place, _)) if part.len() == most => index.moving = Some(Moving { moved: *place, ..moving }),
             _ => {
@@ -188,10 +197,11 @@ impl<'a> Tables<'a> {
 
     /// What it knows may be of changes that are undone.
     pub fn forget(&self) {
-        **self.index.borrow_mut() = Index::default();
+        self.index.borrow_mut().forget();
     }
 
-    fn digest(&self, id: i64) -> Result<Option<[u8; 32]>> {
+    /// As it is: one that is damaged concerns its object alone.
+    fn digest(&self, id: i64) -> Result<Option<Vec<u8>>> {
         let sql = "SELECT digest FROM objects WHERE id = ?1";
         self.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
     }
@@ -202,24 +212,24 @@ impl<'a> Tables<'a> {
         if index.is_current {
             return Ok(index);
         }
-        let bounds = self.prepare_cached("SELECT indexed, swept FROM counters")?.query_row([], |row| {
-            Ok(Bounds { indexed: row.get(0)?, swept: row.get(1)? })
-        })?;
+        let bounds = self
+            .prepare_cached("SELECT indexed, swept FROM counters")?
+            .query_row([], |row| Ok(Bounds { indexed: row.get(0)?, swept: row.get(1)? }))?;
         if index.bounds != Some(bounds) {
             index.begin(bounds);
         }
         let mut statement = self.prepare_cached("SELECT id, digest FROM objects WHERE id > ?1")?;
         let mut rows = statement.query([index.seen.indexed])?;
         while let Some(row) = rows.next()? {
-            let (id, digest): (_, [u8; 32]) = (row.get(0)?, row.get(1)?);
-            index.late.insert((prefix(&digest), id), Late::Added);
+            let id = row.get(0)?;
+            index.late.insert((prefix(row.get_ref(1)?.as_blob()?), id), Late::Added);
             index.seen.indexed = id;
         }
         let mut statement = self.prepare_cached("SELECT id, object, prefix FROM removed WHERE id > ?1")?;
         let mut rows = statement.query([index.seen.swept])?;
         while let Some(row) = rows.next()? {
             let (number, id) = (row.get(0)?, row.get(1)?);
-            index.late.insert((row.get(2)?, id), Late::Removed(number));
+            index.late.insert((prefix(row.get_ref(2)?.as_blob()?), id), Late::Removed(number));
             index.seen.swept = number;
             // It may have come and gone since it was looked: nothing but this tells that there was one.
             index.seen.indexed = index.seen.indexed.max(id);
@@ -229,7 +239,29 @@ impl<'a> Tables<'a> {
     }
 }
 
+impl Default for Index {
+    fn default() -> Index {
+        Index::gathering(AMOUNTS)
+    }
+}
+
 impl Index {
+    fn gathering(amounts: Amounts) -> Index {
+        Index {
+            amounts,
+            is_current: false,
+            bounds: None,
+            seen: Bounds::default(),
+            late: BTreeMap::new(),
+            moving: None,
+        }
+    }
+
+    /// What it knows may be of changes that are undone.
+    pub fn forget(&mut self) {
+        *self = Index::gathering(self.amounts);
+    }
+
     /// The table has all up to these.
     fn begin(&mut self, bounds: Bounds) {
         self.late.retain(|(_, id), late| match late {
@@ -244,7 +276,7 @@ impl Index {
 
     /// What is to be moved, if there is enough.
     fn moving(&self) -> Option<Moving> {
-        let is_much = self.late.len() >= LATE;
+        let is_much = self.late.len() >= self.amounts.late;
         self.moving.or(is_much.then_some(Moving { until: self.seen, moved: ([0; PREFIX], i64::MIN) }))
     }
 
@@ -262,11 +294,119 @@ fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
 }
 
 fn place(row: Option<&Row<'_>>) -> Result<Option<(Prefix, i64)>> {
-    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+    row.map(|row| Ok((prefix(row.get_ref(0)?.as_blob()?), row.get(1)?))).transpose()
 }
 
 fn prefix(digest: &[u8]) -> Prefix {
     let mut prefix = [0; PREFIX];
     prefix.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
     prefix
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+    use rusqlite::{Connection, TransactionBehavior};
+
+    use super::{super::open, *};
+
+    type Objects = BTreeMap<[u8; 32], i64>;
+
+    /// Few, and several have the same prefix.
+    fn digests() -> Vec<[u8; 32]> {
+        let digest = |number: u8| [[number % 5; 16], [number; 16]].concat().try_into().unwrap();
+        (1..=30).map(digest).collect()
+    }
+
+    fn opened(path: &Path) -> (Connection, Index) {
+        open::make(path).unwrap();
+        (open::open(path).unwrap(), Index::gathering(Amounts { late: 8, step: 9 }))
+    }
+
+    fn add_or_remove(tables: &Tables<'_>, objects: &mut Objects, digest: &[u8; 32]) {
+        let found = tables.find(digest).unwrap();
+        assert_eq!(found, objects.get(digest).copied());
+        if let Some(id) = found {
+            tables.execute("DELETE FROM objects WHERE id = ?1", [id]).unwrap();
+            objects.remove(digest);
+            return;
+        }
+        let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
+            since, reason, records, appended) VALUES (?1, 'c', x'', x'', 0, 0, 0, 0, 0, 0, 0, '', 0, 0)";
+        let id = tables.prepare_cached(sql).unwrap().insert([digest]).unwrap();
+        tables.added(digest, id).unwrap();
+        objects.insert(*digest, id);
+    }
+
+    /// In one transaction, which may be undone, or a part of it.
+    fn change(rng: &mut StdRng, (connection, index): &mut (Connection, Index), objects: &mut Objects) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        let tables = Tables::of(&transaction, index);
+        let before = objects.clone();
+        for _ in 0..rng.gen_range(1..5) {
+            add_or_remove(&tables, objects, digests().choose(rng).unwrap());
+        }
+        if rng.gen_bool(0.1) {
+            let so_far = objects.clone();
+            tables.execute_batch("SAVEPOINT change").unwrap();
+            add_or_remove(&tables, objects, digests().choose(rng).unwrap());
+            tables.execute_batch("ROLLBACK TO change; RELEASE change").unwrap();
+            tables.forget();
+            *objects = so_far;
+        }
+        tables.advance().unwrap();
+        if rng.gen_bool(0.1) {
+            transaction.rollback().unwrap();
+            index.forget();
+            *objects = before;
+            return;
+        }
+        transaction.commit().unwrap();
+    }
+
+    /// Finds what is there, alone and in a list.
+    fn look(rng: &mut StdRng, (connection, index): &mut (Connection, Index), objects: &Objects) {
+        let transaction = connection.transaction().unwrap();
+        let tables = Tables::of(&transaction, index);
+        let digest = *digests().choose(rng).unwrap();
+        assert_eq!(tables.find(&digest).unwrap(), objects.get(&digest).copied());
+        let most = rng.gen_range(1..9);
+        let listed = tables.behind(&digest, most).unwrap();
+        let behind = objects.range((Bound::Excluded(digest), Bound::Unbounded));
+        assert_eq!(listed, behind.map(|(_, id)| *id).take(most).collect::<Vec<_>>());
+        assert_eq!(tables.behind(&[], 99).unwrap(), objects.values().copied().collect::<Vec<_>>());
+    }
+
+    fn count(connection: &Connection, sql: &str) -> i64 {
+        connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn several_connections_find_what_each_of_them_adds_and_removes() {
+        for seed in 0..40 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("journal");
+            let mut connections: Vec<_> = (0..3).map(|_| opened(&path)).collect();
+            let mut objects = Objects::new();
+            for _ in 0..150 {
+                let (one, another) = (rng.gen_range(0..3), rng.gen_range(0..3));
+                change(&mut rng, &mut connections[one], &mut objects);
+                look(&mut rng, &mut connections[another], &objects);
+                let lost = "SELECT count(*) FROM objects WHERE id <= (SELECT indexed FROM counters)
+                    AND id NOT IN (SELECT object FROM digests)";
+                let kept = "SELECT count(*) FROM digests WHERE object NOT IN (SELECT id FROM objects)
+                    AND object NOT IN (SELECT object FROM removed WHERE id > (SELECT swept FROM counters))";
+                assert_eq!(
+                    (count(&connections[0].0, lost), count(&connections[0].0, kept)),
+                    (0, 0),
+                    "seed {seed}"
+                );
+            }
+            let moved = count(&connections[0].0, "SELECT min(indexed, swept) FROM counters");
+            assert!(moved > 0, "seed {seed}: nothing has moved");
+        }
+    }
 }

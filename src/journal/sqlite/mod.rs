@@ -163,15 +163,13 @@ impl Journal for Sqlite {
         sightings: &[WriteId],
     ) -> Result<Resolution, JournalError> {
         let (lease, seen, sightings) = (lease.clone(), seen.to_vec(), sightings.to_vec());
-        let resolve =
-            move |tables: &Tables<'_>, now| leases::resolve(tables, &lease, &seen, &sightings, now);
+        let resolve = move |tables: &Tables<'_>, now| leases::resolve(tables, &lease, &seen, &sightings, now);
         self.write(Safety::Process, resolve).await
     }
 
     async fn postpone(&self, lease: &Lease, later: Later, why: &str) -> Result<(), JournalError> {
         let (lease, why) = (lease.clone(), why.to_owned());
-        let postpone =
-            move |tables: &Tables<'_>, now| leases::postpone(tables, &lease, now, later, &why);
+        let postpone = move |tables: &Tables<'_>, now| leases::postpone(tables, &lease, now, later, &why);
         self.write(Safety::Process, postpone).await
     }
 
@@ -229,8 +227,7 @@ impl Journal for Sqlite {
 
     async fn drop_object(&self, object: &Object, reason: &str) -> Result<bool, JournalError> {
         let (object, reason) = (object.clone(), reason.to_owned());
-        let drop_object =
-            move |tables: &Tables<'_>, now| leases::drop_object(tables, &object, &reason, now);
+        let drop_object = move |tables: &Tables<'_>, now| leases::drop_object(tables, &object, &reason, now);
         self.write(Safety::Disk, drop_object).await
     }
 

@@ -75,8 +75,7 @@ fn is_under_way(tables: &Tables<'_>, (WriteId { gateway, number }, digest): &Par
 
 /// Whether a settled write must be kept as a record.
 fn is_contested(tables: &Tables<'_>, (WriteId { gateway, number }, digest): &Part) -> Result<bool> {
-    let sql =
-        "SELECT EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number <> ?3))";
+    let sql = "SELECT EXISTS (SELECT 1 FROM intents WHERE digest = ?1 AND (gateway <> ?2 OR number <> ?3))";
     let is_written: bool =
         tables.prepare_cached(sql)?.query_row(params![digest, gateway, number], |row| row.get(0))?;
     Ok(is_written || tables.find(digest)?.is_some())
@@ -88,7 +87,9 @@ pub fn orphan(tables: &Tables<'_>, gateway: i64, now: i64, settle: i64) -> Resul
     let turn = turn(tables)?;
     add(tables, orphans.iter().map(|orphan| &orphan.record), turn, now, settle)?;
     for Orphan { record, unreadable } in orphans {
-        let (Some(payload), Some(id)) = (unreadable, tables.find(&record.intent.object.digest())?) else { continue };
+        let (Some(payload), Some(id)) = (unreadable, tables.find(&record.intent.object.digest())?) else {
+            continue;
+        };
         let sql = "UPDATE records SET payload = ?4 WHERE object = ?1 AND gateway = ?2 AND number = ?3";
         tables.prepare_cached(sql)?.execute(params![id, gateway, record.id().number, payload])?;
     }

@@ -158,7 +158,13 @@ impl File {
         if usage == Use::Write {
             checkpoint::beside(&mut connection, path)?;
         }
-        let file = File { path: path.to_owned(), identity, connection, index: Index::default(), safety: Safety::Disk };
+        let file = File {
+            path: path.to_owned(),
+            identity,
+            connection,
+            index: Index::default(),
+            safety: Safety::Disk,
+        };
         file.is_there()?;
         Ok(file)
     }
@@ -175,13 +181,9 @@ impl File {
         }
     }
 
-    fn read<T>(
-        &mut self,
-        work: impl FnOnce(&Tables<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, JournalError> {
+    fn read<T>(&mut self, work: impl FnOnce(&Tables<'_>) -> rusqlite::Result<T>) -> Result<T, JournalError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred);
-        let read =
-            transaction.and_then(|transaction| work(&Tables::of(&transaction, &mut self.index)));
+        let read = transaction.and_then(|transaction| work(&Tables::of(&transaction, &mut self.index)));
         read.map_err(|error| told(&error))
     }
 
@@ -212,7 +214,7 @@ impl File {
         let done = group::work(&tables, group).and_then(|()| tables.advance());
         let done = done.and_then(|()| transaction.commit());
         if done.is_err() {
-            self.index = Index::default();
+            self.index.forget();
         }
         done
     }

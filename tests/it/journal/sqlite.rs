@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use akubra::journal::{Enrolled, Filter, Journal, JournalError, News, Resolution, Sqlite, Wanted};
+use akubra::journal::{Enrolled, Journal, JournalError, News, Resolution, Sqlite, Wanted};
 use rusqlite::Connection;
 
 use super::bench::*;
@@ -263,30 +263,6 @@ fn a_file_of_the_first_version_is_brought_to_this_one() {
         assert_eq!(journal.counts().await.unwrap().open, 1);
         journal.leave(&host(1), SETTLE).await.unwrap();
         assert_eq!(at(&path).alive(&host(1)).await.unwrap(), Some(1));
-    });
-}
-
-#[test]
-fn objects_whose_digests_begin_alike_are_two() {
-    run(async {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        let journal = at(&path);
-        let (one, two) = (object("one"), object("two"));
-        apply(&journal, vec![diverged(id(1, 1), &one)]).await.unwrap();
-        let alike = [&two.digest()[..6], &one.digest()[6..]].concat();
-        let other = Connection::open(&path).unwrap();
-        other.execute("UPDATE objects SET digest = ?1", [&alike]).unwrap();
-        assert_eq!(journal.show(&two).await.unwrap(), None);
-        apply(&journal, vec![diverged(id(1, 2), &two)]).await.unwrap();
-        assert_eq!(journal.show(&two).await.unwrap().unwrap().records[0].id(), id(1, 2));
-        let listed = journal.list(&Filter::default(), None, 9).await.unwrap();
-        let listed: Vec<_> = listed.into_iter().map(|case| case.object.key).collect();
-        let expected: Vec<Vec<u8>> = match alike < two.digest().to_vec() {
-            true => vec![one.key, two.key],
-            false => vec![two.key, one.key],
-        };
-        assert_eq!(listed, expected);
     });
 }
 
