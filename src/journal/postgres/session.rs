@@ -36,8 +36,11 @@ const CANCEL: Duration = Duration::from_secs(2);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often a transaction is tried that others get in the way of.
 const TRIES: usize = 5;
+/// All that is asked is of few rows. Where the planner does not know it, because nothing was analysed yet, it would start
+/// processes for each call, which take longer than the call.
 const SETTINGS: &str = "SET statement_timeout = '8s'; SET idle_in_transaction_session_timeout = '15s';
     SET default_transaction_isolation = 'read committed'; SET standard_conforming_strings = on;
+    SET max_parallel_workers_per_gather = 0;
     SET search_path = akubra_journal, pg_temp";
 
 pub type Result<T> = std::result::Result<T, Failure>;
