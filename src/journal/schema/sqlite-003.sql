@@ -1,8 +1,8 @@
--- Version 3 of the journal in SQLite: objects are found by six bytes of their digest, which are nearly always enough, in a
--- table that stays behind: src/journal/sqlite/index.rs. Digests come in no order, so each new object would change a page
--- anywhere: it was what a journal with many objects cost beside an empty one.
+-- Version 3 of the journal in SQLite: objects are found by six bytes of their digest, which are nearly always enough, and
+-- not by all 32. Digests come in no order, so each new object changes a page of the index anywhere: it is what a journal
+-- with many objects costs beside an empty one.
 CREATE TABLE found (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     digest BLOB NOT NULL,
     cluster TEXT NOT NULL,
     bucket BLOB NOT NULL,
@@ -22,7 +22,8 @@ CREATE TABLE found (
     reason TEXT NOT NULL,
     records INTEGER NOT NULL,
     appended INTEGER NOT NULL,
-    known BLOB
+    known BLOB,
+    prefix BLOB NOT NULL AS (substr(digest, 1, 6)) VIRTUAL
 ) STRICT;
 INSERT INTO found SELECT id, digest, cluster, bucket, key, standing, diverged, due, calm, worker, token, held,
     unseen_since, unseen_until, replaced, attempts, since, reason, records, appended, known FROM objects;
@@ -30,6 +31,7 @@ INSERT INTO found SELECT id, digest, cluster, bucket, key, standing, diverged, d
 DROP TABLE objects;
 ALTER TABLE found RENAME TO objects;
 
+CREATE INDEX objects_prefix ON objects (prefix);
 CREATE INDEX objects_due ON objects (diverged, due) WHERE standing = 0;
 CREATE INDEX objects_since ON objects (since) WHERE standing = 0;
 CREATE INDEX objects_aside ON objects (id) WHERE standing <> 0;
@@ -48,23 +50,4 @@ END;
 CREATE TRIGGER objects_removed AFTER DELETE ON objects BEGIN
     UPDATE counters SET
         open = open - (old.standing = 0), parked = parked - (old.standing = 1), dead = dead - (old.standing = 2);
-    INSERT INTO removed (object, prefix) VALUES (old.id, substr(old.digest, 1, 6));
 END;
-
-CREATE TABLE digests (
-    prefix BLOB NOT NULL,
-    object INTEGER NOT NULL,
-    PRIMARY KEY (prefix, object)
-) STRICT, WITHOUT ROWID;
-INSERT INTO digests SELECT substr(digest, 1, 6), id FROM objects ORDER BY 1, 2;
-
--- The newest stays, as in `events`.
-CREATE TABLE removed (
-    id INTEGER PRIMARY KEY,
-    object INTEGER NOT NULL,
-    prefix BLOB NOT NULL
-) STRICT;
-
-ALTER TABLE counters ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE counters ADD COLUMN swept INTEGER NOT NULL DEFAULT 0;
-UPDATE counters SET indexed = (SELECT coalesce(max(id), 0) FROM objects);

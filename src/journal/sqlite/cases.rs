@@ -5,7 +5,7 @@ use rusqlite::{Result, Row, params};
 use super::index::Tables;
 use crate::journal::{
     Case, Counts, Filter, Known, Mark, News, Object, RECORDS_READ, Unresolved, WriteId,
-    row::{self, Records, Unreadable, standing, unseen},
+    row::{self, Records, standing, unseen},
     rules::KEPT_EVENTS,
 };
 
@@ -16,7 +16,8 @@ const COLUMNS: &str = "id, cluster, bucket, key, standing, attempts, since, due,
 /// An object's row, and its case but for records and writes under way.
 struct Found {
     id: i64,
-    digest: [u8; 32],
+    /// As it is in the row, by which it is listed.
+    digest: Vec<u8>,
     case: Case,
 }
 
@@ -37,16 +38,20 @@ fn found(row: &Row<'_>) -> Result<Found> {
 }
 
 /// With what cannot be read of it, which is its reason then.
-fn complete(tables: &Tables<'_>, found: Found) -> Result<(Case, Option<Unreadable>)> {
+fn complete(tables: &Tables<'_>, found: Found) -> Result<(Case, Option<String>)> {
     let Found { id, digest, mut case } = found;
+    let own = case.object.digest();
     let Records { all, unreadable } = records_of(tables, id, &case.object, RECORDS_READ)?;
     case.more = case.more.saturating_sub(all.len() as u64);
     case.records = all;
-    case.under_way = under_way(tables, &digest)?;
-    if let Some(unreadable) = &unreadable {
-        case.reason = unreadable.to_string();
+    case.under_way = under_way(tables, &own)?;
+    let is_hidden = digest[..] != own;
+    let hidden = is_hidden.then(|| "its row has another digest: by its name nobody finds it".to_owned());
+    let why = hidden.or(unreadable.map(|unreadable| unreadable.to_string()));
+    if let Some(why) = &why {
+        case.reason.clone_from(why);
     }
-    Ok((case, unreadable))
+    Ok((case, why))
 }
 
 /// Those with the least numbers, where there are more than `most`: as they lie in the table, so that no others are read.
@@ -75,7 +80,7 @@ pub fn under_way(tables: &Tables<'_>, digest: &[u8; 32]) -> Result<usize> {
     Ok(count as usize)
 }
 
-pub fn by_id(tables: &Tables<'_>, id: i64) -> Result<(Case, Option<Unreadable>)> {
+pub fn by_id(tables: &Tables<'_>, id: i64) -> Result<(Case, Option<String>)> {
     complete(tables, found_by(tables, id)?)
 }
 
@@ -96,14 +101,14 @@ pub fn list(
     filter: &Filter,
     after: &[u8],
     most: usize,
-) -> Result<(Vec<Case>, Option<[u8; 32]>)> {
+) -> Result<(Vec<Case>, Option<Vec<u8>>)> {
     let rows = tables.behind(after, PAGE)?.into_iter().map(|id| found_by(tables, id));
     let rows = rows.collect::<Result<Vec<Found>>>()?;
-    let mut last = rows.last().map(|found| found.digest).filter(|_| rows.len() == PAGE);
+    let mut last = rows.last().map(|found| found.digest.clone()).filter(|_| rows.len() == PAGE);
     let mut cases = Vec::new();
     let names = Filter { backend: None, ..filter.clone() };
     for found in rows.into_iter().filter(|found| names.takes(&found.case)) {
-        let digest = found.digest;
+        let digest = found.digest.clone();
         let (case, _) = complete(tables, found)?;
         if filter.takes(&case) {
             cases.push(case);

@@ -26,8 +26,10 @@ use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
 /// What `digests` has of a digest: nearly always enough, and a third of a page less for each object.
 type Prefix = [u8; PREFIX];
 const PREFIX: usize = 6;
-/// What a gateway, a worker and the command line gather: 2 MiB, or double of that while it is moved.
-const AMOUNTS: Amounts = Amounts { late: 64 << 10, step: 512 };
+/// At most 2 MiB, or double of that while it is moved.
+const AMOUNTS: Amounts = Amounts { least: 4 << 10, most: 64 << 10, step: 512 };
+/// The part of all objects that is left behind: about ten changes share a page then.
+const LEFT: usize = 16;
 /// The part of all that goes with a transaction where it is more than a step: so that large transactions do not leave more
 /// here than they take along.
 const PART: usize = 64;
@@ -48,6 +50,8 @@ pub struct Index {
     is_current: bool,
     /// `None` = nothing was read yet.
     bounds: Option<Bounds>,
+    /// How many objects there are.
+    objects: usize,
     /// Greatest id of an object, and greatest number of `removed`, that it knows.
     seen: Bounds,
     late: BTreeMap<(Prefix, i64), Late>,
@@ -56,8 +60,9 @@ pub struct Index {
 
 #[derive(Debug, Clone, Copy)]
 struct Amounts {
-    /// Changes that are left here before they go into the table: the more there are, the more of them share a page.
-    late: usize,
+    /// Changes that are left here before they go into the table, whatever there is.
+    least: usize,
+    most: usize,
     /// So many go with one transaction.
     step: usize,
 }
@@ -102,12 +107,9 @@ impl<'a> Tables<'a> {
     /// The id of the object with this digest.
     pub fn find(&self, digest: &[u8; 32]) -> Result<Option<i64>> {
         let prefix = prefix(digest);
-        let late = self
-            .current()?
-            .added((prefix, i64::MIN))
-            .take_while(|place| place.0 == prefix)
-            .collect::<Vec<_>>();
-        for (_, id) in late {
+        let index = self.current()?;
+        let late = index.late.range((prefix, i64::MIN)..=(prefix, i64::MAX));
+        for id in late.filter(|(_, late)| **late == Late::Added).map(|((_, id), _)| *id) {
             if self.digest(id)?.as_deref() == Some(digest) {
                 return Ok(Some(id));
             }
@@ -136,7 +138,7 @@ impl<'a> Tables<'a> {
     pub fn behind(&self, after: &[u8], most: usize) -> Result<Vec<i64>> {
         let first = prefix(after);
         let index = self.current()?;
-        let mut late = index.added((first, i64::MIN)).peekable();
+        let mut late = index.late.range((first, i64::MIN)..).map(|(place, _)| *place).peekable();
         let sql = "SELECT prefix, object FROM digests WHERE prefix >= ?1 ORDER BY prefix, object";
         let mut statement = self.prepare_cached(sql)?;
         let mut rows = statement.query([first])?;
@@ -152,9 +154,11 @@ impl<'a> Tables<'a> {
                 early = place(rows.next()?)?;
             }
             late.next_if_eq(&next);
-            found.extend(
-                self.digest(next.1)?.filter(|digest| &digest[..] > after).map(|digest| (digest, next.1)),
-            );
+            // What is gone is in `late` as long as it is in the table.
+            if !matches!(index.late.get(&next), Some(Late::Removed(_))) {
+                let digest = self.digest(next.1)?.filter(|digest| &digest[..] > after);
+                found.extend(digest.map(|digest| (digest, next.1)));
+            }
         }
         found.sort_unstable();
         found.truncate(most);
@@ -212,9 +216,11 @@ impl<'a> Tables<'a> {
         if index.is_current {
             return Ok(index);
         }
-        let bounds = self
-            .prepare_cached("SELECT indexed, swept FROM counters")?
-            .query_row([], |row| Ok(Bounds { indexed: row.get(0)?, swept: row.get(1)? }))?;
+        let sql = "SELECT indexed, swept, open + parked + dead FROM counters";
+        let (bounds, objects): (_, i64) = self
+            .prepare_cached(sql)?
+            .query_row([], |row| Ok((Bounds { indexed: row.get(0)?, swept: row.get(1)? }, row.get(2)?)))?;
+        index.objects = usize::try_from(objects).unwrap_or(0);
         if index.bounds != Some(bounds) {
             index.begin(bounds);
         }
@@ -251,6 +257,7 @@ impl Index {
             amounts,
             is_current: false,
             bounds: None,
+            objects: 0,
             seen: Bounds::default(),
             late: BTreeMap::new(),
             moving: None,
@@ -276,13 +283,9 @@ impl Index {
 
     /// What is to be moved, if there is enough.
     fn moving(&self) -> Option<Moving> {
-        let is_much = self.late.len() >= self.amounts.late;
+        let Amounts { least, most, .. } = self.amounts;
+        let is_much = self.late.len() >= (self.objects / LEFT).clamp(least, most);
         self.moving.or(is_much.then_some(Moving { until: self.seen, moved: ([0; PREFIX], i64::MIN) }))
-    }
-
-    /// Where objects are that may not be in the table, from this one on.
-    fn added(&self, from: (Prefix, i64)) -> impl Iterator<Item = (Prefix, i64)> {
-        self.late.range(from..).filter(|(_, late)| **late == Late::Added).map(|(place, _)| *place)
     }
 }
 
@@ -304,109 +307,4 @@ fn prefix(digest: &[u8]) -> Prefix {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
-    use rusqlite::{Connection, TransactionBehavior};
-
-    use super::{super::open, *};
-
-    type Objects = BTreeMap<[u8; 32], i64>;
-
-    /// Few, and several have the same prefix.
-    fn digests() -> Vec<[u8; 32]> {
-        let digest = |number: u8| [[number % 5; 16], [number; 16]].concat().try_into().unwrap();
-        (1..=30).map(digest).collect()
-    }
-
-    fn opened(path: &Path) -> (Connection, Index) {
-        open::make(path).unwrap();
-        (open::open(path).unwrap(), Index::gathering(Amounts { late: 8, step: 9 }))
-    }
-
-    fn add_or_remove(tables: &Tables<'_>, objects: &mut Objects, digest: &[u8; 32]) {
-        let found = tables.find(digest).unwrap();
-        assert_eq!(found, objects.get(digest).copied());
-        if let Some(id) = found {
-            tables.execute("DELETE FROM objects WHERE id = ?1", [id]).unwrap();
-            objects.remove(digest);
-            return;
-        }
-        let sql = "INSERT INTO objects (digest, cluster, bucket, key, standing, diverged, due, calm, replaced, attempts,
-            since, reason, records, appended) VALUES (?1, 'c', x'', x'', 0, 0, 0, 0, 0, 0, 0, '', 0, 0)";
-        let id = tables.prepare_cached(sql).unwrap().insert([digest]).unwrap();
-        tables.added(digest, id).unwrap();
-        objects.insert(*digest, id);
-    }
-
-    /// In one transaction, which may be undone, or a part of it.
-    fn change(rng: &mut StdRng, (connection, index): &mut (Connection, Index), objects: &mut Objects) {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-        let tables = Tables::of(&transaction, index);
-        let before = objects.clone();
-        for _ in 0..rng.gen_range(1..5) {
-            add_or_remove(&tables, objects, digests().choose(rng).unwrap());
-        }
-        if rng.gen_bool(0.1) {
-            let so_far = objects.clone();
-            tables.execute_batch("SAVEPOINT change").unwrap();
-            add_or_remove(&tables, objects, digests().choose(rng).unwrap());
-            tables.execute_batch("ROLLBACK TO change; RELEASE change").unwrap();
-            tables.forget();
-            *objects = so_far;
-        }
-        tables.advance().unwrap();
-        if rng.gen_bool(0.1) {
-            transaction.rollback().unwrap();
-            index.forget();
-            *objects = before;
-            return;
-        }
-        transaction.commit().unwrap();
-    }
-
-    /// Finds what is there, alone and in a list.
-    fn look(rng: &mut StdRng, (connection, index): &mut (Connection, Index), objects: &Objects) {
-        let transaction = connection.transaction().unwrap();
-        let tables = Tables::of(&transaction, index);
-        let digest = *digests().choose(rng).unwrap();
-        assert_eq!(tables.find(&digest).unwrap(), objects.get(&digest).copied());
-        let most = rng.gen_range(1..9);
-        let listed = tables.behind(&digest, most).unwrap();
-        let behind = objects.range((Bound::Excluded(digest), Bound::Unbounded));
-        assert_eq!(listed, behind.map(|(_, id)| *id).take(most).collect::<Vec<_>>());
-        assert_eq!(tables.behind(&[], 99).unwrap(), objects.values().copied().collect::<Vec<_>>());
-    }
-
-    fn count(connection: &Connection, sql: &str) -> i64 {
-        connection.query_row(sql, [], |row| row.get(0)).unwrap()
-    }
-
-    #[test]
-    fn several_connections_find_what_each_of_them_adds_and_removes() {
-        for seed in 0..40 {
-            let mut rng = StdRng::seed_from_u64(seed);
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("journal");
-            let mut connections: Vec<_> = (0..3).map(|_| opened(&path)).collect();
-            let mut objects = Objects::new();
-            for _ in 0..150 {
-                let (one, another) = (rng.gen_range(0..3), rng.gen_range(0..3));
-                change(&mut rng, &mut connections[one], &mut objects);
-                look(&mut rng, &mut connections[another], &objects);
-                let lost = "SELECT count(*) FROM objects WHERE id <= (SELECT indexed FROM counters)
-                    AND id NOT IN (SELECT object FROM digests)";
-                let kept = "SELECT count(*) FROM digests WHERE object NOT IN (SELECT id FROM objects)
-                    AND object NOT IN (SELECT object FROM removed WHERE id > (SELECT swept FROM counters))";
-                assert_eq!(
-                    (count(&connections[0].0, lost), count(&connections[0].0, kept)),
-                    (0, 0),
-                    "seed {seed}"
-                );
-            }
-            let moved = count(&connections[0].0, "SELECT min(indexed, swept) FROM counters");
-            assert!(moved > 0, "seed {seed}: nothing has moved");
-        }
-    }
-}
+mod tests;

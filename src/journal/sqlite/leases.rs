@@ -11,7 +11,7 @@ use super::{
 };
 use crate::journal::{
     Case, Later, Lease, Object, RECORDS_MOST, RECORDS_READ, Resolution, Standing, Wanted, WriteId,
-    row::{self, Back, Unreadable},
+    row::{self, Back},
 };
 
 pub struct Terms<'a> {
@@ -60,11 +60,11 @@ fn take(tables: &Tables<'_>, terms: &Terms<'_>, due: Vec<(i64, i64)>) -> Result<
     Ok(leases)
 }
 
-fn park(tables: &Tables<'_>, id: i64, why: &Unreadable) -> Result<()> {
+fn park(tables: &Tables<'_>, id: i64, why: &str) -> Result<()> {
     let sql =
         "UPDATE objects SET standing = ?2, reason = ?3, worker = NULL, token = NULL, held = NULL, due = calm
         WHERE id = ?1";
-    tables.prepare_cached(sql)?.execute(params![id, row::code(Standing::Parked), why.to_string()])?;
+    tables.prepare_cached(sql)?.execute(params![id, row::code(Standing::Parked), why])?;
     Ok(())
 }
 

@@ -201,7 +201,7 @@ impl Journal for Sqlite {
             let (page, last) = self.read(move |tables| cases::list(tables, &filter, &from, rest)).await?;
             cases.extend(page);
             let Some(last) = last else { break };
-            after = last.to_vec();
+            after = last;
         }
         Ok(cases)
     }

@@ -16,10 +16,11 @@ use super::{JournalError, checkpoint};
 /// What stands in the file's header (`file` shows it): "akbJ".
 const APPLICATION: i64 = 0x616b_624a;
 /// The first makes version 1, and so on.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../schema/sqlite-001.sql"),
     include_str!("../schema/sqlite-002.sql"),
     include_str!("../schema/sqlite-003.sql"),
+    include_str!("../schema/sqlite-004.sql"),
 ];
 /// How long the locks of other processes are waited for.
 pub const BUSY: Duration = Duration::from_secs(5);

@@ -87,9 +87,8 @@ pub fn orphan(tables: &Tables<'_>, gateway: i64, now: i64, settle: i64) -> Resul
     let turn = turn(tables)?;
     add(tables, orphans.iter().map(|orphan| &orphan.record), turn, now, settle)?;
     for Orphan { record, unreadable } in orphans {
-        let (Some(payload), Some(id)) = (unreadable, tables.find(&record.intent.object.digest())?) else {
-            continue;
-        };
+        let Some(payload) = unreadable else { continue };
+        let Some(id) = tables.find(&record.intent.object.digest())? else { continue };
         let sql = "UPDATE records SET payload = ?4 WHERE object = ?1 AND gateway = ?2 AND number = ?3";
         tables.prepare_cached(sql)?.execute(params![id, gateway, record.id().number, payload])?;
     }

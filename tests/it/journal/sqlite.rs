@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use akubra::journal::{Enrolled, Journal, JournalError, News, Resolution, Sqlite, Wanted};
+use akubra::journal::{Enrolled, Filter, Journal, JournalError, News, Resolution, Sqlite, Wanted};
 use rusqlite::Connection;
 
 use super::bench::*;
@@ -223,7 +223,7 @@ fn what_is_no_journal_is_left_alone() {
         drop(at(&path));
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
         let expected =
-            format!("{shown}: it has version 9 of the schema, of a later akubra; this one knows 3");
+            format!("{shown}: it has version 9 of the schema, of a later akubra; this one knows 4");
         assert_eq!(refusal(&path), JournalError::Unusable(expected));
         let nowhere = folder.path().join("nowhere/journal");
         assert!(matches!(refusal(&nowhere), JournalError::Unavailable(_)));
@@ -263,6 +263,29 @@ fn a_file_of_the_first_version_is_brought_to_this_one() {
         assert_eq!(journal.counts().await.unwrap().open, 1);
         journal.leave(&host(1), SETTLE).await.unwrap();
         assert_eq!(at(&path).alive(&host(1)).await.unwrap(), Some(1));
+    });
+}
+
+#[test]
+fn a_row_with_a_damaged_digest_is_in_nobodys_way() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = at(&path);
+        apply(&journal, vec![diverged(id(1, 1), &object("damaged"))]).await.unwrap();
+        let digest = "UPDATE objects SET digest = substr(digest, 1, 9)";
+        Connection::open(&path).unwrap().execute(digest, []).unwrap();
+        // Also for who opens it now, and looks where all objects are.
+        let journal = at(&path);
+        apply(&journal, vec![diverged(id(1, 2), &object("good"))]).await.unwrap();
+        let listed = journal.list(&Filter::default(), None, 9).await.unwrap();
+        assert_eq!(listed.len(), 2);
+        let leases = journal.lease("worker", Wanted::Diverged, 9, SETTLE, SETTLE).await.unwrap();
+        let leased: Vec<_> = leases.iter().map(|(lease, _)| &lease.object).collect();
+        assert_eq!(leased, [&object("good")]);
+        let parked = journal.aside(9).await.unwrap();
+        assert_eq!(parked.len(), 1);
+        assert!(parked[0].object == object("damaged") && parked[0].reason.contains("another digest"));
     });
 }
 
