@@ -205,7 +205,7 @@ async fn pages(
 
 async fn show(config: &Config, journal: &dyn Journal, one: &One, out: &mut impl Write) -> anyhow::Result<()> {
     let object = object(config, journal, &one.named).await?;
-    let case = journal.show(&object).await?.context("it has just been resolved")?;
+    let case = journal.show(&object).await?.context("it has just been resolved: there is nothing to show")?;
     let held = held(config, &object).await;
     if one.json { text::shown_line(&case, &held, out) } else { text::shown(&case, &held, out) }
 }

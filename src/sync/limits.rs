@@ -153,6 +153,16 @@ impl Backend {
         self.tell(name, &circuits, turn, why);
     }
 
+    /// It refused to tell a sub-resource of an object, for which an account may have no right that may do all else: where
+    /// questions about objects are answered, that says nothing of others' objects.
+    fn kept_back(&self, name: &str, object: &Object, why: String) -> Result<String, String> {
+        if self.circuits().of(Kind::Ask).is_well() {
+            Ok(why)
+        } else {
+            self.refused(name, Kind::Read, object, why)
+        }
+    }
+
     /// It refused something of an object: why, or that it refuses the account.
     fn refused(&self, name: &str, kind: Kind, object: &Object, why: String) -> Result<String, String> {
         // Under one lock: of several at once only the first finds it well.
@@ -314,7 +324,16 @@ impl Stores for Limited {
         name: &str,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let _slot = self.slot(backend).await;
-        self.judged(object, &[(backend, Kind::Read)], self.inner.attribute(backend, object, name).await)
+        let told = self.inner.attribute(backend, object, name).await;
+        match (told, self.backends.get(backend)) {
+            (Err(StoreError::Denied { by, why }), Some(known)) => {
+                Err(match known.kept_back(backend, object, why) {
+                    Ok(why) => StoreError::Denied { by, why },
+                    Err(why) => StoreError::Failed(why),
+                })
+            }
+            (told, _) => self.judged(object, &[(backend, Kind::Read)], told),
+        }
     }
 
     async fn set_attribute(
@@ -334,66 +353,4 @@ impl Stores for Limited {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
-
-    use super::*;
-    use crate::sync::fixture::{A, B, EPOCH, Fake, Unheard};
-
-    struct Open;
-
-    #[async_trait]
-    impl Gate for Open {
-        async fn may_go_on(&self) -> bool {
-            true
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_backend_that_leaves_changes_unknown_is_left_alone_and_their_source_is_not() {
-        let stores = Arc::new(Fake::default());
-        stores.put(A, "key", "text", EPOCH);
-        let held = stores.holds(A, "key").unwrap();
-        let limited = Limited::new(stores.clone(), [A, B], 1, &SyncMetrics::of_process());
-        let object = Object { cluster: "main".into(), bucket: b"bucket".into(), key: b"key".into() };
-        for _ in 0..5 {
-            assert!(limited.admit(&[A.into(), B.into()]).is_ok());
-            stores.unheard.lock().unwrap().insert(B, Unheard::NotDone);
-            let copied = limited.copy(&object, (A, &held), (B, &State::Absent, Instant::now()), &Open).await;
-            assert!(matches!(copied, Err(StoreError::Unknown(_))), "{copied:?}");
-            // It answers questions.
-            assert_eq!(limited.state(B, &object).await, State::Absent);
-        }
-        assert!(limited.admit(&[A.into()]).is_ok());
-        let why = limited.admit(&[B.into()]).err().map(|(_, why)| why);
-        assert_eq!(why.as_deref(), Some("http://b:80: no answer"));
-        assert_eq!(stores.most_at_once.load(Relaxed), 1);
-
-        // An object that needs no change there says nothing of changes, and keeps nobody from trying one.
-        tokio::time::advance(Duration::from_secs(10)).await;
-        let names = [B.to_owned()];
-        let pass = limited.admit(&names).ok().unwrap();
-        assert!(limited.admit(&names).is_err());
-        limited.state(B, &object).await;
-        pass.end();
-        assert!(limited.admit(&names).is_ok() && limited.admit(&names).is_ok());
-        stores.unheard.lock().unwrap().insert(B, Unheard::NotDone);
-        let copied = limited.copy(&object, (A, &held), (B, &State::Absent, Instant::now()), &Open).await;
-        assert!(matches!(copied, Err(StoreError::Unknown(_))), "{copied:?}");
-        assert!(limited.admit(&names).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_of_no_use_about_objects_says_nothing_of_their_backend() {
-        let stores = Arc::new(Fake::default());
-        let limited = Limited::new(stores.clone(), [A], 1, &SyncMetrics::of_process());
-        let object = |key: &str| Object { cluster: "main".into(), bucket: b"bucket".into(), key: key.into() };
-        stores.unreadable.lock().unwrap().insert((A, "key"));
-        for _ in 0..9 {
-            let state = limited.state(A, &object("key")).await;
-            assert!(matches!(&state, State::Refused(why) if why.contains("metadata")), "{state:?}");
-        }
-        assert!(limited.admit(&[A.into()]).is_ok());
-        assert_eq!(limited.state(A, &object("other")).await, State::Absent);
-    }
-}
+mod tests;

@@ -6,7 +6,9 @@
 //! left that was killed while it wrote is ended first: else the next record would be part of it.
 //!
 //! During a takeover two processes write to one log. Their lines do not mix: a file is appended to, which the kernel
-//! does for one write after the other, and what may be a pipe gets lines in pieces that a pipe takes at once.
+//! does for one write after the other, and what may be a pipe gets lines in pieces that a pipe takes at once. But who looks
+//! at a file may see a part of a write that is under way: its size grows page by page, with pauses where the disk is slow.
+//! So a line without an end is one that was left so only if it stays as it is.
 
 use std::{
     fmt,
@@ -17,6 +19,8 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -26,6 +30,10 @@ use crate::config::LogConfig;
 
 /// What Linux writes to a pipe in one piece.
 const PIPE_BUF: usize = 4096;
+/// Longer than Linux lets a write wait for the disk between two pages.
+const PAUSE: Duration = Duration::from_millis(250);
+/// At a file that others write to: whoever keeps it growing has written behind what was torn.
+const LOOKS: usize = 3;
 
 /// A log's file cannot be opened.
 #[derive(Debug, Error)]
@@ -61,8 +69,8 @@ pub enum Destination {
         path: PathBuf,
         file: File,
         fifo: bool,
-        /// Its last line, of a process before, has no end yet.
-        torn: bool,
+        /// Nothing was written to it yet: its last line, of a process before, may have no end.
+        fresh: bool,
     },
     Sink(Box<dyn Sink>),
     /// A test's writer.
@@ -83,8 +91,7 @@ impl Destination {
         if let Some(path) = &config.file {
             let opened = open_file(path).map_err(|source| OpenError { log, path: path.clone(), source });
             let (file, fifo) = opened?;
-            let torn = !fifo && is_torn(path);
-            destinations.push(Destination::File { path: path.clone(), file, fifo, torn });
+            destinations.push(Destination::File { path: path.clone(), file, fifo, fresh: true });
         }
         if let Some(syslog) = &config.syslog {
             destinations.push(Destination::Sink(Box::new(SyslogSink::new(log, syslog.clone()))));
@@ -125,11 +132,12 @@ impl Destination {
                 write_counted(&mut stdout, bytes, PIPE_BUF, written)
             }
             Destination::File { file, fifo: true, .. } => write_counted(file, bytes, PIPE_BUF, written),
-            Destination::File { file, torn, .. } => {
-                if *torn {
+            Destination::File { path, file, fresh, .. } => {
+                // Not before: the predecessor may have been killed since the file was opened.
+                if *fresh && is_left(|| torn_at(path), PAUSE) {
                     file.write_all(b"\n")?;
-                    *torn = false;
                 }
+                *fresh = false;
                 write_counted(file, bytes, usize::MAX, written)
             }
             Destination::Sink(sink) => sink.write(bytes, written),
@@ -169,16 +177,30 @@ fn open_file(path: &Path) -> io::Result<(File, bool)> {
     Ok((options.open(path)?, fifo))
 }
 
-/// Whether the last line of a file has no end. What cannot be read, as a terminal or a device, has no lines.
-fn is_torn(path: &Path) -> bool {
-    let last = || -> io::Result<u8> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::End(-1))?;
-        let mut last = [0];
-        file.read_exact(&mut last)?;
-        Ok(last[0])
-    };
-    path.metadata().is_ok_and(|metadata| metadata.is_file()) && last().is_ok_and(|last| last != b'\n')
+/// The last byte's place in a file whose last line has no end. What cannot be read, as a terminal or a device, has no lines.
+fn torn_at(path: &Path) -> Option<u64> {
+    path.metadata().ok().filter(|metadata| metadata.is_file())?;
+    let mut file = File::open(path).ok()?;
+    let at = file.seek(SeekFrom::End(-1)).ok()?;
+    let mut last = [0];
+    file.read_exact(&mut last).ok()?;
+    (last[0] != b'\n').then_some(at)
+}
+
+/// Whether a file is torn and stays so: nobody is writing the line.
+fn is_left(mut torn_at: impl FnMut() -> Option<u64>, pause: Duration) -> bool {
+    let mut seen = None;
+    for look in 0..LOOKS {
+        if look > 0 {
+            thread::sleep(pause);
+        }
+        match torn_at() {
+            None => return false,
+            at if at == seen => return true,
+            at => seen = at,
+        }
+    }
+    false
 }
 
 /// Writes whole lines at once, in pieces of about `most` bytes.
@@ -244,6 +266,36 @@ mod tests {
             opened[0].write(line, &mut |_| ()).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntw\nthree\nfour!\n");
+    }
+
+    #[test]
+    fn a_line_that_the_predecessor_was_writing_is_not_ended_twice_and_one_that_it_left_later_is_ended() {
+        for (before, then, expected) in
+            [("one\ntw", "o\n", "one\ntwo\nthree\n"), ("one\n", "tw", "one\ntw\nthree\n")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("sync.log");
+            std::fs::write(&path, before).unwrap();
+            let mut predecessor = OpenOptions::new().append(true).open(&path).unwrap();
+            let mut opened = Destination::open_all("synclog", &to_file(path.clone())).unwrap();
+            predecessor.write_all(then.as_bytes()).unwrap();
+            opened[0].write(b"three\n", &mut |_| ()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_is_left_torn_only_if_it_stays_as_it_is() {
+        for (looks, left) in [
+            (&[None][..], false),
+            (&[Some(5), None], false),
+            (&[Some(5), Some(5)], true),
+            (&[Some(5), Some(9), Some(9)], true),
+            (&[Some(5), Some(9), Some(12)], false),
+        ] {
+            let mut next = looks.iter();
+            assert_eq!(is_left(|| *next.next().unwrap(), Duration::ZERO), left, "{looks:?}");
+        }
     }
 
     #[test]

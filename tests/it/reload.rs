@@ -257,6 +257,20 @@ fn what_another_process_changed_is_in_force_soon() {
         assert_eq!(reply.status, 500, "{}", reply.text());
         assert!(reply.text().contains("cannot be kept"), "{}", reply.text());
         assert_eq!(listed(technical, &a).await["maintenance"], false);
+        // Trouble with the file is told, and its end.
+        let told = |what| {
+            let gateway = &gateway;
+            soon(what, async move {
+                while !gateway.stderr().contains(what) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+        };
+        told("changes at run time are as before: ").await;
+        std::fs::remove_file(gateway.log_file("state")).unwrap();
+        std::fs::create_dir(gateway.log_file("state")).unwrap();
+        std::fs::write(gateway.log_file("state/runtime.json"), changes.to_string()).unwrap();
+        told("changes at run time can be read again").await;
     });
 }
 

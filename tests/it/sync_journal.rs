@@ -45,7 +45,12 @@ fn who_asks_for_what_a_backend_missed_is_told_of_its_clusters_only() {
         assert!(listed.contains("one:/bucket/of-one") && listed.lines().count() == 1, "{listed}");
         assert_eq!(printed(&gateway, &["journal", "list", "--backend", &a.url()]).await, "");
         let wrong = command(&gateway, &["journal", "list", "--backend", &b.url(), "--cluster", "two"]).await;
-        assert!(String::from_utf8_lossy(&wrong.stderr).contains("does not have this backend"), "{wrong:?}");
+        let told = String::from_utf8_lossy(&wrong.stderr);
+        assert!(told.contains("does not have this backend; it is one of one"), "{told}");
+        let wrong = command(&gateway, &["journal", "list", "--backend", "http://nowhere"]).await;
+        let told = String::from_utf8_lossy(&wrong.stderr);
+        let known = [a, b, c, d].iter().all(|backend| told.contains(&backend.url()));
+        assert!(told.contains("is no backend of the configuration, which has ") && known, "{told}");
     });
 }
 

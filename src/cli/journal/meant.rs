@@ -60,7 +60,7 @@ pub fn filter(config: &Config, filters: &Filters) -> anyhow::Result<Filter> {
     let (backend, clusters) = behind.unzip();
     let clusters = match (&filters.cluster, clusters) {
         (Some(cluster), Some(having)) if !having.contains(cluster) => {
-            bail!("cluster {cluster:?} does not have this backend")
+            bail!("cluster {cluster:?} does not have this backend; it is one of {}", having.join(", "))
         }
         (Some(cluster), _) => Some(vec![cluster.clone()]),
         (None, having) => having,
@@ -91,7 +91,11 @@ fn known_cluster(config: &Config, name: &str) -> anyhow::Result<()> {
 /// A backend's endpoint, and the clusters that have it.
 fn backend(config: &Config, url: &str) -> anyhow::Result<(String, Vec<String>)> {
     let topology = Topology::new(config);
-    let backend = topology.backend(url).with_context(|| format!("{url:?} is no backend of a cluster"))?;
+    let unknown = || {
+        let known: Vec<&str> = topology.backends.iter().map(|backend| backend.url.as_str()).collect();
+        format!("{url:?} is no backend of the configuration, which has {}", known.join(", "))
+    };
+    let backend = topology.backend(url).with_context(unknown)?;
     let clusters = topology.regions.iter().flat_map(|region| &region.clusters);
     let having = clusters.filter(|cluster| cluster.backends.iter().any(|one| one.id == backend.id));
     Ok((backend.endpoint(), having.map(|cluster| cluster.name.clone()).collect()))

@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     FIRST_LOOKUP,
     differences::{changed, keep_what_needs_a_takeover},
-    runtime::{Changes, Maintenance, SharedStore, Store, StoreError},
+    runtime::{Changes, Maintenance, SharedStore, Store, StoreError, Trouble},
 };
 use crate::{
     config::Config,
@@ -37,7 +37,7 @@ use crate::{
     },
     mirror::Mirror,
     technical::maintenance::{Change, Maintained, Switch, SwitchError},
-    telemetry::{Logs, export::tell_limits, metrics::METRICS, report::Report},
+    telemetry::{Logs, export::tell_limits, metrics::METRICS},
     topology::{Backend, Identities, Topology},
     upstream::{Upstream, resolve::Resolver},
 };
@@ -68,7 +68,7 @@ pub struct Reloader {
     store: SharedStore,
     changes: Arc<ArcSwap<Changes>>,
     /// With the file of changes.
-    trouble: Report,
+    trouble: Trouble,
     /// Snapshots that requests may still have, and their backends.
     former: Vec<(Weak<Snapshot>, Vec<Arc<Backend>>)>,
     orders: mpsc::Receiver<Order>,
@@ -139,7 +139,7 @@ impl Reloader {
             identities,
             store,
             changes,
-            trouble: Report::new("reload"),
+            trouble: Trouble::new(),
             former: Vec::new(),
             orders,
             calls,
@@ -290,25 +290,21 @@ impl Reloader {
 
     /// Another process of this gateway may have changed it.
     async fn follow_the_file(&mut self) {
-        match self.store.read_if_new().await {
-            Ok(None) => {}
-            Ok(Some(mut changes)) => {
-                if self.calls.handed_over.load(Relaxed) {
-                    // What the successor's configuration has taken over is no news for this one's.
-                    let mut all = Changes::clone(&self.changes.load());
-                    all.maintenance.extend(changes.maintenance);
-                    changes = all;
-                }
-                drop_what_is_configured(&mut changes, &self.parts.current.pin().config);
-                if changes == **self.changes.load() {
-                    return;
-                }
-                let snapshot = self.parts.current.pin();
-                self.put(snapshot.config.clone(), changes, snapshot.postponed.clone()).await;
-                log::info!("changes at run time that another process made are in force");
-            }
-            Err(error) => self.trouble.error(format_args!("changes at run time are as before: {error}")),
+        let read = self.store.read_if_new().await;
+        let Some(mut changes) = self.trouble.tell(read) else { return };
+        if self.calls.handed_over.load(Relaxed) {
+            // What the successor's configuration has taken over is no news for this one's.
+            let mut all = Changes::clone(&self.changes.load());
+            all.maintenance.extend(changes.maintenance);
+            changes = all;
         }
+        drop_what_is_configured(&mut changes, &self.parts.current.pin().config);
+        if changes == **self.changes.load() {
+            return;
+        }
+        let snapshot = self.parts.current.pin();
+        self.put(snapshot.config.clone(), changes, snapshot.postponed.clone()).await;
+        log::info!("changes at run time that another process made are in force");
     }
 
     /// Lets the file forget what the configuration says too.

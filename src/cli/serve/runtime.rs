@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
+use crate::telemetry::report::Report;
+
 const FILE: &str = "runtime.json";
 /// A line for each of thousands of backends.
 const MOST_BYTES: u64 = 4 << 20;
@@ -72,6 +74,45 @@ pub struct Store {
 
 /// Tells a replaced file from the one before it.
 type Seen = (u64, u64, Option<SystemTime>);
+
+/// What the main log is told of looks at the file.
+#[derive(Debug)]
+pub struct Trouble {
+    report: Report,
+    now: Option<Unread>,
+}
+
+/// Why changes are as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    /// The file could not be read, and is read again at the next look.
+    Away,
+    /// It says nothing that can be used, and is not read again before there is another.
+    Wrong,
+}
+
+impl Trouble {
+    pub fn new() -> Trouble {
+        Trouble { report: Report::new("reload"), now: None }
+    }
+
+    /// What a look came to; `None` = nothing new.
+    pub fn tell(&mut self, read: Result<Option<Changes>, StoreError>) -> Option<Changes> {
+        match &read {
+            Err(error) => {
+                let is_wrong = matches!(error.problem, Problem::Content(_));
+                self.now = Some(if is_wrong { Unread::Wrong } else { Unread::Away });
+                self.report.error(format_args!("changes at run time are as before: {error}"));
+            }
+            Ok(None) if self.now == Some(Unread::Wrong) => {}
+            Ok(_) if self.now.take().is_some() => {
+                self.report.over(format_args!("changes at run time can be read again"));
+            }
+            Ok(_) => {}
+        }
+        read.ok().flatten()
+    }
+}
 
 /// A store whose disk nobody on a runtime waits for.
 #[derive(Debug, Clone)]
@@ -246,6 +287,24 @@ mod tests {
         fs::write(&path, "{").unwrap();
         assert!(store.read_if_new().is_err());
         assert_eq!(store.read_if_new().unwrap(), None);
+    }
+
+    #[test]
+    fn trouble_ends_when_the_file_can_be_read_and_not_when_it_is_only_not_looked_into() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, path) = (Store::at(dir.path()), dir.path().join(FILE));
+        let mut trouble = Trouble::new();
+        let mut look = || (trouble.tell(store.read_if_new()), trouble.now);
+        assert_eq!(look(), (None, None));
+        fs::create_dir(&path).unwrap();
+        assert_eq!(look(), (None, Some(Unread::Away)));
+        // As it was before.
+        fs::remove_dir(&path).unwrap();
+        assert_eq!(look(), (None, None));
+        fs::write(&path, "{").unwrap();
+        assert_eq!((look(), look()), ((None, Some(Unread::Wrong)), (None, Some(Unread::Wrong))));
+        fs::write(&path, "{ }").unwrap();
+        assert_eq!(look(), (Some(Changes::default()), None));
     }
 
     #[test]

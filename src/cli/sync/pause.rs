@@ -32,6 +32,9 @@ pub fn set(config: &Config, paused: bool) -> anyhow::Result<()> {
                 "there is no StateDirectory {directory} yet: start the gateway, or make it for the service's user"
             )
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            bail!("{}: {error}; run this as the service's user, or as root", file.display())
+        }
         done => done.with_context(|| format!("{}", file.display())),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     session::{Result, Session},
-    tables::{add, end},
+    tables::{add, end, tell},
 };
 use crate::journal::{
     Object, WriteId,
@@ -26,9 +26,10 @@ pub async fn orphan(session: &mut Session, gateways: &[i64], now: i64, settle: i
         ended.push((id, Some(object.digest())));
         orphans.extend(row::orphan(id, object, row.try_get(5)?, row.try_get(6)?, now));
     }
-    add(session, orphans.iter().map(|orphan| &orphan.record), now, settle).await?;
+    let changed = add(session, orphans.iter().map(|orphan| &orphan.record), now, settle).await?;
     keep(session, &orphans).await?;
     end(session, &ended).await?;
+    tell(session, changed.into_iter()).await?;
     Ok(ended.len())
 }
 

@@ -49,8 +49,9 @@ pub async fn apply(
     begin(session, batch, now).await?;
     let contested = contested(session, batch).await?;
     let kept = contested.iter().filter_map(|part| batch.settled.get(part));
-    add(session, batch.diverged.values().chain(kept), now, settle).await?;
+    let changed = add(session, batch.diverged.values().chain(kept), now, settle).await?;
     end(session, &batch.ended.iter().copied().collect::<Vec<_>>()).await?;
+    tell(session, changed.into_iter()).await?;
     Ok(may_tell)
 }
 
@@ -159,12 +160,13 @@ struct Changing<'a> {
     is_many: bool,
 }
 
+/// Gives the objects of which the caller has to [`tell`].
 pub async fn add<'a>(
     session: &mut Session,
     records: impl Iterator<Item = &'a Record>,
     now: i64,
     settle: i64,
-) -> Result<()> {
+) -> Result<Vec<&'a Object>> {
     let mut objects: BTreeMap<Digest, Changing<'a>> = BTreeMap::new();
     for record in records {
         let object = &record.intent.object;
@@ -172,7 +174,7 @@ pub async fn add<'a>(
         objects.entry(object.digest()).or_insert_with(new).records.push(record);
     }
     if objects.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     lock(session, &mut objects, now).await?;
     // After the locks: a lease with a greater number has seen what is written here.
@@ -199,7 +201,7 @@ pub async fn add<'a>(
         changing.row.known = known_of(session, changing.row.id, changing.object, None).await?;
     }
     store(session, objects.values().map(|changing| &changing.row)).await?;
-    tell(session, objects.values().map(|changing| changing.object)).await
+    Ok(objects.into_values().map(|changing| changing.object).collect())
 }
 
 /// Locks the rows that are there, and makes those that are missing.
@@ -366,10 +368,14 @@ async fn compact(session: &mut Session, id: i64, object: &Object) -> Result<i64>
     Ok(superfluous.len() as i64)
 }
 
-/// Objects, their records or their absence have changed. The last that a transaction does.
+/// Objects, their records or their absence have changed, if any have. The last that a transaction does before its commit:
+/// all others wait meanwhile.
 pub async fn tell(session: &mut Session, objects: impl Iterator<Item = &Object> + Clone) -> Result<()> {
-    session.run(LOCK).await?;
     let Names { digests, clusters, buckets, keys } = Names::of(objects);
+    if digests.is_empty() {
+        return Ok(());
+    }
+    session.run(LOCK).await?;
     let sql = "INSERT INTO events (digest, cluster, bucket, key)
         SELECT * FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[])";
     session.execute(sql, &[&digests, &clusters, &buckets, &keys]).await?;

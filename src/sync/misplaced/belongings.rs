@@ -65,14 +65,13 @@ impl Move<'_> {
         Ok(None)
     }
 
-    /// `None` = there is none, or the backend knows no such thing, or does not tell; but a lock that the account may not
-    /// see may be there.
+    /// `None` = there is none, or the backend knows no such thing. What the account may not see may be there.
     async fn told(&self, object: &Object, backend: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         match self.repair.stores.attribute(backend, object, name).await {
-            Err(StoreError::Denied { by, why }) if LOCKS.contains(&name) => {
+            Err(StoreError::Denied { by, why }) => {
                 Err(StoreError::Denied { by, why: format!("?{name} may not be read: {why}") })
             }
-            Err(StoreError::Refused(_) | StoreError::Denied { .. }) => Ok(None),
+            Err(StoreError::Refused(_)) => Ok(None),
             told => told,
         }
     }

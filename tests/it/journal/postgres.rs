@@ -356,3 +356,36 @@ fn who_stands_still_before_its_commit_is_not_waited_for_in_vain() {
         assert_eq!(journal.counts().await.unwrap().open, 1);
     });
 }
+
+#[test]
+fn all_others_wait_for_nothing_but_the_news_and_the_commit() {
+    run(async {
+        let mut engine = Engine::postgres().await;
+        let server = server(&mut engine);
+        let journal = Postgres::connect(settings(server)).await.unwrap();
+        // What ends writes, or keeps what is unreadable, does not have the lock yet.
+        let (body, each) = ("$$", "FOR EACH ROW EXECUTE FUNCTION free()");
+        let watch = format!(
+            "CREATE FUNCTION free() RETURNS trigger LANGUAGE plpgsql AS {body} BEGIN
+                 IF EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) THEN
+                     RAISE EXCEPTION '% behind the lock', TG_TABLE_NAME;
+                 END IF;
+                 RETURN coalesce(NEW, OLD);
+             END {body};
+             CREATE TRIGGER free BEFORE DELETE ON akubra_journal.intents {each};
+             CREATE TRIGGER free BEFORE UPDATE ON akubra_journal.records {each}"
+        );
+        server.execute(&watch.replace("free()", "public.free()")).await;
+        let gateway = host(journal.enrol("host").await.unwrap());
+        let (one, other) = (id(gateway.number, 1), id(gateway.number, 2));
+        let begun = vec![begin(one, &object("a")), begin(other, &object("b"))];
+        journal.apply(&gateway, begun, SETTLE).await.unwrap();
+        journal.apply(&gateway, vec![diverged(one, &object("a"))], SETTLE).await.unwrap();
+        server.execute("UPDATE akubra_journal.intents SET payload = 'what'").await;
+        journal.leave(&gateway, SETTLE).await.unwrap();
+        let counts = journal.counts().await.unwrap();
+        assert_eq!((counts.open, counts.intents), (2, 0));
+        let news = journal.unresolved(None, 9).await.unwrap();
+        assert_eq!((news.objects.len(), news.mark), (2, akubra::journal::Mark(2)));
+    });
+}

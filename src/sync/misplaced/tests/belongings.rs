@@ -44,12 +44,32 @@ async fn a_lock_that_home_does_not_have_stays_with_what_it_belongs_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_a_lock_may_not_be_looked_for_nothing_is_deleted() {
-    let world = world().await;
-    world.stores.put(C, "key", "text", EPOCH);
+async fn where_what_belongs_to_it_may_not_be_looked_for_nothing_is_deleted() {
+    for name in ["tagging", "acl", "legal-hold", "retention"] {
+        let mut world = world().await;
+        world.copy_acl = true;
+        world.stores.put(C, "key", "text", EPOCH);
+        world.stores.hidden.lock().unwrap().insert((C, name));
+        assert_eq!(world.once().await, Ended::Done { left: true });
+        assert_eq!((world.last().outcome, there_are(&world)), ("parked", [true, true, true]), "{name}");
+        assert!(world.last().why.contains(&format!("?{name} may not be read")), "{:?}", world.last());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_may_not_be_looked_for_says_nothing_of_the_backend() {
+    let mut world = world().await;
+    (world.concurrency, world.per_backend) = (9, 9);
     world.stores.hidden.lock().unwrap().insert((C, "legal-hold"));
+    world.stores.put(C, "key", "text", EPOCH);
+    for number in 1..9 {
+        let key = format!("key{number}");
+        world.stores.put(C, &key, "text", EPOCH);
+        let absent = [A, B].map(|backend| (backend, Said::NotApplied));
+        world.record(&key, What::Misplaced("old".into()), &absent).await;
+    }
     assert_eq!(world.once().await, Ended::Done { left: true });
-    assert_eq!((world.last().outcome, there_are(&world)), ("parked", [true, true, true]));
+    assert_eq!(world.outcomes(), ["parked"; 9], "{:?}", world.last());
     assert!(world.last().why.contains("?legal-hold may not be read"), "{:?}", world.last());
 }
 
