@@ -94,7 +94,8 @@ pub fn plan(
 fn judge(request: &S3Request, method: &Method) -> Judge {
     match request.operation {
         Operation::Delete => Judge::Delete,
-        Operation::Copy { .. } | Operation::Multipart(Multipart::Complete) => Judge::StatusAndBody,
+        Operation::Copy { .. } => Judge::StatusAndResult("CopyObject"),
+        Operation::Multipart(Multipart::Complete) => Judge::StatusAndResult("CompleteMultipartUpload"),
         Operation::BucketWrite if is_delete_of_many(request, method) => Judge::StatusAndSurvivors,
         Operation::BucketWrite if method == Method::POST => Judge::StatusAndBody,
         _ => Judge::Status,
