@@ -24,7 +24,8 @@ mod tests {
     #[test]
     fn where_all_would_lag_what_is_newer_counts() {
         let lagging = |unfinished: &[BackendId], missed: &[BackendId], recorded: &[BackendId]| {
-            let own = Lagging { unfinished: unfinished.to_vec(), missed: missed.to_vec() };
+            let missed = missed.iter().map(|id| (*id, 1)).collect();
+            let own = Lagging { unfinished: unfinished.to_vec(), missed };
             joined(&[0, 1, 2], &own, recorded.to_vec())
         };
         assert_eq!(lagging(&[1], &[2], &[1]), [1, 2, 1]);
