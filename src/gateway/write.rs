@@ -196,7 +196,7 @@ impl Recorder {
         }
         match (self.begun.take(), self.doubt.take()) {
             (Some(begun), Some(doubt)) => {
-                let believed = doubt.believed(replies);
+                let believed = doubt.believed(replies, &divergent);
                 begun.end(&believed, &self.divergent(&believed), &self.left_out, committed);
             }
             (Some(begun), None) => begun.end(replies, &divergent, &self.left_out, committed),
