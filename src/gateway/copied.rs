@@ -1,11 +1,11 @@
 //! Copies of what backends may not agree on. Each backend copies what it has itself, and where that is older no answer
 //! tells: a client that moves an object would lose its newest version. So backends that lack that take no part in the
 //! copy. Where it is not known who does, or only the tags may be older, one backend's copy counts. In both cases the
-//! journal hears that the others have none: they are brought to it, tags included.
+//! journal hears that the others have none: they are brought to it, tags included. Where the bytes differ it hears what
+//! each has copied.
 
-use super::{Gateway, route::Route, write};
+use super::{Gateway, journaling::lagging::Word, route::Route};
 use crate::{
-    journal::Object,
     mirror::{Kind, Reply},
     s3::Target,
     topology::{BackendId, Cluster},
@@ -13,32 +13,26 @@ use crate::{
 
 /// The source of a copy is not known to be the same on all backends.
 pub struct Doubt {
-    /// Those that lack its last write, as far as is known, or have not ended it.
-    lagging: Vec<BackendId>,
-    /// Those of them that surely do.
+    /// Those that lack its last write, as far as is known, or have not ended it. Of the others none is known to be ahead.
     left_out: Vec<BackendId>,
+    /// Whose answer the client got.
+    pub answered_by: Option<BackendId>,
 }
 
 impl Gateway {
     /// Whether the source of a copy, or of a part of one, within one cluster, is in doubt. Without a journal nobody could
     /// do anything about it.
     pub(super) async fn doubt(&self, route: &Route, home: &Cluster) -> Option<Doubt> {
-        let journaling = self.journaling.as_ref()?;
+        self.journaling.as_ref()?;
         let source = route.request.copy_source.as_ref()?;
-        let (bucket, key) = (source.bucket.clone(), source.key.clone());
-        let object = Object { cluster: home.name.clone(), bucket: bucket.clone(), key: key.clone() };
-        let target = Target::Object { bucket, key };
-        let (lagging, _) = self.lagging(&target, home).await;
-        let own = self.mirror.order().lagging(&write::object_name(&target)?);
-        let may_have_records = journaling.may_have_records(&object);
-        if own.is_empty() && !may_have_records {
+        let target = Target::Object { bucket: source.bucket.clone(), key: source.key.clone() };
+        let (lagging, word) = self.lagging(&target, home).await;
+        if lagging.is_empty() && matches!(word, Word::Nothing) {
             return None;
         }
-        // What was missed here and is in no record has been repaired.
-        let left_out = if may_have_records { lagging.clone() } else { own.unfinished };
         // Where none has the last write they are all alike.
-        let is_all = home.backends.iter().all(|backend| left_out.contains(&backend.id));
-        Some(Doubt { lagging, left_out: if is_all { Vec::new() } else { left_out } })
+        let is_all = home.backends.iter().all(|backend| lagging.contains(&backend.id));
+        Some(Doubt { left_out: if is_all { Vec::new() } else { lagging }, answered_by: None })
     }
 }
 
@@ -48,11 +42,17 @@ impl Doubt {
         &self.left_out
     }
 
-    /// The replies as if one backend alone had taken the copy: one that does not lag, if such a one did.
-    pub fn believed(&self, replies: &[Reply]) -> Vec<Reply> {
-        let good = || replies.iter().filter(|reply| reply.kind == Kind::Good);
-        let is_up_to_date = |reply: &&Reply| !self.lagging.contains(&reply.backend.id);
-        let one = good().find(is_up_to_date).or_else(|| good().next()).map(|reply| reply.backend.id);
+    /// The replies as if one backend alone had taken the copy: the one whose answer the client got, so that what the
+    /// client knows is what the others are brought to. Where they have copied different bytes (`diverges` belongs to
+    /// `replies`) that is no reason to go over what may be newer: all of them have taken it then.
+    pub fn believed(&self, replies: &[Reply], diverges: &[bool]) -> Vec<Reply> {
+        let is_good = |reply: &Reply| reply.kind == Kind::Good;
+        if replies.iter().zip(diverges).any(|(reply, diverges)| is_good(reply) && *diverges) {
+            return replies.to_vec();
+        }
+        let mut good = replies.iter().filter(|reply| is_good(reply)).map(|reply| reply.backend.id);
+        let first = good.next();
+        let one = good.find(|id| Some(*id) == self.answered_by).or(first);
         let believed = |reply: &Reply| match reply.kind {
             Kind::Good if Some(reply.backend.id) != one => {
                 let Reply { backend, cluster, sent_twice, .. } = reply.clone();
@@ -79,15 +79,25 @@ mod tests {
         Reply::without_answer(backend, 0, Kind::Good, String::new())
     }
 
+    fn believed(answered_by: Option<BackendId>, diverges: &[bool]) -> Vec<(Kind, bool)> {
+        let doubt = Doubt { left_out: Vec::new(), answered_by };
+        let replies = [good(0), Reply { sent_twice: true, ..good(1) }];
+        doubt.believed(&replies, diverges).iter().map(|reply| (reply.kind, reply.sent_twice)).collect()
+    }
+
     #[test]
-    fn one_copy_counts_and_what_was_sent_twice_is_still_waited_for() {
-        let believed = |lagging: &[BackendId]| {
-            let doubt = Doubt { lagging: lagging.to_vec(), left_out: Vec::new() };
-            let replies = [good(0), Reply { sent_twice: true, ..good(1) }];
-            doubt.believed(&replies).iter().map(|reply| (reply.kind, reply.sent_twice)).collect::<Vec<_>>()
-        };
-        assert_eq!(believed(&[]), [(Kind::Good, false), (Kind::NotApplied, true)]);
-        assert_eq!(believed(&[0]), [(Kind::NotApplied, false), (Kind::Good, true)]);
-        assert_eq!(believed(&[0, 1]), [(Kind::Good, false), (Kind::NotApplied, true)]);
+    fn the_copy_of_which_the_client_was_told_counts_and_what_was_sent_twice_is_still_waited_for() {
+        for (answered_by, expected) in [
+            (None, [(Kind::Good, false), (Kind::NotApplied, true)]),
+            (Some(0), [(Kind::Good, false), (Kind::NotApplied, true)]),
+            (Some(1), [(Kind::NotApplied, false), (Kind::Good, true)]),
+        ] {
+            assert_eq!(believed(answered_by, &[false, false]), expected, "{answered_by:?}");
+        }
+    }
+
+    #[test]
+    fn of_different_copies_none_is_taken_for_the_only_one() {
+        assert_eq!(believed(Some(1), &[false, true]), [(Kind::Good, false), (Kind::Good, true)]);
     }
 }

@@ -79,6 +79,7 @@ impl Gateway {
         context.bytes_in = body.received;
         match outcome {
             Ok(outcome) => {
+                recorder.doubt.iter_mut().for_each(|doubt| doubt.answered_by = outcome.answered_by);
                 context.good = outcome.rest.replies().filter(|reply| reply.kind == Kind::Good).count();
                 let applied = outcome.rest.replies().any(|reply| reply.kind != Kind::NotApplied);
                 if let (true, Some(object), Some(number)) = (applied, &object, outcome.rest.committed()) {
@@ -133,7 +134,7 @@ impl Gateway {
         outcome: Outcome,
         recorder: Recorder,
     ) -> Result<()> {
-        let Outcome { answer, body_read, rest } = outcome;
+        let Outcome { answer, body_read, rest, .. } = outcome;
         let done = rest.is_done();
         let recording = self.record_write(rest, recorder);
         let mut responder = self.responder(session, context);

@@ -160,14 +160,13 @@ impl Gateway {
             Err(cause) => return self.unsendable(session, context, cause).await,
         };
         let clusters = route.clusters_to_read();
-        let (lagging, known) = self.lagging(&route.request.target, &clusters[0]).await;
         let read = read::Read {
-            upstream: &self.upstream,
+            gateway: self,
+            target: &route.request.target,
             header: &header,
             head: &head,
             id: &context.id,
             policy: route.region.read_policy,
-            lagging,
         };
         let found = read.run(&clusters).await;
         context.asked = found.asked;
@@ -192,7 +191,7 @@ impl Gateway {
         };
         if let (Some(by), true) = (found.by, found.good) {
             let recorder = self.recorder(session, context, route, clusters, Vec::new());
-            self.record_find(&recorder, by, &found.absent_at_home, known.as_ref()).await;
+            self.record_find(&recorder, by, &found.absent_at_home, found.known_at_home.as_ref()).await;
         }
         outcome
     }

@@ -11,12 +11,17 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::StatusCode;
 use pingora_http::ResponseHeader;
 
-use super::search::{Finding, Search};
+use super::{
+    Gateway,
+    search::{Finding, Search},
+};
 use crate::{
     config::ReadPolicy,
+    journal::Known,
+    s3::Target,
     telemetry::metrics::{METRICS, ReplyOutcome},
     topology::{Backend, BackendId, Cluster},
-    upstream::{Answer, Body, Failure, Head, Phase, Upstream},
+    upstream::{Answer, Body, Failure, Head, Phase},
 };
 
 /// Error answers are kept up to this size, to be passed on if nothing better is found.
@@ -24,14 +29,13 @@ const KEPT_MOST: usize = 64 * 1024;
 
 /// A read, ready to be sent.
 pub struct Read<'a> {
-    pub upstream: &'a Upstream,
+    pub gateway: &'a Gateway,
+    pub target: &'a Target,
     pub header: &'a pingora_http::RequestHeader,
     pub head: &'a Head,
     /// The request's, for the main log.
     pub id: &'a str,
     pub policy: ReadPolicy,
-    /// To be asked last.
-    pub lagging: Vec<BackendId>,
 }
 
 /// How a read ended.
@@ -43,6 +47,8 @@ pub struct Found {
     pub good: bool,
     /// Backends of the first cluster that said 404.
     pub absent_at_home: Vec<Arc<Backend>>,
+    /// What the journal said of the object there.
+    pub known_at_home: Option<Known>,
     pub asked: usize,
     /// The last failure, for the access log.
     pub error: String,
@@ -55,8 +61,11 @@ impl Read<'_> {
         for (index, cluster) in clusters.iter().enumerate() {
             state.search.enter_cluster();
             state.absent_here = false;
-            state.lagging = self.lagging_in(cluster);
-            let backends = self.in_order(cluster);
+            let known = self.look_up(cluster, &mut state).await;
+            if index == 0 {
+                state.known_at_home = known;
+            }
+            let backends = self.in_order(cluster, &state.lagging);
             if backends.is_empty() {
                 state.failed(format!("cluster {}: no backend can be asked", cluster.name));
             } else if index > 0 {
@@ -74,17 +83,18 @@ impl Read<'_> {
     }
 
     /// The backends of a cluster in the order in which to ask them: power of two choices by exchanges in flight.
-    fn in_order(&self, cluster: &Cluster) -> Vec<Arc<Backend>> {
-        let usable = cluster.backends.iter().filter(|backend| self.upstream.is_usable(backend));
+    fn in_order(&self, cluster: &Cluster, lagging: &[BackendId]) -> Vec<Arc<Backend>> {
+        let upstream = &self.gateway.upstream;
+        let usable = cluster.backends.iter().filter(|backend| upstream.is_usable(backend));
         let mut backends: Vec<_> = usable.cloned().collect();
         if backends.len() > 1 {
             let one = rand::random::<usize>() % backends.len();
             let other = (one + 1 + rand::random::<usize>() % (backends.len() - 1)) % backends.len();
-            let busy = |at: usize| self.upstream.in_flight(backends[at].id);
+            let busy = |at: usize| upstream.in_flight(backends[at].id);
             let first = if busy(other) < busy(one) { other } else { one };
             backends.swap(0, first);
         }
-        backends.sort_by_key(|backend| self.lagging.contains(&backend.id));
+        backends.sort_by_key(|backend| lagging.contains(&backend.id));
         backends
     }
 
@@ -101,9 +111,9 @@ impl Read<'_> {
             // At its connection limit a backend is passed over while there is another that can stand in for it.
             let patience = match backends.get(at + 1).is_some_and(|next| state.can_stand_in(next, backend)) {
                 true => Duration::ZERO,
-                false => self.upstream.dial_timeout(),
+                false => self.gateway.upstream.dial_timeout(),
             };
-            if patience.is_zero() && self.upstream.is_full(backend) {
+            if patience.is_zero() && self.gateway.upstream.is_full(backend) {
                 state.failed(format!("{}: all its connections are in use", backend.url));
                 continue;
             }
@@ -121,7 +131,7 @@ impl Read<'_> {
         backends: &[Arc<Backend>],
         state: &mut State,
     ) -> Option<Answer> {
-        let patience = self.upstream.dial_timeout();
+        let patience = self.gateway.upstream.dial_timeout();
         let mut asked: FuturesUnordered<_> = backends
             .iter()
             .map(|backend| async move { (backend, self.ask(backend, patience).await) })
@@ -151,24 +161,27 @@ impl Read<'_> {
         None
     }
 
-    /// The backends of a cluster whose word on the object counts less than the others'. Where none has the last
-    /// write they are all alike.
-    fn lagging_in(&self, cluster: &Cluster) -> Vec<BackendId> {
+    /// Finds out which backends of a cluster missed the object's last write, and what the journal says of it there: each
+    /// cluster has records of its own, above all of DELETEs. Where none has the last write they are all alike.
+    async fn look_up(&self, cluster: &Cluster, state: &mut State) -> Option<Known> {
+        let (lagging, word) = self.gateway.lagging(self.target, cluster).await;
         let ids = cluster.backends.iter().map(|backend| backend.id);
-        let lagging: Vec<_> = ids.filter(|id| self.lagging.contains(id)).collect();
-        if lagging.len() == cluster.backends.len() { Vec::new() } else { lagging }
+        let here: Vec<_> = ids.filter(|id| lagging.contains(id)).collect();
+        state.lagging = if here.len() == cluster.backends.len() { Vec::new() } else { here };
+        word.known()
     }
 
     async fn ask(&self, backend: &Backend, patience: Duration) -> Result<Answer, Failure> {
-        let head = self.upstream.head(backend, self.header, self.head)?;
-        let outcome = self.upstream.ask(backend, &head, patience).await;
+        let upstream = &self.gateway.upstream;
+        let head = upstream.head(backend, self.header, self.head)?;
+        let outcome = upstream.ask(backend, &head, patience).await;
         let reply = match &outcome {
             Ok(answer) if is_good(answer.head.status) => ReplyOutcome::Good,
             Err(failure) if failure.phase >= Phase::Await => ReplyOutcome::Unknown,
             _ => ReplyOutcome::NotApplied,
         };
         let status = outcome.as_ref().ok().map(|answer| answer.head.status);
-        self.upstream.count_reply(backend.id, &self.header.method, status, reply);
+        upstream.count_reply(backend.id, &self.header.method, status, reply);
         outcome
     }
 }
@@ -187,6 +200,7 @@ struct State {
     telling: Option<(Box<ResponseHeader>, Body)>,
     absent: Option<(Box<ResponseHeader>, Body)>,
     absent_at_home: Vec<Arc<Backend>>,
+    known_at_home: Option<Known>,
     /// A backend of the current cluster that has all writes said 404.
     absent_here: bool,
     /// Backends of the current cluster that missed the object's last write.
@@ -236,7 +250,7 @@ impl State {
         }
         self.absent_here |= finding == Finding::Absent;
         let telling = self.search.note(finding);
-        let kept = keep(answer, read.upstream.response_header_timeout()).await;
+        let kept = keep(answer, read.gateway.upstream.response_header_timeout()).await;
         match finding {
             Finding::Absent if self.absent.is_none() => self.absent = Some(kept),
             Finding::Absent => {}
@@ -264,6 +278,7 @@ impl State {
             by: self.by.map(|backend| (cluster, backend)),
             good,
             absent_at_home: self.absent_at_home,
+            known_at_home: self.known_at_home,
             asked: self.asked,
             error: String::new(),
         }
@@ -278,6 +293,7 @@ impl State {
             by: None,
             good: false,
             absent_at_home: Vec::new(),
+            known_at_home: self.known_at_home,
             asked: self.asked,
             error: self.error,
         }

@@ -94,7 +94,8 @@ pub fn plan(
 fn judge(request: &S3Request, method: &Method) -> Judge {
     match request.operation {
         Operation::Delete => Judge::Delete,
-        Operation::Copy { .. } | Operation::Multipart(Multipart::Complete) => Judge::StatusAndBody,
+        Operation::Copy { .. } => Judge::StatusAndResult("CopyObject"),
+        Operation::Multipart(Multipart::Complete) => Judge::StatusAndResult("CompleteMultipartUpload"),
         Operation::BucketWrite if is_delete_of_many(request, method) => Judge::StatusAndSurvivors,
         Operation::BucketWrite if method == Method::POST => Judge::StatusAndBody,
         _ => Judge::Status,
@@ -195,7 +196,7 @@ impl Recorder {
         }
         match (self.begun.take(), self.doubt.take()) {
             (Some(begun), Some(doubt)) => {
-                let believed = doubt.believed(replies);
+                let believed = doubt.believed(replies, &divergent);
                 begun.end(&believed, &self.divergent(&believed), &self.left_out, committed);
             }
             (Some(begun), None) => begun.end(replies, &divergent, &self.left_out, committed),

@@ -230,6 +230,11 @@ impl<T> Waiting<T> {
         tokens
     }
 
+    /// Up to where it has to be taken for good for all that is in it to be in the journal.
+    pub fn told_up_to(&self) -> u64 {
+        self.next
+    }
+
     /// Up to where the queue has been taken for good.
     pub fn taken_up_to(&self) -> u64 {
         let waits = self.entries.front().map_or(self.next, |entry| entry.number);

@@ -5,7 +5,10 @@
 //! end beside it until that has ended, too. So where there is something to tell of an object, the intents of all that is
 //! under way go before it; where one cannot, the end becomes a record of its own.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use super::{
     Change, Intent, Object, Record, WriteId,
@@ -55,12 +58,19 @@ pub trait Changes {
 pub struct Overview {
     pub remembered: Arc<Remembered>,
     pub live: Arc<Live>,
+    /// Of something that this gateway found no record tells: there was no room for it on the way to the journal, or the
+    /// journal is another one since.
+    pub untold: Arc<AtomicBool>,
 }
 
 impl Overview {
     /// Room for so many unresolved objects.
     pub fn new(remembered_most: usize) -> Overview {
-        Overview { remembered: Arc::new(Remembered::new(remembered_most)), live: Arc::default() }
+        Overview {
+            remembered: Arc::new(Remembered::new(remembered_most)),
+            live: Arc::default(),
+            untold: Arc::default(),
+        }
     }
 
     pub fn may_have_records(&self, object: &Object) -> bool {
@@ -120,7 +130,10 @@ impl Overview {
     pub fn note(&self, record: &Record, told: bool, changes: &impl Changes) {
         self.introduce(&record.intent.object, record.id(), changes);
         match changes.end(Change::Diverged(record.clone()), told, true) {
-            0 => self.remembered.note_beside(record, 0),
+            0 => {
+                self.untold.store(true, Relaxed);
+                self.remembered.note_beside(record, 0);
+            }
             until => self.remembered.note(record, until),
         }
         // Those that came in between, and have not seen that the object has a record.

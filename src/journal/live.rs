@@ -100,6 +100,12 @@ impl Live {
         })
     }
 
+    /// Whether a write to the object is under way, or has ended and not said all that there is to say of it.
+    pub fn has(&self, object: &Object) -> bool {
+        let (hash, shard) = self.shard(object);
+        shard.contains_key(&hash)
+    }
+
     /// The write is over, and what there is to say of it has been said.
     pub fn leave(&self, object: &Object, id: WriteId) {
         let (hash, mut shard) = self.shard(object);
@@ -140,8 +146,9 @@ mod tests {
         live.enter(two, false);
         assert!(contested(one) && contested(two) && !contested(other));
         live.leave(&one.object, one.id);
-        assert!(!contested(two));
+        assert!(!contested(two) && live.has(&two.object));
         writes.iter().for_each(|write| live.leave(&write.object, write.id));
+        assert!(!live.has(&two.object));
         assert!(live.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
     }
 

@@ -53,7 +53,7 @@ pub use self::{
 use crate::{
     config::MirrorConfig,
     telemetry::metrics::Cut,
-    topology::Backend,
+    topology::{Backend, BackendId},
     upstream::{Body, Framing, Head, Reuse, Upstream},
 };
 
@@ -93,6 +93,8 @@ pub struct Job {
 pub struct Outcome {
     /// The chosen answer; `None` = unavailable.
     pub answer: Option<(Box<ResponseHeader>, Body)>,
+    /// Whose it is.
+    pub answered_by: Option<BackendId>,
     /// Whether the client's body has been read to its end.
     pub body_read: bool,
     pub rest: Rest,
@@ -215,11 +217,13 @@ impl Run<'_> {
             Ok(decision) => decision,
             Err(error) => return Err(BrokenOff { error, replies: self.break_off() }),
         };
-        let answer = match decision {
-            Decision::Answer(sub) => self.take_answer(sub),
+        let chosen = match decision {
+            Decision::Answer(sub) => Some(sub),
             Decision::Unavailable => None,
         };
-        Ok(Outcome { answer, body_read, rest: self.into_rest() })
+        let answer = chosen.and_then(|sub| self.take_answer(sub));
+        let answered_by = chosen.map(|sub| self.subs.all[sub].backend.id);
+        Ok(Outcome { answer, answered_by, body_read, rest: self.into_rest() })
     }
 
     async fn decide<S: Source>(&mut self, body: &mut S, body_read: &mut bool) -> Result<Decision, S::Error> {

@@ -10,6 +10,10 @@
 //! B before A; a line only ever waits for writes that entered it earlier, so there are no cycles; an entry
 //! leaves the table when its ticket is dropped, however its sub-request ended.
 //!
+//! That a backend missed a write may be found out only when a later one is through there: whether one that was left out
+//! or refused has missed anything, the others' replies tell. So as long as a write is undecided ([`Commit`]) its line
+//! knows what backends have taken since.
+//!
 //! The table of unfinished writes is bounded by the requests in flight; that of missed writes by [`MISSED_MOST`],
 //! oldest out first.
 
@@ -46,11 +50,21 @@ pub struct Order {
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// Per object, the last write in line on each backend.
-    unfinished: HashMap<Object, Vec<(BackendId, Arc<Place>)>>,
+    lines: HashMap<Object, Line>,
     /// Per object, the backends that missed writes, with the number of the last one.
     missed: HashMap<Object, Vec<(BackendId, i64)>>,
     missed_in_order: VecDeque<Object>,
+}
+
+/// The unfinished writes of an object.
+#[derive(Debug, Default)]
+struct Line {
+    /// The last one in line on each backend.
+    places: Vec<(BackendId, Arc<Place>)>,
+    /// Writes of which it may yet be said that a backend missed them.
+    undecided: usize,
+    /// The last write that each backend has taken since the line began.
+    taken: Vec<(BackendId, i64)>,
 }
 
 /// A place in line.
@@ -61,6 +75,14 @@ struct Place {
     aborted: Arc<Latch>,
     /// The write to wait for instead, if this one left before its turn came.
     inherited: OnceLock<Arc<Place>>,
+}
+
+/// A write that has its places in line. Dropped, all is said of who missed it.
+#[derive(Debug)]
+pub struct Commit {
+    order: Arc<Order>,
+    object: Object,
+    number: i64,
 }
 
 /// A sub-request's place in line; dropping it lets the next one go.
@@ -89,11 +111,12 @@ impl Order {
         self: &Arc<Self>,
         object: &Object,
         backends: Vec<(BackendId, Arc<Latch>)>,
-    ) -> (i64, Vec<Ticket>) {
+    ) -> (Commit, Vec<Ticket>) {
         let mut shard = self.shard(object);
         // Under the lock, so that numbers and places agree.
         let number = 1 + self.commits.fetch_add(1, Relaxed);
-        let line = shard.unfinished.entry(object.clone()).or_default();
+        let line = shard.lines.entry(object.clone()).or_default();
+        line.undecided += 1;
         let mut own: Vec<(BackendId, Option<Arc<Place>>)> = Vec::with_capacity(backends.len());
         let tickets = backends
             .into_iter()
@@ -101,10 +124,10 @@ impl Order {
                 let place = Arc::new(Place { aborted, ..Place::default() });
                 // A backend that is in two clusters of the region is not behind itself.
                 let sibling = own.iter().find(|(id, _)| *id == backend).map(|(_, before)| before.clone());
-                let last = match line.iter_mut().find(|(id, _)| *id == backend) {
+                let last = match line.places.iter_mut().find(|(id, _)| *id == backend) {
                     Some((_, last)) => Some(std::mem::replace(last, place.clone())),
                     None => {
-                        line.push((backend, place.clone()));
+                        line.places.push((backend, place.clone()));
                         self.entries.fetch_add(1, Relaxed);
                         METRICS.unfinished_writes.inc();
                         None
@@ -115,7 +138,7 @@ impl Order {
                 Ticket { order: self.clone(), object: object.clone(), place, before }
             })
             .collect();
-        (number, tickets)
+        (Commit { order: self.clone(), object: object.clone(), number }, tickets)
     }
 
     /// The last committed write to the object that is under way on the backend: a write that follows it does not
@@ -125,8 +148,8 @@ impl Order {
             return None;
         }
         let shard = self.shard(object);
-        let line = shard.unfinished.get(object)?;
-        line.iter().find(|(id, _)| *id == backend).map(|(_, place)| Earlier(place.clone()))
+        let line = shard.lines.get(object)?;
+        line.places.iter().find(|(id, _)| *id == backend).map(|(_, place)| Earlier(place.clone()))
     }
 
     /// A backend has taken the write with this number: what it missed before that does not matter any more, what it
@@ -136,6 +159,9 @@ impl Order {
             return;
         }
         let mut shard = self.shard(object);
+        if let Some(line) = shard.lines.get_mut(object) {
+            line.took(backend, number);
+        }
         let Some(missed) = shard.missed.get_mut(object) else { return };
         missed.retain(|(id, last)| *id != backend || *last > number);
         if missed.is_empty() {
@@ -146,10 +172,13 @@ impl Order {
         }
     }
 
-    /// A backend has missed the write with this number.
+    /// A backend has missed the write with this number, which is undecided; unless it has taken a later one by now.
     pub fn missed(&self, object: &Object, backend: BackendId, number: i64) {
         let mut guard = self.shard(object);
         let shard = &mut *guard;
+        if shard.lines.get(object).is_some_and(|line| line.has_taken(backend, number)) {
+            return;
+        }
         let missed = shard.missed.entry(object.clone()).or_default();
         if missed.is_empty() {
             shard.missed_in_order.push_back(object.clone());
@@ -176,9 +205,9 @@ impl Order {
             return Lagging::default();
         }
         let shard = self.shard(object);
-        let unfinished = shard.unfinished.get(object).into_iter().flatten().map(|(id, _)| *id);
-        let missed = shard.missed.get(object).into_iter().flatten().map(|(id, _)| *id);
-        Lagging { unfinished: unfinished.collect(), missed: missed.collect() }
+        let places = shard.lines.get(object).into_iter().flat_map(|line| &line.places);
+        let missed = shard.missed.get(object).cloned().unwrap_or_default();
+        Lagging { unfinished: places.map(|(id, _)| *id).collect(), missed }
     }
 
     fn shard(&self, object: &[u8]) -> MutexGuard<'_, Shard> {
@@ -187,12 +216,56 @@ impl Order {
     }
 }
 
+impl Line {
+    fn took(&mut self, backend: BackendId, number: i64) {
+        match self.taken.iter_mut().find(|(id, _)| *id == backend) {
+            Some((_, last)) => *last = number.max(*last),
+            None => self.taken.push((backend, number)),
+        }
+    }
+
+    /// Whether a backend has taken a later write than this.
+    fn has_taken(&self, backend: BackendId, number: i64) -> bool {
+        self.taken.iter().any(|(id, last)| *id == backend && *last > number)
+    }
+
+    fn is_over(&self) -> bool {
+        self.places.is_empty() && self.undecided == 0
+    }
+}
+
+impl Shard {
+    fn leave(&mut self, object: &Object) {
+        if self.lines.get(object).is_some_and(Line::is_over) {
+            self.lines.remove(object);
+        }
+    }
+}
+
+impl Commit {
+    /// Of two writes to an object the one with the smaller number is before the other.
+    pub fn number(&self) -> i64 {
+        self.number
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        let mut shard = self.order.shard(&self.object);
+        if let Some(line) = shard.lines.get_mut(&self.object) {
+            line.undecided -= 1;
+        }
+        shard.leave(&self.object);
+    }
+}
+
 /// Backends that do not hold an object's last write, as far as the gateway has written it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Lagging {
     /// It is under way there.
     pub unfinished: Vec<BackendId>,
-    pub missed: Vec<BackendId>,
+    /// With the number of the last write that they missed.
+    pub missed: Vec<(BackendId, i64)>,
 }
 
 impl Lagging {
@@ -201,7 +274,7 @@ impl Lagging {
     }
 
     pub fn all(&self) -> impl Iterator<Item = BackendId> + '_ {
-        self.unfinished.iter().chain(&self.missed).copied()
+        self.unfinished.iter().chain(self.missed.iter().map(|(id, _)| id)).copied()
     }
 }
 
@@ -265,20 +338,18 @@ impl Drop for Ticket {
         if let Some(before) = &before {
             self.place.inherited.get_or_init(|| before.clone());
         }
-        if let Some(line) = shard.unfinished.get_mut(&self.object)
-            && let Some(at) = line.iter().position(|(_, place)| Arc::ptr_eq(place, &self.place))
+        if let Some(line) = shard.lines.get_mut(&self.object)
+            && let Some(at) = line.places.iter().position(|(_, place)| Arc::ptr_eq(place, &self.place))
         {
             match before {
-                Some(before) => line[at].1 = before,
+                Some(before) => line.places[at].1 = before,
                 None => {
-                    line.swap_remove(at);
+                    line.places.swap_remove(at);
                     self.order.entries.fetch_sub(1, Relaxed);
                     METRICS.unfinished_writes.dec();
                 }
             }
-            if line.is_empty() {
-                shard.unfinished.remove(&self.object);
-            }
+            shard.leave(&self.object);
         }
         self.place.ended.set();
         drop(shard);

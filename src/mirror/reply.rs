@@ -97,9 +97,11 @@ pub enum Judge {
     Status,
     /// 2xx, or `NoSuchKey`: it is not there, which is what DELETE is for.
     Delete,
-    /// 2xx whose body is not an `<Error>`: CopyObject and CompleteMultipartUpload send the status before they
-    /// know the outcome.
+    /// 2xx whose body is not an `<Error>`.
     StatusAndBody,
+    /// 2xx whose body is empty, or a document whose root's name begins so: CopyObject and CompleteMultipartUpload send the
+    /// status before they know the outcome.
+    StatusAndResult(&'static str),
     /// 2xx whose body says that nothing is left, or is empty: DeleteObjects answers 200 and lists the keys that it could
     /// not delete.
     StatusAndSurvivors,
@@ -187,14 +189,16 @@ impl End {
         let broken = matches!(body, Body::Broken(..));
         let Judged { kind, absent, error } = judged(head.status, &body, judge, early);
         // What looks like a success and is none must not be passed on.
-        let deceptive = head.status.is_success() && kind != Kind::Good && (early || broken);
+        let is_strange = kind == Kind::Unknown && matches!(body, Body::Whole(_));
+        let deceptive = head.status.is_success() && kind != Kind::Good && (early || broken || is_strange);
         let refused = head.status.is_client_error() && kind == Kind::NotApplied;
         let result = match &body {
             Body::Whole(bytes) if judge.reads_body() => Some(bytes.clone()),
             _ => None,
         };
         // Copies and completed uploads are told of in the body.
-        let told = || result.as_deref().filter(|_| judge == Judge::StatusAndBody).and_then(xml::etag);
+        let tells = matches!(judge, Judge::StatusAndResult(_));
+        let told = || result.as_deref().filter(|_| tells).and_then(xml::etag);
         let mut reply = Reply::taken(backend, cluster, &head);
         reply.etag = reply.etag.or_else(told);
         End {
@@ -208,7 +212,7 @@ impl End {
 impl Judge {
     /// Whether the answer's body is part of the judgement.
     pub fn reads_body(self) -> bool {
-        matches!(self, Judge::StatusAndBody | Judge::StatusAndSurvivors)
+        !matches!(self, Judge::Status | Judge::Delete)
     }
 }
 
@@ -245,7 +249,7 @@ fn judged(status: StatusCode, body: &Body, judge: Judge, early: bool) -> Judged 
     }
     match (judge, body) {
         (Judge::Status | Judge::Delete, _) => good(false),
-        (Judge::StatusAndBody | Judge::StatusAndSurvivors, _) if body_is_error(bytes) => {
+        _ if body_is_error(bytes) => {
             bad(format!("answered {status} with the error {}", error_code(bytes).unwrap_or("unknown")))
         }
         (Judge::StatusAndSurvivors, Body::Whole(bytes)) if !bytes.is_empty() => match survivors(bytes) {
@@ -253,6 +257,9 @@ fn judged(status: StatusCode, body: &Body, judge: Judge, early: bool) -> Judged 
             Some(_) => bad(format!("answered {status} with errors for some keys")),
             None => unknown(format!("answered {status} with something that is no list of keys")),
         },
+        (Judge::StatusAndResult(name), Body::Whole(bytes)) if !xml::is_blank_or(bytes, name) => {
+            unknown(format!("answered {status} with something that is no {name}Result"))
+        }
         (_, Body::Whole(_)) => good(false),
         (_, Body::Broken(_, failure)) => unknown(format!("answered {status}, but {failure}")),
         (_, Body::Long(..)) => unknown(format!("answered {status} with more than can be judged")),
@@ -288,6 +295,12 @@ mod tests {
             (404, NO_BUCKET, Delete, false, NotApplied, false),
             (404, b"", Delete, false, NotApplied, false),
             (200, ERROR, StatusAndBody, false, NotApplied, false),
+            (200, b"{}", StatusAndBody, false, Good, false),
+            (200, ERROR, StatusAndResult("Copy"), false, NotApplied, false),
+            (200, b"\n<CopyObjectResult/>", StatusAndResult("Copy"), false, Good, false),
+            (200, b"", StatusAndResult("Copy"), false, Good, false),
+            (200, b"<CompleteMultipartUploadResult/>", StatusAndResult("Copy"), false, Unknown, false),
+            (200, b"<html/>", StatusAndResult("Copy"), false, Unknown, false),
             (200, ERROR, Status, false, Good, false),
             (200, KEPT, StatusAndSurvivors, false, NotApplied, false),
             (200, KEPT_AS_OTHERS_WRITE_IT, StatusAndSurvivors, false, NotApplied, false),
@@ -307,6 +320,23 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_like_a_success_and_is_none_is_not_passed_on() {
+        let answered = |status: u16, body: Body, judge| {
+            let backend =
+                Backend { id: 0, url: "http://a".into(), host: "a".into(), port: 80, maintained: false };
+            let head = ResponseHeader::build(status, None).unwrap();
+            End::answered(Arc::new(backend), 0, Box::new(head), body, judge, false).seen.answered
+        };
+        let whole = |body: &'static [u8]| Body::Whole(Bytes::from_static(body));
+        for judge in [Judge::StatusAndSurvivors, Judge::StatusAndResult("Copy")] {
+            assert!(!answered(200, whole(b"<html/>"), judge), "{judge:?}");
+            // These tell the client what they are.
+            assert!(answered(200, whole(b"<Error><Code>InternalError</Code></Error>"), judge), "{judge:?}");
+            assert!(answered(404, whole(b"<html/>"), judge), "{judge:?}");
+        }
+    }
+
+    #[test]
     fn an_answer_that_breaks_off_is_unknown_where_its_body_tells_the_outcome() {
         let backend =
             Backend { id: 0, url: "http://a".into(), host: "a".into(), port: 80, maintained: false };
@@ -314,6 +344,7 @@ mod tests {
         for (judge, kind) in [
             (Judge::Status, Kind::Good),
             (Judge::StatusAndBody, Kind::Unknown),
+            (Judge::StatusAndResult("Copy"), Kind::Unknown),
             (Judge::StatusAndSurvivors, Kind::Unknown),
         ] {
             let body = Body::Broken(Bytes::from_static(b" "), failure.clone());

@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use super::{
     Latch, Reply,
     background::{Background, Place},
+    order::Commit,
     subs::{Happened, Subs},
 };
 use crate::{config::MirrorConfig, telemetry::metrics::Cut};
@@ -22,7 +23,7 @@ impl Rest {
     /// Its number among the writes of objects that this process has committed; `None` if it was not committed, or is of
     /// no object.
     pub fn committed(&self) -> Option<i64> {
-        self.subs.committed
+        self.subs.committed.as_ref().map(Commit::number)
     }
 
     /// Whether all replies are in.

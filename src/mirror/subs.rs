@@ -13,7 +13,7 @@ use std::{
 use super::{
     Kind,
     body::Queue,
-    order::{Object, Order},
+    order::{Commit, Object, Order},
     pace::Room,
     reply::{End, Progress, Reply},
 };
@@ -35,8 +35,8 @@ pub(super) struct Subs {
     pub order: Arc<Order>,
     pub upstream: Arc<Upstream>,
     pub object: Option<Object>,
-    /// The number of the write among those to objects, once its body has ended.
-    pub committed: Option<i64>,
+    /// The place of the write among those to its object, once its body has ended.
+    pub committed: Option<Commit>,
 }
 
 /// What happened among the sub-requests.
@@ -125,7 +125,8 @@ impl Subs {
             return self.live().for_each(|sub| sub.queue.commit(None));
         };
         let places = self.live().map(|sub| (sub.backend.id, sub.progress.aborted.clone()));
-        let (number, tickets) = self.order.enter(object, places.collect());
+        let (commit, tickets) = self.order.enter(object, places.collect());
+        let number = commit.number();
         for (sub, reply) in self.all.iter().zip(replies) {
             match reply {
                 None => sub.progress.commit(number),
@@ -136,18 +137,18 @@ impl Subs {
         for (sub, ticket) in self.live().zip(tickets) {
             sub.queue.commit(Some(ticket));
         }
-        self.committed = Some(number);
+        self.committed = Some(commit);
     }
 
     /// Notes who missed the write although it was not theirs to refuse: those that refused while another reply is
     /// good. To be called with all replies so far, whenever one has come.
     pub fn note_refusals(&mut self, replies: &[Option<Reply>]) {
-        let (Some(object), Some(number)) = (&self.object, self.committed) else { return };
+        let (Some(object), Some(commit)) = (&self.object, &self.committed) else { return };
         let good = replies.iter().flatten().any(|reply| reply.kind == Kind::Good);
         for (sub, reply) in self.all.iter_mut().zip(replies) {
             if good && !sub.refusal_noted && reply.as_ref().is_some_and(Reply::is_refusal) {
                 sub.refusal_noted = true;
-                self.order.missed(object, sub.backend.id, number);
+                self.order.missed(object, sub.backend.id, commit.number());
             }
         }
     }

@@ -61,6 +61,25 @@ fn resolved(reference: &BytesRef) -> Option<char> {
     }
 }
 
+/// Whether there is nothing but blanks, or a document whose root's name begins so: storages do not agree on how it ends.
+pub fn is_blank_or(xml: &[u8], name: &str) -> bool {
+    let xml = xml.trim_ascii();
+    xml.is_empty() || root(xml).is_some_and(|root| root.starts_with(name.as_bytes()))
+}
+
+/// The local name of a document's root; what follows its tag does not matter.
+fn root(xml: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = Reader::from_reader(xml);
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(start) | Event::Empty(start) => return Some(start.local_name().as_ref().to_vec()),
+            Event::Text(text) if text.trim_ascii().is_empty() => {}
+            Event::Decl(_) | Event::Comment(_) | Event::PI(_) | Event::DocType(_) => {}
+            _ => return None,
+        }
+    }
+}
+
 /// The ETag in the result of CopyObject or CompleteMultipartUpload.
 pub fn etag(result: &[u8]) -> Option<String> {
     let mut etag = None;
@@ -74,6 +93,22 @@ pub fn etag(result: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_result_is_known_by_its_root() {
+        for xml in [
+            &b""[..],
+            b" \r\n",
+            b"<CopyObjectResult/>",
+            b"  \n<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n  <CopyObjectResult xmlns=\"y\"><ETag>",
+            b"\xef\xbb\xbf<?xml version=\"1.0\"?><!-- y --><x:CopyObjectResponse xmlns:x='y'>",
+        ] {
+            assert!(is_blank_or(xml, "CopyObject"), "{}", xml.escape_ascii());
+        }
+        for xml in [&b"<html></html>"[..], b"{}", b"OK", b"OK <CopyObjectResult/>", b"<Copy", b"<!--"] {
+            assert!(!is_blank_or(xml, "CopyObject"), "{}", xml.escape_ascii());
+        }
+    }
 
     #[test]
     fn the_etag_of_a_result_is_read_as_a_header_would_have_it() {

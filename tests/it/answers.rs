@@ -159,3 +159,28 @@ fn ranges_conditions_and_heads_pass_untouched() {
         assert_eq!(client.request("GET", "/bucket/key", &[], b"").await.body, body);
     });
 }
+
+#[test]
+fn an_answer_that_is_not_what_was_asked_for_is_no_success() {
+    run(async {
+        let (a, b) = pair().await;
+        let gateway = Gateway::over(&[&a, &b]).start().await;
+        let copied = [("x-amz-copy-source", "/bucket/source")];
+        let doomed = b"<Delete><Object><Key>key</Key></Object></Delete>";
+        let asked: [(&str, &str, &[_], &[u8]); 3] = [
+            ("POST", "/bucket?delete", &[], doomed),
+            ("POST", "/bucket/key?uploadId=1", &[], b"<CompleteMultipartUpload/>"),
+            ("PUT", "/bucket/key", &copied, b""),
+        ];
+        for (method, target, headers, body) in asked {
+            for backend in [&a, &b] {
+                backend.will(Behaviour::answers(Answer::new(200).body("<html>We are moving</html>")));
+            }
+            let reply = gateway.request(method, target, headers, body).await;
+            reply.assert_error(503, "ServiceUnavailable");
+            b.will(Behaviour::answers(200));
+            a.will(Behaviour::answers(200));
+            assert_eq!(gateway.request(method, target, headers, body).await.status, 200, "{method} {target}");
+        }
+    });
+}

@@ -141,3 +141,96 @@ fn no_part_is_copied_of_an_older_version() {
         gateway.stop().await;
     });
 }
+
+/// Until a worker has done what it can.
+async fn worked_through(gateway: &Gateway) {
+    let worker = Worker::start(gateway);
+    wait_for_open(gateway, 0).await;
+    worker.stop().await;
+}
+
+#[test]
+fn where_backends_copied_different_versions_none_is_written_over() {
+    run(async {
+        let (a, b) = pair().await;
+        let setup = one_cluster(&[&a, &b]).set_yaml("Journal", "{Settle: 10ms}");
+        let mut gateway = setup.start().await;
+        assert_eq!(gateway.put("/bucket/source", b"old").await.status, 200);
+        for backend in [&a, &b] {
+            backend.wait_for_object("/bucket/source").await;
+        }
+        // Whether the second one has stored it nobody knows.
+        a.will_once_on("PUT", Behaviour::answers(500).framed(Framing::Garbage));
+        b.will_once_on("PUT", Behaviour::answers_garbage());
+        assert_eq!(gateway.put("/bucket/source", b"new").await.status, 503);
+        wait_for_open(&gateway, 1).await;
+        a.will_once_on("PUT", Behaviour::hangs(Phase::AfterBody));
+        let reply = copy(&gateway, "/bucket/copy").await;
+        assert!(reply.status == 200 && reply.text().contains(&hex_md5(b"new")), "{reply:?}");
+        a.release();
+        wait_for_open(&gateway, 2).await;
+        worked_through(&gateway).await;
+        assert_eq!(b.stored_bytes("/bucket/copy").unwrap(), "new");
+        let parked = reasons(&gateway, "parked").await;
+        assert!(parked.len() == 1 && parked[0].contains("nothing tells which is newer"), "{parked:?}");
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn who_missed_a_write_that_still_runs_elsewhere_takes_no_part_in_a_copy() {
+    run(async {
+        let (a, b) = pair().await;
+        let c = Misbehaving::start().await;
+        let mut gateway = one_cluster(&[&a, &b, &c]).start().await;
+        assert_eq!(gateway.put("/bucket/source", b"old").await.status, 200);
+        for backend in [&a, &b, &c] {
+            backend.wait_for_object("/bucket/source").await;
+        }
+        b.will_once_on("PUT", Behaviour::answers(503));
+        c.will_once_on("PUT", Behaviour::hangs(Phase::AfterBody));
+        assert_eq!(gateway.put("/bucket/source", b"new").await.status, 200);
+        b.wait_for_request("its answer", |request| request.answered == 503).await;
+        let reply = copy(&gateway, "/bucket/copy").await;
+        assert!(reply.status == 200 && reply.text().contains(&hex_md5(b"new")), "{reply:?}");
+        assert_eq!(b.stored_bytes("/bucket/copy"), None);
+        c.release();
+        wait_for_open(&gateway, 2).await;
+        repaired(&gateway).await;
+        for backend in [&a, &b, &c] {
+            assert_eq!(backend.stored_bytes("/bucket/copy").unwrap(), "new");
+        }
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn a_part_is_copied_once_its_source_is_repaired_though_the_memory_is_not_whole() {
+    run(async {
+        let (a, b) = pair().await;
+        for backend in [&a, &b] {
+            backend.is_whole();
+        }
+        let setup = one_cluster(&[&a, &b]).set_yaml("Journal", "{RememberedObjects: 1}").with_metrics();
+        let mut gateway = setup.start().await;
+        let begun = gateway.request("POST", "/bucket/copy?uploads", &[], b"").await.text();
+        let id = begun.split("UploadId>").nth(1).unwrap().trim_end_matches("</");
+        let part = format!("/bucket/copy?partNumber=1&uploadId={id}");
+        let (misses, has) = if a.requests().is_empty() { (&b, &a) } else { (&a, &b) };
+        // Nobody but a human does anything about these.
+        for key in ["one", "other"] {
+            misses.will_once_on("DELETE", Behaviour::answers(503));
+            assert_eq!(gateway.delete(&format!("/bucket/{key}?versionId=v")).await.status, 204);
+        }
+        wait_for_open(&gateway, 2).await;
+        worked_through(&gateway).await;
+        diverge(&gateway, misses, has).await;
+        copy(&gateway, &part).await.assert_error(503, "ServiceUnavailable");
+        worked_through(&gateway).await;
+        assert_eq!(misses.stored_bytes("/bucket/source").unwrap(), "new");
+        let copied = async { while copy(&gateway, &part).await.status != 200 {} };
+        soon("the source to be known to be whole", copied).await;
+        assert_eq!(gateway.scrape().await.value("akubra_journal_remembered_whole", &[]), 0.0);
+        gateway.stop().await;
+    });
+}

@@ -4,7 +4,7 @@ use akubra::journal::{Case, Record, What};
 use tokio::time::Instant;
 
 use crate::{
-    fixture::*,
+    fixture::{sync::one_cluster, *},
     journaling::{Peek, is_good, over, with_journal},
 };
 
@@ -126,6 +126,58 @@ fn that_a_version_or_a_sub_resource_is_missing_says_nothing_of_the_object() {
             let journal = Peek::of(&gateway);
             gateway.stop_in_sync().await;
             assert!(journal.cases().await.is_empty(), "{target}");
+        }
+    });
+}
+
+#[test]
+fn who_missed_a_write_is_asked_again_once_it_is_repaired() {
+    run(async {
+        let (a, b) = pair().await;
+        let gateway = one_cluster(&[&a, &b]).start().await;
+        a.will_once_on("PUT", Behaviour::answers(503));
+        assert_eq!(gateway.put("/bucket/key", b"hello").await.status, 200);
+        gateway.wait_for_records(1).await;
+        repaired(&gateway).await;
+        let reads = |backend: &Misbehaving| {
+            backend.requests().iter().filter(|request| request.method == "GET").count()
+        };
+        let before = reads(&a);
+        let asked = async {
+            while reads(&a) == before {
+                assert_eq!(gateway.get("/bucket/key").await.text(), "hello");
+            }
+        };
+        soon("a read from who was repaired", asked).await;
+    });
+}
+
+#[test]
+fn what_an_older_cluster_did_not_delete_whole_stays_deleted_after_a_restart() {
+    run(async {
+        for policy in ["one", "race"] {
+            let (missed, deleted, new) =
+                (Misbehaving::start().await, Misbehaving::start().await, Misbehaving::start().await);
+            for backend in [&missed, &deleted] {
+                backend.holds("/bucket/key", "hello");
+            }
+            let region = Region::new("grown", &[("old", 0.0), ("new", 1.0)]).default_region();
+            let region = region.set("ReadPolicy", policy);
+            let setup = Setup::new().cluster("old", &[&missed, &deleted]).cluster("new", &[&new]);
+            let mut gateway = with_journal(setup.region(region)).with_metrics().start().await;
+            missed.will_once_on("DELETE", Behaviour::answers(503));
+            assert_eq!(gateway.delete("/bucket/key").await.status, 204);
+            gateway.wait_for_records(1).await;
+            gateway.stop().await;
+            let mut again = gateway.again().await;
+            again
+                .scrape_until("the memory", |s| s.value("akubra_journal_remembered_objects", &[]) == 1.0)
+                .await;
+            for _ in 0..20 {
+                assert_eq!(again.get("/bucket/key").await.status, 404, "{policy}");
+            }
+            again.stop().await;
+            assert_eq!(Peek::of(&again).records(1).await[0].intent.what, What::Delete);
         }
     });
 }

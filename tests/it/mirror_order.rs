@@ -124,3 +124,41 @@ fn a_write_that_ends_late_does_not_make_up_for_a_later_one_that_was_missed() {
         }
     });
 }
+
+#[test]
+fn an_upload_that_ends_late_is_not_missed_by_who_has_taken_a_later_write() {
+    run(async {
+        let (a, b) = pair().await;
+        for backend in [&a, &b] {
+            backend.is_whole();
+        }
+        let gateway = Gateway::over(&[&a, &b]).start().await;
+        let begun = gateway.request("POST", "/bucket/key?uploads", &[], b"").await.text();
+        let upload = format!(
+            "/bucket/key?uploadId={}",
+            begun.split("UploadId>").nth(1).unwrap().trim_end_matches("</")
+        );
+        let part = format!("{upload}&partNumber=1");
+        assert_eq!(gateway.request("PUT", &part, &[], b"upload").await.status, 200);
+        // The one that the upload is on.
+        let (on, other) = if a.requests().is_empty() { (&b, &a) } else { (&a, &b) };
+        on.will_once_on("POST", Behaviour::hangs(Phase::AfterBody));
+        on.will_once_on("PUT", Behaviour::answers(503));
+        let list =
+            b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber></Part></CompleteMultipartUpload>";
+        let mut client = gateway.client().await;
+        client.head("POST", &upload, &[("Content-Length", &list.len().to_string())]).await;
+        client.send(list).await;
+        on.wait_for_request("the completion", |request| request.target == upload && request.is_complete())
+            .await;
+        assert_eq!(gateway.put("/bucket/key", b"later").await.status, 200);
+        on.release();
+        assert_eq!(client.reply("POST").await.status, 200);
+        gateway.wait_for_records(2).await;
+        assert_eq!(on.stored_bytes("/bucket/key").unwrap(), "upload");
+        assert_eq!(other.stored_bytes("/bucket/key").unwrap(), "later");
+        for _ in 0..20 {
+            assert_eq!(gateway.get("/bucket/key").await.text(), "later");
+        }
+    });
+}

@@ -1,7 +1,7 @@
 //! What the gateway tells its journal, and asks of it.
 //!
 //! A write becomes an intent for each cluster that it concerns ([`Writing::intents`]), and what its backends reply the
-//! end of each ([`Begun::end`]). Reads learn which backends have the newest version ([`Journaling::known`]).
+//! end of each ([`Begun::end`]). Reads learn which backends have the newest version ([`Gateway::lagging`]).
 //!
 //! | file | what it is |
 //! |---|---|
@@ -10,14 +10,14 @@
 //! | `lagging.rs` | who is asked last for an object |
 
 mod follow;
-mod lagging;
+pub mod lagging;
 pub mod outcome;
 #[cfg(test)]
 mod tests;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -26,7 +26,7 @@ use http::Method;
 use tokio::{sync::watch, time::timeout};
 
 use self::outcome::{Parts, outcome};
-use super::{Gateway, route::Route, write};
+use super::route::Route;
 use crate::{
     config::{Consistency, JournalConfig},
     journal::{
@@ -36,13 +36,9 @@ use crate::{
     mirror::Reply,
     s3::{Multipart, Operation, S3Request, Target, delete_objects::Doomed},
     telemetry::metrics::JournalMetrics,
-    topology::{Backend, BackendId, Cluster},
+    topology::{Backend, Cluster},
 };
 
-/// The longest that a read waits for the journal's word on its object. After one that waited in vain none asks for a
-/// while.
-const ASKING: Duration = Duration::from_millis(50);
-const NOT_ASKING: Duration = Duration::from_secs(1);
 /// The longest that a write to an object with records waits for its intent to be on disk, where its region does not ask
 /// for that.
 const SEEN: Duration = Duration::from_secs(1);
@@ -82,24 +78,6 @@ pub struct Begun {
     may_be_sent: bool,
 }
 
-impl Gateway {
-    /// The backends that lack the newest version of an object that is about to be read, and what the journal says of it.
-    pub(super) async fn lagging(&self, target: &Target, home: &Cluster) -> (Vec<BackendId>, Option<Known>) {
-        let object = write::object_name(target);
-        let known = match &self.journaling {
-            Some(journaling) => journaling.known(target, home).await,
-            None => None,
-        };
-        // After the journal: a write may have ended meanwhile.
-        let own = object.map(|object| self.mirror.order().lagging(&object)).unwrap_or_default();
-        let Some(known) = known else { return (own.all().collect(), None) };
-        let lags = |backend: &&Arc<Backend>| known.lags(&backend.endpoint());
-        let recorded = home.backends.iter().filter(lags).map(|backend| backend.id).collect();
-        let backends: Vec<BackendId> = home.backends.iter().map(|backend| backend.id).collect();
-        (lagging::joined(&backends, &own, recorded), Some(known))
-    }
-}
-
 impl Journaling {
     /// Nothing is opened before it is started. What tells others on this host that the process lives is in
     /// `state_directory`.
@@ -111,9 +89,14 @@ impl Journaling {
 
     fn with(writer: Writer, remembered_most: usize) -> Journaling {
         let overview = Overview::new(remembered_most);
-        let (remembered, live) = (overview.remembered.clone(), overview.live.clone());
+        let (remembered, live, untold) =
+            (overview.remembered.clone(), overview.live.clone(), overview.untold.clone());
+        let is_replaced = move || {
+            remembered.doubt();
+            untold.store(true, Relaxed);
+        };
         Journaling {
-            writer: writer.when_replaced(move || remembered.doubt()).telling_again(live),
+            writer: writer.when_replaced(is_replaced).telling_again(live),
             overview,
             remembered_most,
             loaded: watch::Sender::new(false),
@@ -169,43 +152,6 @@ impl Journaling {
     /// Those of which others have not told the journal.
     fn claim(&self, intents: Vec<Arc<Intent>>) -> Vec<Arc<Intent>> {
         intents.into_iter().filter(|intent| !self.overview.claim(intent)).collect()
-    }
-
-    /// Whether backends may not agree on an object, as far as the journal is known.
-    pub fn may_have_records(&self, object: &Object) -> bool {
-        self.overview.may_have_records(object)
-    }
-
-    /// `None` = it says nothing, as far as is known.
-    async fn known(&self, target: &Target, cluster: &Cluster) -> Option<Known> {
-        let remembered = &self.overview.remembered;
-        if remembered.is_empty() && remembered.is_whole() {
-            return None;
-        }
-        let Target::Object { bucket, key } = target else { return None };
-        let object = Object { cluster: cluster.name.clone(), bucket: bucket.clone(), key: key.clone() };
-        match remembered.of(&object) {
-            Some(known) => Some(known),
-            None if remembered.surely_lacks(&object) => None,
-            None => self.ask(&object).await,
-        }
-    }
-
-    async fn ask(&self, object: &Object) -> Option<Known> {
-        let engine = self.writer.engine().filter(|_| self.writer.is_available() && self.may_ask())?;
-        let answer = timeout(ASKING, engine.known(object)).await;
-        if let Ok(Ok(known)) = answer {
-            self.metrics.asked_in_time.inc();
-            return known;
-        }
-        self.metrics.asked_in_vain.inc();
-        *self.asked_in_vain.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        None
-    }
-
-    fn may_ask(&self) -> bool {
-        let last = *self.asked_in_vain.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_none_or(|last| last.elapsed() >= NOT_ASKING)
     }
 
     /// Tells of what a read found, unless another has told of it. `known` = what was known before.

@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use futures_util::FutureExt;
 use http::HeaderMap;
 
-use super::*;
+use super::{lagging::Word, *};
 use crate::{
     config::RegionConfig,
     journal::{
@@ -164,7 +164,7 @@ async fn while_all_is_read_again_anything_may_have_records() {
     let folder = tempfile::tempdir().unwrap();
     let journaling = Arc::new(Journaling::with(behind.writer(folder.path()), 10));
     let object = fixture::intent("k", 0).object;
-    let is_whole = || !journaling.may_have_records(&object);
+    let is_whole = || !journaling.overview.may_have_records(&object);
     behind.silent.send_replace(true);
     let starting = tokio::spawn(journaling.clone().start());
     // What changed while it was read is not here yet.
@@ -179,7 +179,7 @@ async fn while_all_is_read_again_anything_may_have_records() {
     record_before(&behind).await;
     behind.hidden.send_replace(false);
     until("all of it", async || journaling.overview.remembered.is_whole()).await;
-    assert!(journaling.may_have_records(&object));
+    assert!(journaling.overview.may_have_records(&object));
 }
 
 #[tokio::test]
@@ -245,4 +245,63 @@ async fn what_settles_beside_a_write_that_the_old_journal_was_told_of_is_kept() 
         let case = behind.memory().show(&old.object).await.unwrap().unwrap();
         assert_eq!(case.records.len(), 2, "replaced: {is_replaced}");
     }
+}
+
+/// What the journal says of the object "k" on cluster "c" where a backend has missed a write to it.
+async fn word_of_missed(journaling: &Journaling) -> Word {
+    let target = Target::Object { bucket: b"b".to_vec(), key: b"k".to_vec() };
+    journaling.word(&target, &Cluster { name: "c".into(), backends: Vec::new() }, true).await
+}
+
+/// A write that backends of "c" missed, up to where it is told; `room` = objects that are remembered.
+async fn missed(behind: &Arc<Behind>, folder: &Path, room: usize) -> (Arc<Journaling>, Arc<Intent>) {
+    let journaling = Arc::new(Journaling::with(behind.writer(folder), room));
+    journaling.clone().start().await;
+    let intent = Arc::new(Intent { id: journaling.writer.next_id(), ..fixture::intent("k", 0) });
+    journaling.overview.begin(&intent, false, &journaling.writer);
+    (journaling, intent)
+}
+
+fn end(journaling: &Journaling, intent: &Arc<Intent>) {
+    let record = Record::orphaned(Intent::clone(intent), 1);
+    let ended = Ended { record, outcome: Outcome::Diverged, orphaned: false, contested: false };
+    journaling.overview.end(ended, &journaling.writer);
+}
+
+async fn resolve_all(behind: &Behind) {
+    let memory = behind.memory();
+    until("the record", async || memory.counts().await.unwrap().open == 1).await;
+    let leases = memory.lease("worker", Wanted::Diverged, 1, SEEN, SEEN).await.unwrap();
+    memory.resolve(&leases[0].0, &leases[0].1.ids(), &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_missed_is_repaired_when_its_record_has_come_and_gone() {
+    let behind = Arc::<Behind>::default();
+    let folder = tempfile::tempdir().unwrap();
+    let (journaling, intent) = missed(&behind, folder.path(), 10).await;
+    // Not all of it has been said yet.
+    assert_eq!(word_of_missed(&journaling).await, Word::Unheard);
+    end(&journaling, &intent);
+    assert!(matches!(word_of_missed(&journaling).await, Word::Says(_)));
+    resolve_all(&behind).await;
+    until("the news", async || word_of_missed(&journaling).await == Word::Nothing).await;
+    // Something was found of which no record will tell.
+    journaling.overview.untold.store(true, Relaxed);
+    assert_eq!(word_of_missed(&journaling).await, Word::Unheard);
+}
+
+#[tokio::test]
+async fn what_the_memory_has_no_room_for_is_repaired_when_the_journal_has_taken_it_and_has_it_no_more() {
+    let behind = Arc::<Behind>::default();
+    let folder = tempfile::tempdir().unwrap();
+    let (journaling, intent) = missed(&behind, folder.path(), 0).await;
+    behind.held.send_replace(true);
+    end(&journaling, &intent);
+    behind.until_came(1).await;
+    // It is on its way.
+    assert_eq!(word_of_missed(&journaling).await, Word::Unheard);
+    behind.held.send_replace(false);
+    resolve_all(&behind).await;
+    assert_eq!(word_of_missed(&journaling).await, Word::Nothing);
 }

@@ -30,7 +30,9 @@ impl Writer {
         if outcome.is_ok() {
             self.is_there();
         }
-        for token in self.ended(batch, outcome.is_ok()) {
+        let tokens = self.ended(batch, outcome.is_ok());
+        self.taken.notify_waiters();
+        for token in tokens {
             // Whoever waits no longer has withdrawn it.
             token.send(()).unwrap_or_default();
         }

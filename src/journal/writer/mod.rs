@@ -65,6 +65,8 @@ pub struct Writer {
     wake: Notify,
     /// Told when nothing waits any more.
     drained: Notify,
+    /// Told when a batch is in the journal.
+    taken: Notify,
     closing: AtomicBool,
     /// This process, whatever journal it is in.
     name: String,
@@ -102,6 +104,7 @@ impl Writer {
             waiting: Mutex::default(),
             wake: Notify::new(),
             drained: Notify::new(),
+            taken: Notify::new(),
             closing: AtomicBool::new(false),
             name: life::name(),
             enrolment: Mutex::default(),
@@ -200,6 +203,18 @@ impl Writer {
 
     pub fn taken_up_to(&self) -> u64 {
         self.queue().waiting.taken_up_to()
+    }
+
+    /// Waits until the journal has all that it has been told by now.
+    pub async fn caught_up(&self) {
+        let told = self.queue().waiting.told_up_to();
+        loop {
+            let taken = self.taken.notified();
+            if self.taken_up_to() >= told {
+                return;
+            }
+            taken.await;
+        }
     }
 
     fn put<R>(&self, put: impl FnOnce(&mut Waiting<Token>, Instant) -> R) -> R {

@@ -118,10 +118,31 @@ fn an_earlier_write_that_ends_late_does_not_make_up_for_a_later_one_that_was_mis
     for number in [8, 3] {
         order.missed(&object(), 1, number);
         order.took(&object(), 1, 7);
-        assert_eq!(order.lagging(&object()).missed, [1], "8 is missed, and 7 is before it");
+        assert_eq!(order.lagging(&object()).missed, [(1, 8)], "8 is missed, and 7 is before it");
     }
     order.took(&object(), 1, 9);
     assert!(order.lagging(&object()).is_empty());
+}
+
+#[test]
+fn that_a_write_was_missed_is_no_news_where_a_later_one_is_taken_by_then() {
+    let order = Order::new();
+    let enter = |backends: &[BackendId]| {
+        order.enter(&object(), backends.iter().map(|id| (*id, Arc::default())).collect())
+    };
+    let (first, tickets) = enter(&[0]);
+    let (second, later) = enter(&[0, 1]);
+    order.took(&object(), 1, second.number());
+    // Nothing of it is in line any more, and the first one is through: now it is known that 1 was to have it.
+    drop((tickets, later));
+    order.missed(&object(), 1, first.number());
+    assert!(order.lagging(&object()).is_empty());
+    order.missed(&object(), 0, second.number());
+    assert_eq!(order.lagging(&object()).missed, [(0, second.number())]);
+    order.took(&object(), 0, second.number() + 1);
+    drop((first, second));
+    assert!(order.shard(&object()).lines.is_empty());
+    assert_eq!(order.entries.load(Relaxed), 0);
 }
 
 #[test]

@@ -262,7 +262,11 @@ fn metadata_alone_is_not_told_by_time() {
 #[test]
 fn good_replies_that_disagree_are_for_a_human() {
     let put = record(1, What::Put, T, &[(A, good(1)), (B, good(2))]);
-    parked(&[strong(put)], &[(A, has(1, T)), (B, has(2, T))], "nothing tells");
+    let mut put = strong(put);
+    parked(one(&put), &[(A, has(1, T)), (B, has(2, T))], "nothing tells");
+    // Of a copy the slower one need not have had the newer source.
+    put.ended = T + 20_000;
+    parked(&[put], &[(A, has(1, T)), (B, has(2, T + 15_000))], "nothing tells");
 }
 
 #[test]

@@ -69,7 +69,8 @@ impl Case<'_> {
     }
 
     /// Whether what is newer by time may be something older that came late: an older write, or a copy of what was there
-    /// before; or a write that may be older, and of which no backend says that it came in time.
+    /// before; or a write that may be older, and of which no backend says that it came in time. So may be what the same
+    /// write has made of something older.
     fn may_be_late(&self, newer: &Class, older: &Class) -> bool {
         let (late, other) = (&newer.origins, &older.origins);
         let is_older =
@@ -78,7 +79,10 @@ impl Case<'_> {
         let late_comers = self.late_comers(newer);
         let is_overtaken =
             || other.writes.iter().any(|write| self.may_have_overtaken(newer, &late_comers, *write));
-        is_copy || late.writes.iter().any(|write| is_older(*write)) || is_overtaken()
+        // Each backend has made its own, as of what it had: a copy. Who was slower need not have copied what is newer.
+        let is_one_write =
+            late.exact && other.exact && late.writes.iter().any(|write| other.writes.contains(write));
+        is_copy || is_one_write || late.writes.iter().any(|write| is_older(*write)) || is_overtaken()
     }
 
     /// Of the writes that a content may be from, those that perhaps came after their end.
