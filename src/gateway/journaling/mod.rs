@@ -1,7 +1,7 @@
 //! What the gateway tells its journal, and asks of it.
 //!
 //! A write becomes an intent for each cluster that it concerns ([`Writing::intents`]), and what its backends reply the
-//! end of each ([`Begun::end`]). Reads learn which backends have the newest version ([`Gateway::lagging`]).
+//! end of each ([`Begun::end`]). Reads learn which backends have the newest version ([`lagging`]).
 //!
 //! | file | what it is |
 //! |---|---|
