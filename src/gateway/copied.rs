@@ -23,11 +23,11 @@ impl Gateway {
     /// Whether the source of a copy, or of a part of one, within one cluster, is in doubt. Without a journal nobody could
     /// do anything about it.
     pub(super) async fn doubt(&self, route: &Route, home: &Cluster) -> Option<Doubt> {
-        self.journaling.as_ref()?;
+        let journaling = self.journaling.as_ref()?;
         let source = route.request.copy_source.as_ref()?;
         let target = Target::Object { bucket: source.bucket.clone(), key: source.key.clone() };
         let (lagging, word) = self.lagging(&target, home).await;
-        if lagging.is_empty() && matches!(word, Word::Nothing) {
+        if lagging.is_empty() && word == Word::Nothing && journaling.surely_lacks(&target, home) {
             return None;
         }
         // Where none has the last write they are all alike.

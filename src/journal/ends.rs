@@ -59,7 +59,7 @@ pub struct Overview {
     pub remembered: Arc<Remembered>,
     pub live: Arc<Live>,
     /// Of something that this gateway found no record tells: there was no room for it on the way to the journal, or the
-    /// journal is another one since.
+    /// journal is another one since, or may have been put back to an earlier state.
     pub untold: Arc<AtomicBool>,
 }
 

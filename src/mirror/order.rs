@@ -162,11 +162,20 @@ impl Order {
         if let Some(line) = shard.lines.get_mut(object) {
             line.took(backend, number);
         }
+        self.forget(&mut shard, object, backend, number);
+    }
+
+    /// A backend has got by other means what it missed up to the write with this number.
+    pub fn made_up(&self, object: &[u8], backend: BackendId, number: i64) {
+        self.forget(&mut self.shard(object), object, backend, number);
+    }
+
+    fn forget(&self, shard: &mut Shard, object: &[u8], backend: BackendId, number: i64) {
         let Some(missed) = shard.missed.get_mut(object) else { return };
         missed.retain(|(id, last)| *id != backend || *last > number);
         if missed.is_empty() {
             shard.missed.remove(object);
-            shard.missed_in_order.retain(|other| other != object);
+            shard.missed_in_order.retain(|other| &**other != object);
             self.entries.fetch_sub(1, Relaxed);
             METRICS.missed_writes.dec();
         }

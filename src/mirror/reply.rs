@@ -257,7 +257,7 @@ fn judged(status: StatusCode, body: &Body, judge: Judge, early: bool) -> Judged 
             Some(_) => bad(format!("answered {status} with errors for some keys")),
             None => unknown(format!("answered {status} with something that is no list of keys")),
         },
-        (Judge::StatusAndResult(name), Body::Whole(bytes)) if !xml::is_blank_or(bytes, name) => {
+        (Judge::StatusAndResult(name), Body::Whole(bytes)) if !xml::is_empty_or(bytes, name) => {
             unknown(format!("answered {status} with something that is no {name}Result"))
         }
         (_, Body::Whole(_)) => good(false),

@@ -149,6 +149,15 @@ fn who_missed_a_write_is_asked_again_once_it_is_repaired() {
             }
         };
         soon("a read from who was repaired", asked).await;
+        // What it loses later is not taken for what it missed then.
+        a.will(Behaviour::answers(404));
+        let journal = Peek::of(&gateway);
+        let found = async {
+            while journal.cases().await.is_empty() {
+                assert_eq!(gateway.get("/bucket/key").await.text(), "hello");
+            }
+        };
+        soon("a record of what a read did not find", found).await;
     });
 }
 

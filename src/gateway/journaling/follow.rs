@@ -1,6 +1,9 @@
 //! Keeps what the gateway remembers of the journal as the journal is, and the journal told that it lives.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -67,7 +70,11 @@ impl Journaling {
             match engine.news(mark, PATIENCE).await {
                 // What is here is still true as far as anybody can know. The news wait.
                 Err(_) => sleep(PAUSE).await,
-                Ok(News::Reload) => return Ok(()),
+                Ok(News::Reload) => {
+                    // It may be one that was put back to an earlier state.
+                    self.overview.untold.store(true, Relaxed);
+                    return Ok(());
+                }
                 // They may be those of the old one.
                 Ok(_) if !is_same() => return Ok(()),
                 Ok(News::Changed(objects, next)) => {

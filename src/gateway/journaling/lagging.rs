@@ -56,7 +56,12 @@ impl Gateway {
             None => Word::Unheard,
         };
         // After the journal: a write may have ended meanwhile.
-        (who(&word, &before, &look(), cluster), word)
+        let own = look();
+        if let (true, Some(name)) = (is_made_up(&word, &before, &own), &name) {
+            let here = own.missed.iter().filter(|(id, _)| cluster.backends.iter().any(|has| has.id == *id));
+            here.for_each(|(id, number)| self.mirror.order().made_up(name, *id, *number));
+        }
+        (who(&word, &before, &own, cluster), word)
     }
 }
 
@@ -89,26 +94,43 @@ impl Journaling {
         }
     }
 
+    /// Whether backends certainly agree on an object. Not where the journal said so while there was no room for it in the
+    /// memory: more may be on its way there.
+    pub fn surely_lacks(&self, target: &Target, cluster: &Cluster) -> bool {
+        self.overview.remembered.surely_lacks(&object(target, &cluster.name))
+    }
+
     /// `in_full` = that there is nothing counts only if the journal has all that it was told.
     async fn ask(&self, object: &Object, in_full: bool) -> Word {
         let engine = self.writer.engine().filter(|_| self.writer.is_available() && self.may_ask());
         let Some(engine) = engine else { return Word::Unheard };
         let has_all = !in_full || timeout(ASKING, self.writer.caught_up()).await.is_ok();
         let answer = timeout(ASKING, engine.known(object)).await;
-        if let Ok(Ok(known)) = answer {
+        let word = match answer {
+            Ok(Ok(Some(known))) => Word::Says(known),
+            Ok(Ok(None)) if has_all => Word::Nothing,
+            _ => Word::Unheard,
+        };
+        if has_all && word != Word::Unheard {
             self.metrics.asked_in_time.inc();
-            let nothing = if has_all { Word::Nothing } else { Word::Unheard };
-            return known.map_or(nothing, Word::Says);
+            return word;
         }
         self.metrics.asked_in_vain.inc();
         *self.asked_in_vain.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        Word::Unheard
+        word
     }
 
     fn may_ask(&self) -> bool {
         let last = *self.asked_in_vain.lock().unwrap_or_else(PoisonError::into_inner);
         last.is_none_or(|last| last.elapsed() >= NOT_ASKING)
     }
+}
+
+/// Whether nobody lacks what backends of this cluster have missed: the journal has no record of it any more. `before` and
+/// after it was heard. Of what was missed since it may not have heard; and while another write is under way on some
+/// backends, the one that others missed may be that one.
+fn is_made_up(word: &Word, before: &Lagging, own: &Lagging) -> bool {
+    *word == Word::Nothing && own.unfinished.is_empty() && own.missed == before.missed
 }
 
 /// Backends that lag, by the journal's word, and by what the gateway's own writes were `before` it was heard and are now.
@@ -120,9 +142,7 @@ fn who(word: &Word, before: &Lagging, own: &Lagging, cluster: &Cluster) -> Vec<B
             let backends: Vec<BackendId> = cluster.backends.iter().map(|backend| backend.id).collect();
             joined(&backends, own, recorded)
         }
-        // Of what was missed since the journal may not have heard.
-        Word::Nothing if own.unfinished.is_empty() && own.missed == before.missed => Vec::new(),
-        // While another write is under way on some backends, the one that others missed may be that one.
+        Word::Nothing if is_made_up(word, before, own) => Vec::new(),
         Word::Nothing | Word::Unheard => own.all().collect(),
     }
 }

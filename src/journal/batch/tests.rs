@@ -173,6 +173,17 @@ fn what_came_to_nothing_does_not_count_as_taken() {
 }
 
 #[test]
+fn who_waits_for_what_came_to_nothing_is_not_waited_for() {
+    let now = Instant::now();
+    let mut waiting = Waiting::default();
+    waiting.begin_now(&strong([1]), "waits", now).unwrap();
+    waiting.end(Change::Void(intent(1).id), true, false, now);
+    let batch = waiting.take();
+    assert_eq!(waiting.give_back(batch), ["waits"]);
+    assert!(waiting.take().is_empty() && waiting.taken_up_to() >= waiting.told_up_to());
+}
+
+#[test]
 fn a_write_that_gave_up_waiting_leaves_no_trace_either() {
     let now = Instant::now();
     let mut waiting = Waiting::default();

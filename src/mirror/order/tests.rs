@@ -125,6 +125,21 @@ fn an_earlier_write_that_ends_late_does_not_make_up_for_a_later_one_that_was_mis
 }
 
 #[test]
+fn what_was_made_up_for_does_not_count_and_what_was_missed_since_does() {
+    let order = Order::new();
+    order.missed(&object(), 1, 7);
+    order.missed(&object(), 2, 7);
+    order.missed(&object(), 2, 9);
+    for backend in [1, 2] {
+        order.made_up(&object(), backend, 7);
+    }
+    assert_eq!(order.lagging(&object()).missed, [(2, 9)]);
+    order.made_up(&object(), 2, 9);
+    assert!(order.lagging(&object()).is_empty());
+    assert_eq!(order.entries.load(Relaxed), 0);
+}
+
+#[test]
 fn that_a_write_was_missed_is_no_news_where_a_later_one_is_taken_by_then() {
     let order = Order::new();
     let enter = |backends: &[BackendId]| {
