@@ -46,7 +46,8 @@ fn complete(tables: &Tables<'_>, found: Found) -> Result<(Case, Option<String>)>
     case.records = all;
     case.under_way = under_way(tables, &own)?;
     let is_hidden = digest[..] != own;
-    let hidden = is_hidden.then(|| "its row has another digest: by its name nobody finds it".to_owned());
+    let hidden = is_hidden
+        .then(|| "its row has another digest, so that nobody finds it by its name: mend the row".to_owned());
     let why = hidden.or(unreadable.map(|unreadable| unreadable.to_string()));
     if let Some(why) = &why {
         case.reason.clone_from(why);

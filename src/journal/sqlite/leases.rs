@@ -102,11 +102,11 @@ struct Leased {
 
 fn leased(tables: &Tables<'_>, lease: &Lease, now: i64) -> Result<Option<Leased>> {
     let Some(id) = tables.find(&lease.object.digest())? else { return Ok(None) };
-    let sql = "SELECT id, calm, replaced, records > ?5 FROM objects
+    let sql = "SELECT calm, replaced, records > ?5 FROM objects
         WHERE id = ?1 AND token = ?2 AND worker = ?3 AND held > ?4";
     let values = params![id, lease.token, lease.worker, now, RECORDS_MOST as i64];
     let leased = tables.prepare_cached(sql)?.query_row(values, |row| {
-        Ok(Leased { id: row.get(0)?, calm: row.get(1)?, replaced: row.get(2)?, has_too_many: row.get(3)? })
+        Ok(Leased { id, calm: row.get(0)?, replaced: row.get(1)?, has_too_many: row.get(2)? })
     });
     leased.optional()
 }
